@@ -1,0 +1,66 @@
+//! Why a login failed: the kind decides counters and log levels, the reason goes to the server's log.
+
+use std::fmt;
+
+/// The kinds of failure. The client sees the same denial for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The client's message is wrong. STS was not asked.
+    MalformedMessage,
+    /// STS was asked and said no, or named a principal that cannot log in.
+    RefusedBySts,
+    /// STS could not be asked in time, or its answer was not an answer of STS.
+    StsUnavailable,
+    /// The plugin itself could not go on, for example without random bytes.
+    Internal,
+}
+
+/// One denied login.
+///
+/// The reason is one plain sentence for the operator. It holds no secret, and no byte of the client's or of STS's
+/// that has not passed a grammar first, so that it can be written to a log as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    kind: Kind,
+    reason: String,
+}
+
+impl Denial {
+    /// The client's message breaks the protocol.
+    pub fn malformed(reason: impl Into<String>) -> Self {
+        Self { kind: Kind::MalformedMessage, reason: reason.into() }
+    }
+
+    /// STS said no.
+    pub fn refused(reason: impl Into<String>) -> Self {
+        Self { kind: Kind::RefusedBySts, reason: reason.into() }
+    }
+
+    /// STS could not be asked, or what answered is not STS.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self { kind: Kind::StsUnavailable, reason: reason.into() }
+    }
+
+    /// The plugin could not go on.
+    pub fn internal(reason: impl Into<String>) -> Self {
+        Self { kind: Kind::Internal, reason: reason.into() }
+    }
+
+    /// Which kind of failure this is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// One sentence for the operator.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Denial {}

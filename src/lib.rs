@@ -1,0 +1,25 @@
+//! `MONGODB-AWS` logins for a stock `mongod`: IAM users and roles, verified by AWS STS.
+//!
+//! The crate is built as a shared object that a server preloads. A thin C++ shim (`cpp-shim/`) knows how the server
+//! looks in memory; everything that is decided is decided here. The layers, from the outside in:
+//!
+//! - [`ffi`]: the `extern "C"` functions, the panic boundary and the only unsafe code.
+//! - [`login`]: one login from its first byte to its verdict; joins the two below.
+//! - [`sasl`]: the conversation with the client, a state machine without I/O.
+//! - [`sts`]: the question to AWS STS and its answer.
+//! - [`sigv4`], [`principal`], [`config`]: the client's signature header, the user's name, the parameters.
+#![deny(unsafe_code)]
+
+#[cfg(panic = "abort")]
+compile_error!("psmdb-aws-iam must be built with panic=unwind: a panic has to end one login, not the server");
+
+pub mod config;
+pub mod denial;
+#[allow(unsafe_code, reason = "the C ABI is the one place that handles raw pointers")]
+pub mod ffi;
+pub mod login;
+pub mod principal;
+pub mod sasl;
+pub mod secret;
+pub mod sigv4;
+pub mod sts;

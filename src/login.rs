@@ -1,0 +1,94 @@
+//! One login, from its first message to its verdict: the conversation, the question to STS, the user's name.
+
+use crate::config::{Settings, Store};
+use crate::denial::Denial;
+use crate::sasl::{Conversation, Next};
+use bson::raw::{RawDocumentBuf, cstr};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A login under way. It keeps the settings that were in force when it began: the client signs for the host it was
+/// told, and that is the host to ask.
+#[derive(Debug)]
+pub struct Login {
+    settings: Arc<Settings>,
+    conversation: Conversation,
+}
+
+/// What to tell the client after one of its messages.
+#[derive(Debug)]
+pub enum Step {
+    /// Send this reply and wait for the next message.
+    Continue(Vec<u8>),
+    /// The client is this user; send an empty reply.
+    Authenticated(Authenticated),
+}
+
+/// Who logged in. There is no other way to make one than a login that STS confirmed.
+#[derive(Debug)]
+pub struct Authenticated {
+    user_name: String,
+    arn: String,
+    user_id: String,
+}
+
+impl Login {
+    /// Begins a login with the settings in force.
+    pub fn new(store: &Store) -> Self {
+        let settings = store.current();
+        let conversation = Conversation::new(settings.host().clone());
+        Self { settings, conversation }
+    }
+
+    /// Takes the client's next message. The second one blocks while STS is asked, at most for awsStsTimeoutMS.
+    ///
+    /// # Errors
+    /// Why the login is denied. It accepts no further message then.
+    pub fn step(&mut self, message: &[u8]) -> Result<Step, Denial> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|since| i64::try_from(since.as_secs()).ok())
+            .ok_or_else(|| Denial::internal("the server's clock is set before 1970"))?;
+        match self.conversation.step(message, fill_random, now)? {
+            Next::Reply(reply) => Ok(Step::Continue(reply)),
+            Next::AskSts(request) => {
+                let identity = self.settings.client()?.get_caller_identity(&request)?;
+                Ok(Step::Authenticated(Authenticated {
+                    user_name: identity.principal.user_name(),
+                    arn: identity.arn,
+                    user_id: identity.user_id,
+                }))
+            }
+        }
+    }
+}
+
+impl Authenticated {
+    /// The name of the user in `$external`.
+    pub fn user_name(&self) -> &str {
+        &self.user_name
+    }
+
+    /// The ARN that STS answered.
+    pub fn arn(&self) -> &str {
+        &self.arn
+    }
+
+    /// The unique id that STS answered.
+    pub fn user_id(&self) -> &str {
+        &self.user_id
+    }
+
+    /// What the server adds to its log line about the login: `{awsId: unique id, awsArn: ARN}`.
+    pub fn extra_info(&self) -> RawDocumentBuf {
+        let mut document = RawDocumentBuf::new();
+        document.append(cstr!("awsId"), self.user_id.as_str());
+        document.append(cstr!("awsArn"), self.arn.as_str());
+        document
+    }
+}
+
+fn fill_random(buffer: &mut [u8]) -> Result<(), Denial> {
+    getrandom::fill(buffer).map_err(|error| Denial::internal(format!("no random bytes: {error}")))
+}

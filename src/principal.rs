@@ -1,0 +1,207 @@
+//! From the ARN that STS answers to the name of a MongoDB user.
+//!
+//! Sources: AWS, "IAM identifiers" and "GetCallerIdentity" for the forms an ARN takes; the limits of names and paths
+//! from "IAM and AWS STS quotas".
+
+use crate::denial::Denial;
+
+/// Longest ARN that STS documents for GetCallerIdentity, in bytes.
+pub const MAX_ARN_LENGTH: usize = 2048;
+
+/// Longest name of a user, role, session or federated user, in bytes.
+const MAX_NAME_LENGTH: usize = 64;
+
+/// Who STS says the caller is, as fields that can be compared without looking into strings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// The part of AWS: `aws`, `aws-cn`, `aws-us-gov` and so on.
+    pub partition: String,
+    /// The 12-digit account id.
+    pub account: String,
+    /// What kind of principal it is, with its own names.
+    pub kind: Kind,
+}
+
+/// The kinds of principal that can log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An IAM user; the resource is its path and name, as in `team/alice`.
+    User {
+        /// Path and name without the leading `user/`.
+        path_and_name: String,
+    },
+    /// The account's root user.
+    Root,
+    /// A session of a role. The role's path is not part of what STS answers.
+    AssumedRole {
+        /// The role's name.
+        role: String,
+        /// The session's name. Callers choose it themselves, so that nothing may depend on it.
+        session: String,
+    },
+    /// A session made by GetFederationToken.
+    FederatedUser {
+        /// The name the caller gave it.
+        name: String,
+    },
+}
+
+impl Principal {
+    /// Parses an ARN as STS answers it to GetCallerIdentity.
+    ///
+    /// The accepted forms, with `P` a partition and `A` an account:
+    /// `arn:P:iam::A:user/[path/]NAME`, `arn:P:iam::A:root`, `arn:P:sts::A:assumed-role/ROLE/SESSION` and
+    /// `arn:P:sts::A:federated-user/NAME`.
+    ///
+    /// # Errors
+    /// A refusal for every other text; it does not repeat the text.
+    pub fn parse(arn: &str) -> Result<Self, Denial> {
+        let unknown = || {
+            Denial::refused(
+                "STS named a principal that cannot log in: only IAM users, the root user, role sessions and federated \
+                 users can",
+            )
+        };
+        if arn.len() > MAX_ARN_LENGTH || !arn.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(unknown());
+        }
+        // IAM paths may hold colons, so that only the first five separate fields.
+        let fields: Vec<&str> = arn.splitn(6, ':').collect();
+        let ["arn", partition, service, "", account, resource] = fields[..] else {
+            return Err(unknown());
+        };
+        if !is_partition(partition) || !is_account(account) {
+            return Err(unknown());
+        }
+        let kind = match (service, resource.split_once('/')) {
+            ("iam", None) if resource == "root" => Kind::Root,
+            ("iam", Some(("user", path_and_name))) if is_user(path_and_name) => {
+                Kind::User { path_and_name: path_and_name.to_owned() }
+            }
+            ("sts", Some(("assumed-role", names))) => match names.split_once('/') {
+                Some((role, session)) if is_name(role) && is_name(session) => {
+                    Kind::AssumedRole { role: role.to_owned(), session: session.to_owned() }
+                }
+                _ => return Err(unknown()),
+            },
+            ("sts", Some(("federated-user", name))) if is_name(name) => Kind::FederatedUser { name: name.to_owned() },
+            _ => return Err(unknown()),
+        };
+        Ok(Self { partition: partition.to_owned(), account: account.to_owned(), kind })
+    }
+
+    /// The name of the user in `$external` that this principal logs in as.
+    ///
+    /// Users, root and federated users keep the ARN that STS answers; a role session becomes its role,
+    /// `arn:P:iam::A:role/ROLE`, whatever its session name.
+    pub fn user_name(&self) -> String {
+        let Self { partition, account, kind } = self;
+        match kind {
+            Kind::User { path_and_name } => format!("arn:{partition}:iam::{account}:user/{path_and_name}"),
+            Kind::Root => format!("arn:{partition}:iam::{account}:root"),
+            Kind::AssumedRole { role, .. } => format!("arn:{partition}:iam::{account}:role/{role}"),
+            Kind::FederatedUser { name } => format!("arn:{partition}:sts::{account}:federated-user/{name}"),
+        }
+    }
+}
+
+/// Whether the text is an AWS account id: exactly 12 digits.
+pub fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// `aws`, or `aws` with further words of lower-case letters and digits: `aws-cn`, `aws-iso-b`.
+fn is_partition(text: &str) -> bool {
+    let mut words = text.split('-');
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.len() <= 32 && words.next() == Some("aws") && words.all(|word| !word.is_empty() && word.bytes().all(plain))
+}
+
+/// IAM's alphabet for names, `[\w+=,.@-]`.
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
+    !text.is_empty() && text.len() <= MAX_NAME_LENGTH && text.bytes().all(allowed)
+}
+
+/// A user's name with or without a path; paths may hold any printable ASCII.
+fn is_user(path_and_name: &str) -> bool {
+    match path_and_name.rsplit_once('/') {
+        None => is_name(path_and_name),
+        Some((path, name)) => !path.is_empty() && !path.starts_with('/') && is_name(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn miri_every_principal_that_can_log_in_has_one_user_name() {
+        let rows = [
+            ("arn:aws:iam::123456789012:user/alice", "arn:aws:iam::123456789012:user/alice"),
+            ("arn:aws:iam::123456789012:user/team/a:b*<&/alice", "arn:aws:iam::123456789012:user/team/a:b*<&/alice"),
+            ("arn:aws:iam::123456789012:root", "arn:aws:iam::123456789012:root"),
+            ("arn:aws:sts::123456789012:assumed-role/app/i-0abc", "arn:aws:iam::123456789012:role/app"),
+            ("arn:aws-cn:sts::123456789012:assumed-role/app/s", "arn:aws-cn:iam::123456789012:role/app"),
+            ("arn:aws-us-gov:iam::123456789012:user/bob", "arn:aws-us-gov:iam::123456789012:user/bob"),
+            ("arn:aws-iso-b:iam::123456789012:root", "arn:aws-iso-b:iam::123456789012:root"),
+            ("arn:aws-eusc:iam::123456789012:root", "arn:aws-eusc:iam::123456789012:root"),
+            ("arn:aws:sts::123456789012:federated-user/fred", "arn:aws:sts::123456789012:federated-user/fred"),
+            (
+                "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Admin_0123456789abcdef/ann@example.com",
+                "arn:aws:iam::123456789012:role/AWSReservedSSO_Admin_0123456789abcdef",
+            ),
+        ];
+        for (arn, name) in rows {
+            assert_eq!(Principal::parse(arn).unwrap().user_name(), name);
+        }
+    }
+
+    #[test]
+    fn miri_every_other_arn_is_refused() {
+        let long_path = format!("arn:aws:iam::123456789012:user/{}/alice", "p".repeat(MAX_ARN_LENGTH));
+        let long_name = format!("arn:aws:iam::123456789012:user/{}", "n".repeat(65));
+        for arn in [
+            "",
+            "arn",
+            "arn:aws:iam::123456789012:",
+            "arn:aws:iam::123456789012:user",
+            "arn:aws:iam::123456789012:user/",
+            "arn:aws:iam::123456789012:user//alice",
+            "arn:aws:iam::123456789012:user/team/",
+            "arn:aws:iam::123456789012:root/x",
+            "arn:aws:iam::123456789012:role/app",
+            "arn:aws:iam::123456789012:group/g",
+            "arn:aws:iam:us-east-1:123456789012:user/alice",
+            "arn:aws:iam::12345678901:user/alice",
+            "arn:aws:iam::1234567890123:user/alice",
+            "arn:aws:iam::12345678901x:user/alice",
+            "arn:aws:iam::aws:user/alice",
+            "arn:aws:sts::123456789012:user/alice",
+            "arn:aws:iam::123456789012:assumed-role/app/s",
+            "arn:aws:sts::123456789012:assumed-role/app",
+            "arn:aws:sts::123456789012:assumed-role/app/",
+            "arn:aws:sts::123456789012:assumed-role//s",
+            "arn:aws:sts::123456789012:assumed-role/path/app/s",
+            "arn:aws:sts::123456789012:assumed-role/app/*",
+            "arn:aws:sts::123456789012:assumed-role/a:b/s",
+            "arn:aws:sts::123456789012:federated-user/",
+            "arn:aws:sts::123456789012:federated-user/a/b",
+            "arn:aws:ec2::123456789012:instance/i-0abc",
+            "arn:awsx:iam::123456789012:root",
+            "arn:aws-:iam::123456789012:root",
+            "arn:AWS:iam::123456789012:root",
+            "ARN:aws:iam::123456789012:root",
+            "arn::iam::123456789012:root",
+            " arn:aws:iam::123456789012:root",
+            "arn:aws:iam::123456789012:root\n",
+            "arn:aws:iam::123456789012:user/al ice",
+            "arn:aws:iam::123456789012:user/alicé",
+            "arn:aws:iam::123456789012:user/alice\0",
+            &long_path,
+            &long_name,
+        ] {
+            assert!(Principal::parse(arn).is_err(), "{arn:?} was accepted");
+        }
+    }
+}

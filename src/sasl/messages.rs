@@ -1,0 +1,214 @@
+//! The conversation's messages: each one BSON document with exactly the fields that drivers send.
+
+use crate::denial::Denial;
+use crate::sigv4::MAX_TOKEN_LENGTH;
+use crate::sts::endpoint::StsHost;
+use bson::Binary;
+use bson::raw::{RawBsonRef, RawDocument, cstr};
+use bson::rawdoc;
+use bson::spec::BinarySubtype;
+
+/// Bytes of random that each side gives.
+pub const NONCE_LENGTH: usize = 32;
+
+/// Longest first message, in bytes. Drivers send 52.
+pub const MAX_CLIENT_FIRST_LENGTH: usize = 128;
+
+/// Longest second message, in bytes: a token of the greatest length and 1 KiB for the rest.
+pub const MAX_CLIENT_SECOND_LENGTH: usize = MAX_TOKEN_LENGTH + 1024;
+
+/// The only value of `p`: the letter n, "the client does not support channel binding".
+const NO_CHANNEL_BINDING: i32 = 110;
+
+/// The client's first message, `{r: 32 bytes, p: 110}`.
+pub struct ClientFirst {
+    pub nonce: [u8; NONCE_LENGTH],
+}
+
+/// The client's second message, `{a: Authorization, d: X-Amz-Date, t: session token if it has one}`.
+pub struct ClientSecond<'a> {
+    pub authorization: &'a str,
+    pub date: &'a str,
+    pub token: Option<&'a str>,
+}
+
+impl ClientFirst {
+    pub fn parse(message: &[u8]) -> Result<Self, Denial> {
+        let [nonce, flag] = fields(message, MAX_CLIENT_FIRST_LENGTH, "first", ["r", "p"])?;
+        let nonce = match nonce {
+            Some(RawBsonRef::Binary(nonce)) if nonce.subtype == BinarySubtype::Generic => nonce.bytes,
+            _ => return Err(Denial::malformed("the client's nonce, field r, is not binary data of subtype 0")),
+        };
+        let nonce = nonce.try_into().map_err(|_| {
+            Denial::malformed(format!("the client's nonce has {} bytes, not {NONCE_LENGTH}", nonce.len()))
+        })?;
+        match flag {
+            Some(RawBsonRef::Int32(NO_CHANNEL_BINDING)) => Ok(Self { nonce }),
+            _ => Err(Denial::malformed("the channel-binding flag, field p, is not the 32-bit integer 110")),
+        }
+    }
+}
+
+impl<'a> ClientSecond<'a> {
+    pub fn parse(message: &'a [u8]) -> Result<Self, Denial> {
+        let [authorization, date, token] = fields(message, MAX_CLIENT_SECOND_LENGTH, "second", ["a", "d", "t"])?;
+        let text = |value: Option<RawBsonRef<'a>>, field: &str| match value {
+            Some(RawBsonRef::String(text)) => Ok(text),
+            _ => Err(Denial::malformed(format!("field {field} of the client's second message is not a string"))),
+        };
+        Ok(Self {
+            authorization: text(authorization, "a")?,
+            date: text(date, "d")?,
+            token: token.map(|token| text(Some(token), "t")).transpose()?,
+        })
+    }
+}
+
+/// The server's first message, `{s: 64 bytes, h: host}`. Some drivers refuse any further field.
+pub fn server_first(nonce: &[u8; 2 * NONCE_LENGTH], host: &StsHost) -> Result<Vec<u8>, Denial> {
+    let nonce = Binary { subtype: BinarySubtype::Generic, bytes: nonce.to_vec() };
+    let mut reply = rawdoc! { "s": nonce };
+    reply.append(cstr!("h"), host.as_str());
+    Ok(reply.into_bytes())
+}
+
+/// Standard base64 with padding, as drivers put the nonce in a header.
+pub fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// Reads a document whose fields are all among `names`, each at most once, in any order.
+fn fields<'a, const N: usize>(
+    message: &'a [u8],
+    longest: usize,
+    which: &str,
+    names: [&str; N],
+) -> Result<[Option<RawBsonRef<'a>>; N], Denial> {
+    let broken = || Denial::malformed(format!("the client's {which} message is not one BSON document"));
+    if message.len() > longest {
+        return Err(Denial::malformed(format!(
+            "the client's {which} message has {} bytes; at most {longest} are allowed",
+            message.len()
+        )));
+    }
+    let document = RawDocument::from_bytes(message).map_err(|_| broken())?;
+    let mut values = [None; N];
+    for element in document {
+        let (key, value) = element.map_err(|_| broken())?;
+        let at = names.iter().position(|name| key == *name).ok_or_else(|| {
+            Denial::malformed(format!("the client's {which} message has a field that no driver sends"))
+        })?;
+        if values[at].replace(value).is_some() {
+            return Err(Denial::malformed(format!("the client's {which} message has a field twice")));
+        }
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::raw::RawDocumentBuf;
+    use bson::{RawBson, Timestamp};
+
+    fn nonce(bytes: usize, subtype: BinarySubtype) -> Binary {
+        Binary { subtype, bytes: vec![1; bytes] }
+    }
+
+    fn good_nonce() -> Binary {
+        nonce(32, BinarySubtype::Generic)
+    }
+
+    #[test]
+    fn miri_a_first_message_may_have_its_fields_in_any_order() {
+        for message in [rawdoc! { "r": good_nonce(), "p": 110 }, rawdoc! { "p": 110, "r": good_nonce() }] {
+            assert_eq!(ClientFirst::parse(message.as_bytes()).unwrap().nonce, [1; 32]);
+        }
+    }
+
+    #[test]
+    fn miri_every_other_first_message_is_refused() {
+        let twice = |key: &bson::raw::CStr, value: RawBson| {
+            let mut document = rawdoc! { "r": good_nonce(), "p": 110 };
+            document.append(key, value);
+            document
+        };
+        let cases: Vec<(&str, RawDocumentBuf)> = vec![
+            ("empty", rawdoc! {}),
+            ("no flag", rawdoc! { "r": good_nonce() }),
+            ("no nonce", rawdoc! { "p": 110 }),
+            ("short nonce", rawdoc! { "r": nonce(31, BinarySubtype::Generic), "p": 110 }),
+            ("long nonce", rawdoc! { "r": nonce(33, BinarySubtype::Generic), "p": 110 }),
+            ("empty nonce", rawdoc! { "r": nonce(0, BinarySubtype::Generic), "p": 110 }),
+            ("uuid nonce", rawdoc! { "r": nonce(32, BinarySubtype::Uuid), "p": 110 }),
+            ("old binary nonce", rawdoc! { "r": nonce(32, BinarySubtype::BinaryOld), "p": 110 }),
+            ("text nonce", rawdoc! { "r": "01234567890123456789012345678901", "p": 110 }),
+            ("null nonce", rawdoc! { "r": RawBson::Null, "p": 110 }),
+            ("flag y", rawdoc! { "r": good_nonce(), "p": 121 }),
+            ("flag as text", rawdoc! { "r": good_nonce(), "p": "n" }),
+            ("flag as long", rawdoc! { "r": good_nonce(), "p": 110_i64 }),
+            ("flag as double", rawdoc! { "r": good_nonce(), "p": 110.0 }),
+            ("flag as timestamp", rawdoc! { "r": good_nonce(), "p": Timestamp { time: 0, increment: 110 } }),
+            ("further field", rawdoc! { "r": good_nonce(), "p": 110, "c": "x" }),
+            ("empty field name", rawdoc! { "r": good_nonce(), "p": 110, "": 1 }),
+            ("upper-case names", rawdoc! { "R": good_nonce(), "P": 110 }),
+            ("nonce twice", twice(cstr!("r"), good_nonce().into())),
+            ("flag twice", twice(cstr!("p"), RawBson::Int32(110))),
+        ];
+        for (name, message) in cases {
+            assert!(ClientFirst::parse(message.as_bytes()).is_err(), "{name} was accepted");
+        }
+    }
+
+    #[test]
+    fn miri_bytes_that_are_not_one_whole_document_are_refused() {
+        let good = rawdoc! { "r": good_nonce(), "p": 110 }.into_bytes();
+        for length in 0..good.len() {
+            assert!(ClientFirst::parse(&good[..length]).is_err(), "the first {length} bytes were accepted");
+        }
+        assert!(ClientFirst::parse(&[&good[..], &[0]].concat()).is_err());
+        assert!(ClientFirst::parse(&[&good[..], &good[..]].concat()).is_err());
+        for at in 0..good.len() {
+            for value in [0x00, 0x7f, 0xff] {
+                let mut bent = good.clone();
+                bent[at] = value;
+                // No panic; and what is accepted has a whole nonce and the flag.
+                let _ = ClientFirst::parse(&bent);
+            }
+        }
+    }
+
+    #[test]
+    fn miri_a_second_message_has_two_strings_and_at_most_one_token() {
+        let both = rawdoc! { "d": "date", "a": "header", "t": "token" };
+        let second = ClientSecond::parse(both.as_bytes()).unwrap();
+        assert_eq!((second.authorization, second.date, second.token), ("header", "date", Some("token")));
+        let without = rawdoc! { "a": "header", "d": "date" };
+        assert!(ClientSecond::parse(without.as_bytes()).unwrap().token.is_none());
+        let long = "t".repeat(MAX_CLIENT_SECOND_LENGTH);
+        for (name, message) in [
+            ("empty", rawdoc! {}),
+            ("no date", rawdoc! { "a": "header" }),
+            ("no header", rawdoc! { "d": "date" }),
+            ("null token", rawdoc! { "a": "header", "d": "date", "t": RawBson::Null }),
+            ("number as date", rawdoc! { "a": "header", "d": 1 }),
+            ("reserved field p", rawdoc! { "a": "header", "d": "date", "p": "x" }),
+            ("reserved field o", rawdoc! { "a": "header", "d": "date", "o": {} }),
+            ("too long", rawdoc! { "a": "header", "d": "date", "t": long.as_str() }),
+        ] {
+            assert!(ClientSecond::parse(message.as_bytes()).is_err(), "{name} was accepted");
+        }
+        let mut twice = rawdoc! { "a": "header", "d": "date" };
+        twice.append(cstr!("a"), "header");
+        assert!(ClientSecond::parse(twice.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn miri_text_that_is_not_utf8_is_refused() {
+        let mut message = rawdoc! { "a": "header", "d": "date" }.into_bytes();
+        let at = message.windows(6).position(|window| window == b"header").unwrap();
+        message[at] = 0xff;
+        assert!(ClientSecond::parse(&message).is_err());
+    }
+}

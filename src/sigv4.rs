@@ -1,0 +1,438 @@
+//! The client's AWS Signature Version 4, as far as a server without the secret key can check it.
+//!
+//! The signature itself is verified by STS. What is checked here is that it covers what this server asked for: the
+//! nonce, the host, the date, the region and the service. The header is parsed into its parts and written anew from
+//! them; the client's own bytes are never passed on.
+//!
+//! Sources: AWS, "Signature Version 4: Authorization header"; MongoDB drivers' specification "Authentication",
+//! section MONGODB-AWS, for the signed headers.
+
+use crate::denial::Denial;
+use crate::secret::Secret;
+use time::{Date, Month, PrimitiveDateTime, Time};
+
+/// How far X-Amz-Date may be from the server's clock, in seconds, either way. STS allows the same 15 minutes.
+pub const MAX_CLOCK_SKEW_SECONDS: i64 = 15 * 60;
+
+/// Longest session token accepted, in bytes. AWS says that the size is not fixed and is typically under 4096.
+pub const MAX_TOKEN_LENGTH: usize = 16 * 1024;
+
+/// Longest access key id, as AWS documents it for `AccessKeyId`. No lower bound is set: STS knows its keys.
+const MAX_ACCESS_KEY_ID_LENGTH: usize = 128;
+
+/// The headers that a driver may sign, sorted, and whether it must.
+const KNOWN_HEADERS: [(&str, Need); 7] = [
+    ("content-length", Need::Optional),
+    ("content-type", Need::Optional),
+    ("host", Need::Always),
+    ("x-amz-date", Need::Always),
+    ("x-amz-security-token", Need::WithToken),
+    ("x-mongodb-gs2-cb-flag", Need::Always),
+    ("x-mongodb-server-nonce", Need::Always),
+];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Need {
+    Optional,
+    Always,
+    /// Exactly when the client sends a session token.
+    WithToken,
+}
+
+/// The value of X-Amz-Date: `YYYYMMDDTHHMMSSZ`, a real moment in UTC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AmzDate {
+    text: String,
+    unix_seconds: i64,
+}
+
+impl AmzDate {
+    /// Parses the 16 characters; no other ISO 8601 form is accepted.
+    ///
+    /// # Errors
+    /// A malformed-message denial when the form is wrong or there is no such moment.
+    pub fn parse(text: &str) -> Result<Self, Denial> {
+        let wrong = || Denial::malformed("X-Amz-Date is not of the form YYYYMMDDTHHMMSSZ");
+        let bytes = text.as_bytes();
+        let shaped = bytes.len() == 16
+            && bytes.iter().enumerate().all(|(at, byte)| match at {
+                8 => *byte == b'T',
+                15 => *byte == b'Z',
+                _ => byte.is_ascii_digit(),
+            });
+        if !shaped {
+            return Err(wrong());
+        }
+        let number = |from: usize, to: usize| text[from..to].parse::<u16>().map_err(|_| wrong());
+        let small = |from: usize| number(from, from + 2).and_then(|n| u8::try_from(n).map_err(|_| wrong()));
+        let month = Month::try_from(small(4)?).map_err(|_| wrong())?;
+        let date = Date::from_calendar_date(i32::from(number(0, 4)?), month, small(6)?).map_err(|_| wrong())?;
+        let time = Time::from_hms(small(9)?, small(11)?, small(13)?).map_err(|_| wrong())?;
+        let unix_seconds = PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp();
+        Ok(Self { text: text.to_owned(), unix_seconds })
+    }
+
+    /// The 16 characters.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The day, `YYYYMMDD`, that the credential scope has to name.
+    pub fn day(&self) -> &str {
+        &self.text[..8]
+    }
+
+    /// Refuses a date that STS would refuse too, with the skew spelled out for the operator.
+    ///
+    /// `now` is the server's time in seconds since 1970-01-01 UTC.
+    ///
+    /// # Errors
+    /// A malformed-message denial when the date is more than [`MAX_CLOCK_SKEW_SECONDS`] away from `now`.
+    pub fn check_skew(&self, now: i64) -> Result<(), Denial> {
+        let skew = self.unix_seconds.saturating_sub(now);
+        if skew.saturating_abs() <= MAX_CLOCK_SKEW_SECONDS {
+            return Ok(());
+        }
+        let side = if skew < 0 { "behind" } else { "ahead of" };
+        Err(Denial::malformed(format!(
+            "the client's clock is {} seconds {side} the server's, and {MAX_CLOCK_SKEW_SECONDS} are allowed: \
+             set the clocks of both",
+            skew.unsigned_abs()
+        )))
+    }
+}
+
+/// Checks a session token: printable ASCII without spaces, 1 to [`MAX_TOKEN_LENGTH`] bytes.
+///
+/// # Errors
+/// A malformed-message denial; it never shows the token.
+pub fn check_token(token: &str) -> Result<(), Denial> {
+    if token.is_empty() || token.len() > MAX_TOKEN_LENGTH {
+        return Err(Denial::malformed(format!(
+            "the session token has {} bytes; 1 to {MAX_TOKEN_LENGTH} are allowed",
+            token.len()
+        )));
+    }
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Denial::malformed("the session token holds a byte that is not printable ASCII"));
+    }
+    Ok(())
+}
+
+/// What the signature has to cover for this login.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// The date the client sent beside the header.
+    pub date: &'a AmzDate,
+    /// The region that the STS host implies.
+    pub region: &'a str,
+    /// Whether the client sent a session token.
+    pub with_token: bool,
+}
+
+/// A client's Authorization header that covers what was expected of it.
+#[derive(Clone, Debug)]
+pub struct Authorization {
+    access_key_id: String,
+    scope: String,
+    signed_headers: String,
+    signature: Secret,
+}
+
+impl Authorization {
+    /// Parses the header value that every driver sends:
+    ///
+    /// ```text
+    /// AWS4-HMAC-SHA256 Credential=ID/YYYYMMDD/REGION/sts/aws4_request, SignedHeaders=a;b;c, Signature=64 hex digits
+    /// ```
+    ///
+    /// One space after the algorithm, a comma and one space between the elements, each element once and in this
+    /// order. `SignedHeaders` is lower case, sorted, without repetition, holds every header that ties the signature to
+    /// this login, and nothing that no driver signs.
+    ///
+    /// # Errors
+    /// A malformed-message denial that says which part is wrong.
+    pub fn parse(header: &str, expected: &Expected<'_>) -> Result<Self, Denial> {
+        let rest = header
+            .strip_prefix("AWS4-HMAC-SHA256 ")
+            .ok_or_else(|| Denial::malformed("the Authorization header is not of the scheme AWS4-HMAC-SHA256"))?;
+        let mut elements = rest.split(", ");
+        let mut element = |name: &str| {
+            elements
+                .next()
+                .and_then(|element| element.strip_prefix(name)?.strip_prefix('='))
+                .ok_or_else(|| Denial::malformed(format!("the Authorization header has no {name} where it belongs")))
+        };
+        let credential = element("Credential")?;
+        let signed_headers = element("SignedHeaders")?;
+        let signature = element("Signature")?;
+        if elements.next().is_some() {
+            return Err(Denial::malformed("the Authorization header has more than three elements"));
+        }
+
+        let access_key_id = check_credential(credential, expected)?;
+        check_signed_headers(signed_headers, expected.with_token)?;
+        let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if signature.len() != 64 || !signature.bytes().all(lower_hex) {
+            return Err(Denial::malformed("the signature is not 64 lower-case hexadecimal digits"));
+        }
+        Ok(Self {
+            access_key_id: access_key_id.to_owned(),
+            scope: scope(expected),
+            signed_headers: signed_headers.to_owned(),
+            signature: Secret::new(signature.to_owned()),
+        })
+    }
+
+    /// The access key id that the client claims; STS is the judge of it.
+    pub fn claimed_access_key_id(&self) -> &str {
+        &self.access_key_id
+    }
+
+    /// Whether the signature covers the header of this lower-case name.
+    pub fn signs(&self, header: &str) -> bool {
+        self.signed_headers.split(';').any(|signed| signed == header)
+    }
+
+    /// The header value, written anew from the checked parts.
+    pub fn to_header(&self) -> Secret {
+        Secret::new(format!(
+            "AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={}, Signature={}",
+            self.access_key_id,
+            self.scope,
+            self.signed_headers,
+            self.signature.expose()
+        ))
+    }
+}
+
+fn scope(expected: &Expected<'_>) -> String {
+    format!("{}/{}/sts/aws4_request", expected.date.day(), expected.region)
+}
+
+/// Returns the access key id.
+fn check_credential<'a>(credential: &'a str, expected: &Expected<'_>) -> Result<&'a str, Denial> {
+    let parts: Vec<&str> = credential.split('/').collect();
+    let [access_key_id, day, region, service, terminator] = parts[..] else {
+        return Err(Denial::malformed("Credential is not of the form ID/DATE/REGION/SERVICE/aws4_request"));
+    };
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if access_key_id.is_empty() || access_key_id.len() > MAX_ACCESS_KEY_ID_LENGTH || !access_key_id.bytes().all(word) {
+        return Err(Denial::malformed(format!(
+            "the access key id is not 1 to {MAX_ACCESS_KEY_ID_LENGTH} letters, digits and underscores"
+        )));
+    }
+    if day != expected.date.day() {
+        return Err(Denial::malformed("the credential scope names another day than X-Amz-Date"));
+    }
+    if region != expected.region {
+        return Err(Denial::malformed(region_mismatch(region, expected.region)));
+    }
+    if service != "sts" || terminator != "aws4_request" {
+        return Err(Denial::malformed("the credential scope does not end in sts/aws4_request"));
+    }
+    Ok(access_key_id)
+}
+
+fn region_mismatch(signed: &str, wanted: &str) -> String {
+    // Only what looks like a region is repeated in the log.
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let signed = if !signed.is_empty() && signed.len() <= 32 && signed.bytes().all(plain) { signed } else { "another" };
+    format!("the client signed for region {signed}, but awsStsHost implies region {wanted}")
+}
+
+fn check_signed_headers(list: &str, with_token: bool) -> Result<(), Denial> {
+    let mut known = KNOWN_HEADERS.iter();
+    // The known headers are sorted, so a list that is sorted and unique is a walk through them, forwards only.
+    let missing = |name: &str| Denial::malformed(format!("the signature does not cover the header {name}"));
+    let wanted = |need: Need| need == Need::Always || (need == Need::WithToken && with_token);
+    for signed in list.split(';') {
+        loop {
+            let Some((name, need)) = known.next() else {
+                return Err(Denial::malformed(
+                    "SignedHeaders is not a sorted list of the headers a driver signs, each once and in lower case",
+                ));
+            };
+            if *name == signed {
+                if *need == Need::WithToken && !with_token {
+                    return Err(Denial::malformed("the signature covers a session token, but none was sent"));
+                }
+                break;
+            }
+            if wanted(*need) {
+                return Err(missing(name));
+            }
+        }
+    }
+    match known.find(|(_, need)| wanted(*need)) {
+        Some((name, _)) => Err(missing(name)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIGNATURE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const HEADERS: &str = "content-length;content-type;host;x-amz-date;x-mongodb-gs2-cb-flag;x-mongodb-server-nonce";
+    const HEADERS_WITH_TOKEN: &str = "content-length;content-type;host;x-amz-date;x-amz-security-token;\
+                                      x-mongodb-gs2-cb-flag;x-mongodb-server-nonce";
+
+    fn date() -> AmzDate {
+        AmzDate::parse("20261121T191300Z").unwrap()
+    }
+
+    fn parse(header: &str, with_token: bool) -> Result<Authorization, Denial> {
+        Authorization::parse(header, &Expected { date: &date(), region: "us-east-1", with_token })
+    }
+
+    fn header(credential: &str, headers: &str, signature: &str) -> String {
+        format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={headers}, Signature={signature}")
+    }
+
+    fn good() -> String {
+        header("AKIDEXAMPLE/20261121/us-east-1/sts/aws4_request", HEADERS, SIGNATURE)
+    }
+
+    #[test]
+    fn miri_a_drivers_header_is_written_anew_as_it_came() {
+        let parsed = parse(&good(), false).unwrap();
+        assert_eq!(parsed.to_header().expose(), good());
+        assert_eq!(parsed.claimed_access_key_id(), "AKIDEXAMPLE");
+        assert!(parsed.signs("content-length"));
+        assert!(!parsed.signs("content"));
+    }
+
+    #[test]
+    fn miri_a_session_token_is_signed_exactly_when_it_is_sent() {
+        let with = header("AKIDEXAMPLE/20261121/us-east-1/sts/aws4_request", HEADERS_WITH_TOKEN, SIGNATURE);
+        assert!(parse(&with, true).is_ok());
+        assert!(parse(&with, false).is_err());
+        assert!(parse(&good(), true).is_err());
+    }
+
+    #[test]
+    fn miri_optional_headers_may_be_left_out() {
+        let short = "host;x-amz-date;x-mongodb-gs2-cb-flag;x-mongodb-server-nonce";
+        assert!(parse(&header("A/20261121/us-east-1/sts/aws4_request", short, SIGNATURE), false).is_ok());
+    }
+
+    #[test]
+    fn miri_every_other_header_is_refused() {
+        let credential = "AKIDEXAMPLE/20261121/us-east-1/sts/aws4_request";
+        let long_id = format!("{}/20261121/us-east-1/sts/aws4_request", "A".repeat(129));
+        let cases = [
+            ("empty", String::new()),
+            ("other scheme", good().replace("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA512")),
+            ("lower-case scheme", good().replace("AWS4-HMAC", "aws4-hmac")),
+            ("two spaces", good().replace("SHA256 ", "SHA256  ")),
+            ("no space after comma", good().replace(", ", ",")),
+            ("leading space", format!(" {}", good())),
+            ("trailing space", format!("{} ", good())),
+            ("trailing newline", format!("{}\n", good())),
+            ("header injected", format!("{}\r\nX-Evil: 1", good())),
+            ("nul", format!("{}\0", good())),
+            ("trailing comma", format!("{}, ", good())),
+            ("credential twice", good().replace("SignedHeaders=", &format!("Credential={credential}, SignedHeaders="))),
+            ("signed headers twice", good().replace("Signature=", &format!("SignedHeaders={HEADERS}, Signature="))),
+            ("signature twice", format!("{}, Signature={SIGNATURE}", good())),
+            (
+                "other order",
+                format!("AWS4-HMAC-SHA256 SignedHeaders={HEADERS}, Credential={credential}, Signature={SIGNATURE}"),
+            ),
+            ("lower-case element", good().replace("Credential=", "credential=")),
+            ("empty key id", header("/20261121/us-east-1/sts/aws4_request", HEADERS, SIGNATURE)),
+            ("long key id", header(&long_id, HEADERS, SIGNATURE)),
+            ("odd key id", header("AKID%41/20261121/us-east-1/sts/aws4_request", HEADERS, SIGNATURE)),
+            ("other day", good().replace("20261121", "20261120")),
+            ("other region", good().replace("us-east-1", "eu-west-1")),
+            ("other service", good().replace("/sts/", "/iam/")),
+            ("other terminator", good().replace("aws4_request", "aws4_requests")),
+            ("scope too short", header("AKIDEXAMPLE/20261121/us-east-1/sts", HEADERS, SIGNATURE)),
+            ("scope too long", header(&format!("{credential}/x"), HEADERS, SIGNATURE)),
+            ("no nonce", good().replace(";x-mongodb-server-nonce", "")),
+            ("no gs2 flag", good().replace(";x-mongodb-gs2-cb-flag", "")),
+            ("no host", good().replace("host;", "")),
+            ("no date", good().replace("x-amz-date;", "")),
+            ("upper-case header", good().replace("host;", "Host;")),
+            ("unsorted", good().replace("content-length;content-type", "content-type;content-length")),
+            ("header twice", good().replace("host;", "host;host;")),
+            ("unknown header", good().replace("x-mongodb-server-nonce", "x-mongodb-server-nonce;x-other")),
+            ("unknown header first", good().replace("content-length", "accept;content-length")),
+            ("empty header name", good().replace("host;", "host;;")),
+            ("trailing semicolon", good().replace("server-nonce,", "server-nonce;,")),
+            ("no signed headers", header(credential, "", SIGNATURE)),
+            ("short signature", header(credential, HEADERS, &SIGNATURE[1..])),
+            ("long signature", header(credential, HEADERS, &format!("{SIGNATURE}0"))),
+            ("upper-case signature", header(credential, HEADERS, &SIGNATURE.to_uppercase())),
+            ("non-hex signature", header(credential, HEADERS, &SIGNATURE.replace('a', "g"))),
+            ("look-alike digit", header(credential, HEADERS, &SIGNATURE.replacen("01", "٠", 1))),
+        ];
+        for (name, case) in cases {
+            assert!(parse(&case, false).is_err(), "{name} was accepted");
+        }
+    }
+
+    #[test]
+    fn miri_the_reason_names_both_regions_but_no_odd_bytes() {
+        let denial = parse(&good().replace("us-east-1", "eu-west-1"), false).unwrap_err();
+        assert_eq!(denial.reason(), "the client signed for region eu-west-1, but awsStsHost implies region us-east-1");
+        let denial = parse(&good().replace("us-east-1", "eu\u{1b}[31m"), false).unwrap_err();
+        assert!(denial.reason().contains("region another,"));
+    }
+
+    #[test]
+    fn miri_dates_are_real_moments_of_one_form() {
+        assert_eq!(AmzDate::parse("19700101T000001Z").unwrap().unix_seconds, 1);
+        assert_eq!(AmzDate::parse("20240229T235959Z").unwrap().unix_seconds, 1_709_251_199);
+        for wrong in [
+            "",
+            "20261121T191300",
+            "20261121 191300Z",
+            "20261121t191300z",
+            "20261321T191300Z",
+            "20260230T191300Z",
+            "20261121T241300Z",
+            "20261121T196000Z",
+            "20261121T191360Z",
+            "+2026112T191300Z",
+            "20261121T19130 Z",
+            "20261121T191300Z\n",
+            "2026-11-21T19:13:00Z",
+            "２０２６1121T1913",
+        ] {
+            assert!(AmzDate::parse(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn miri_the_date_may_be_fifteen_minutes_off_and_no_more() {
+        let at = date().unix_seconds;
+        assert!(date().check_skew(at + MAX_CLOCK_SKEW_SECONDS).is_ok());
+        assert!(date().check_skew(at - MAX_CLOCK_SKEW_SECONDS).is_ok());
+        let behind = date().check_skew(at + MAX_CLOCK_SKEW_SECONDS + 1).unwrap_err();
+        assert!(behind.reason().contains("901 seconds behind"), "{behind}");
+        let ahead = date().check_skew(at - MAX_CLOCK_SKEW_SECONDS - 1).unwrap_err();
+        assert!(ahead.reason().contains("901 seconds ahead of"), "{ahead}");
+        assert!(date().check_skew(i64::MIN).is_err());
+        assert!(date().check_skew(i64::MAX).is_err());
+    }
+
+    #[test]
+    fn miri_tokens_are_printable_ascii_of_bounded_length() {
+        assert!(check_token("FwoGZXIvYXdzE//+=").is_ok());
+        assert!(check_token(&"t".repeat(MAX_TOKEN_LENGTH)).is_ok());
+        for (name, wrong) in [
+            ("empty", String::new()),
+            ("too long", "t".repeat(MAX_TOKEN_LENGTH + 1)),
+            ("space", "a b".to_owned()),
+            ("newline", "a\r\nX-Evil: 1".to_owned()),
+            ("nul", "a\0".to_owned()),
+            ("delete", "a\u{7f}".to_owned()),
+            ("not ascii", "é".to_owned()),
+        ] {
+            assert!(check_token(&wrong).is_err(), "{name} was accepted");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Where STS is: the name clients sign for, and the address to connect to.
+
+use std::fmt;
+
+/// The name of STS that clients are told, sign for, and that its certificate must carry.
+///
+/// A DNS name of 1 to 253 characters: labels of lower-case letters, digits and inner hyphens. Drivers derive the
+/// region from it by comparing bytes, so that it is lower case only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StsHost(String);
+
+/// What clients use when nothing is configured: the global endpoint of the commercial partition.
+const GLOBAL_HOST: &str = "sts.amazonaws.com";
+
+/// The region that the global endpoint signs for.
+const GLOBAL_REGION: &str = "us-east-1";
+
+impl StsHost {
+    /// Checks a configured host name.
+    ///
+    /// # Errors
+    /// A sentence that says what is allowed. Besides wrong names, two kinds of real names are refused because no
+    /// client could log in with them: drivers take the second label as the region, which must then be one.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        let numeric = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+        if text.len() > 253 || numeric || !text.split('.').all(label) {
+            return Err("a host name in lower case is allowed, without scheme, port or trailing dot, such as \
+                        sts.amazonaws.com or sts.eu-west-1.amazonaws.com; for another address to connect to, set \
+                        awsStsEndpoint"
+                .to_owned());
+        }
+        let host = Self(text.to_owned());
+        if matches!(host.region(), "sts" | "amazonaws") {
+            return Err(format!(
+                "clients would sign for the region \"{}\", which does not exist; set awsStsHost to the regional name, \
+                 such as sts.eu-west-1.amazonaws.com, and awsStsEndpoint to the address to connect to",
+                host.region()
+            ));
+        }
+        Ok(host)
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The region that drivers derive from the name (drivers' specification "Authentication", MONGODB-AWS):
+    /// `us-east-1` for the global endpoint and for a name without dots, else the second label.
+    pub fn region(&self) -> &str {
+        match self.0.split('.').nth(1) {
+            Some(region) if self.0 != GLOBAL_HOST => region,
+            _ => GLOBAL_REGION,
+        }
+    }
+}
+
+impl Default for StsHost {
+    fn default() -> Self {
+        Self(GLOBAL_HOST.to_owned())
+    }
+}
+
+impl fmt::Display for StsHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where the TCP connection goes instead of the STS host's port 443. Names in TLS and HTTP stay the host's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    text: String,
+    host: String,
+    port: u16,
+}
+
+impl Endpoint {
+    /// Checks `https://host[:port]`; the host is a DNS name, an IPv4 address or an IPv6 address in brackets.
+    ///
+    /// # Errors
+    /// A sentence that says what is allowed.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            "https://host or https://host:port is allowed, such as \
+             https://vpce-0123.sts.eu-west-1.vpce.amazonaws.com, without path, user or spaces"
+                .to_owned()
+        };
+        let authority = text.strip_prefix("https://").ok_or_else(wrong)?;
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        let port = match port {
+            None => 443,
+            Some(digits) if (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) => {
+                digits.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?
+            }
+            Some(_) => return Err(wrong()),
+        };
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let valid = match bracketed {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                let name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+                let labels = || host.split('.').all(|label| !label.is_empty() && label.len() <= 63);
+                host.len() <= 253 && host.bytes().all(name) && labels()
+            }
+        };
+        if !valid {
+            return Err(wrong());
+        }
+        Ok(Self { text: text.to_owned(), host: host.to_owned(), port })
+    }
+
+    /// The text as it was configured.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// `host:port`, with the brackets of an IPv6 address.
+    pub fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn miri_the_region_follows_the_drivers_rule() {
+        for (host, region) in [
+            ("sts.amazonaws.com", "us-east-1"),
+            ("sts", "us-east-1"),
+            ("sts.eu-west-1.amazonaws.com", "eu-west-1"),
+            ("sts-fips.us-west-2.amazonaws.com", "us-west-2"),
+            ("sts.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+            ("sts.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+            ("sts.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"),
+        ] {
+            assert_eq!(StsHost::parse(host).unwrap().region(), region);
+        }
+    }
+
+    #[test]
+    fn miri_names_that_no_client_could_use_are_refused() {
+        let long = format!("sts.{}", "a.".repeat(130));
+        let long_label = format!("sts.{}.com", "a".repeat(64));
+        for wrong in [
+            "",
+            ".",
+            "sts.",
+            ".sts",
+            "sts..com",
+            "https://sts.amazonaws.com",
+            "sts.amazonaws.com:443",
+            "sts.amazonaws.com/",
+            "STS.amazonaws.com",
+            "sts amazonaws",
+            "sts\n.com",
+            "sts.amazonaws.com\0",
+            "-sts.com",
+            "sts-.com",
+            "127.0.0.1",
+            "[::1]",
+            "sts_x.eu.com",
+            "sts.amazonaws.com.cn",
+            "vpce-1.sts.eu-west-1.vpce.amazonaws.com",
+            "stß.de",
+            &long,
+            &long_label,
+        ] {
+            assert!(StsHost::parse(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn miri_endpoints_are_https_addresses_and_nothing_more() {
+        for (text, authority) in [
+            ("https://127.0.0.1:8443", "127.0.0.1:8443"),
+            ("https://localhost", "localhost:443"),
+            ("https://[::1]:8443", "[::1]:8443"),
+            ("https://[::1]", "[::1]:443"),
+            ("https://vpce-1.sts.eu-west-1.vpce.amazonaws.com", "vpce-1.sts.eu-west-1.vpce.amazonaws.com:443"),
+        ] {
+            assert_eq!(Endpoint::parse(text).unwrap().authority(), authority);
+        }
+        for wrong in [
+            "",
+            "https://",
+            "http://127.0.0.1",
+            "127.0.0.1:8443",
+            "https://host/",
+            "https://host/path",
+            "https://host?q",
+            "https://user@host",
+            "https://host:0",
+            "https://host:65536",
+            "https://host:",
+            "https://host:+1",
+            "https://host:8443\r\nX: 1",
+            "https://ho st",
+            "https://[::1",
+            "https://::1",
+            "https://[zz]",
+            "HTTPS://host",
+            "https://a..b",
+        ] {
+            assert!(Endpoint::parse(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+}

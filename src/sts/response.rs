@@ -1,0 +1,383 @@
+//! Reading what STS answers: one whole XML document of the expected form, or nothing.
+//!
+//! Source: AWS, "GetCallerIdentity", the example response; "Common error types" for errors. A lenient reading of this
+//! document is how peers were broken (CVE-2020-16250), so that everything that a real answer does not need is refused:
+//! document types, comments, CDATA, processing instructions, a second document, an element in another place.
+
+use crate::denial::Denial;
+use crate::principal::{self, Principal};
+use quick_xml::Reader;
+use quick_xml::events::{BytesRef, Event};
+
+/// Largest answer that is read, in bytes. Real answers have about 500.
+pub const MAX_BODY_LENGTH: usize = 64 * 1024;
+
+/// Deepest nesting that is read. Real answers have three levels.
+const MAX_DEPTH: usize = 8;
+
+/// Longest UserId: 21 characters of a unique id, a colon and a session name of 64, with room to grow.
+const MAX_USER_ID_LENGTH: usize = 256;
+
+/// Who signed the request, as STS says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerIdentity {
+    /// The ARN, as STS wrote it.
+    pub arn: String,
+    /// The unique id behind the ARN; information only, no decision depends on it.
+    pub user_id: String,
+    /// The ARN's fields.
+    pub principal: Principal,
+}
+
+/// One answer of STS over HTTP.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The status code.
+    pub status: u16,
+    /// The Content-Type header, empty when there is none.
+    pub content_type: &'a str,
+    /// The body, at most [`MAX_BODY_LENGTH`] bytes.
+    pub body: &'a [u8],
+}
+
+/// Reads the answer to GetCallerIdentity.
+///
+/// # Errors
+/// A refusal with STS's own error code for a 4xx answer, otherwise an unavailable denial: throttling, a server error,
+/// or a 200 that is not exactly one GetCallerIdentityResponse document. No text of the body is repeated except an error
+/// code and a request id of the documented alphabets.
+pub fn read(answer: &Answer<'_>) -> Result<CallerIdentity, Denial> {
+    if answer.status != 200 {
+        return Err(read_error(answer));
+    }
+    let odd =
+        |what: &str| Denial::unavailable(format!("what answered for STS is not a GetCallerIdentity answer: {what}"));
+    if !is_xml(answer.content_type) {
+        return Err(odd("its content type is not text/xml"));
+    }
+    let leaves = parse(answer.body).map_err(odd)?;
+    let one = |name: &str| {
+        let mut of_name = leaves.iter().filter(|leaf| leaf.name() == name);
+        match (of_name.next(), of_name.next()) {
+            (Some(leaf), None) if leaf.path == ["GetCallerIdentityResponse", "GetCallerIdentityResult", name] => {
+                Ok(leaf.text.as_str())
+            }
+            _ => Err(odd(&format!("it does not hold exactly one {name}"))),
+        }
+    };
+    let (arn, user_id, account) = (one("Arn")?, one("UserId")?, one("Account")?);
+    let principal = Principal::parse(arn)?;
+    if !principal::is_account(account) || principal.account != account {
+        return Err(odd("its Account is not the account of its Arn"));
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@:-".contains(&byte);
+    if user_id.is_empty() || user_id.len() > MAX_USER_ID_LENGTH || !user_id.bytes().all(plain) {
+        return Err(odd("its UserId is not a unique id"));
+    }
+    Ok(CallerIdentity { arn: arn.to_owned(), user_id: user_id.to_owned(), principal })
+}
+
+/// Turns an answer other than 200 into a denial. Only 4xx answers of STS are a "no"; the rest says nothing about the
+/// client's credentials.
+fn read_error(answer: &Answer<'_>) -> Denial {
+    let leaves = if is_xml(answer.content_type) { parse(answer.body).unwrap_or_default() } else { Vec::new() };
+    let text = |path: &[&str]| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
+        let found = leaves.iter().find(|leaf| leaf.path == path).map(|leaf| leaf.text.as_str())?;
+        (!found.is_empty() && found.len() <= 64 && found.bytes().all(plain)).then_some(found)
+    };
+    let code = text(&["ErrorResponse", "Error", "Code"]);
+    let request_id = text(&["ErrorResponse", "RequestId"]);
+
+    let mut reason = format!("STS answered {}", answer.status);
+    if let Some(code) = code {
+        reason.push(' ');
+        reason.push_str(code);
+    }
+    if let Some(advice) = code.and_then(advice) {
+        reason.push_str(": ");
+        reason.push_str(advice);
+    }
+    if let Some(request_id) = request_id {
+        reason.push_str(&format!(" (request id {request_id})"));
+    }
+    let throttled = matches!(code, Some("Throttling" | "ThrottlingException" | "RequestLimitExceeded"));
+    match answer.status {
+        429 => Denial::unavailable(reason),
+        400..=499 if !throttled => Denial::refused(reason),
+        _ => Denial::unavailable(reason),
+    }
+}
+
+/// What an operator should know about a code of STS.
+fn advice(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "InvalidClientTokenId" => "the access key or the session token is unknown to AWS, or not valid in this region",
+        "SignatureDoesNotMatch" => "the client's secret key does not belong to its access key id, or its clock is off",
+        "ExpiredToken" | "ExpiredTokenException" => "the client's session token has expired",
+        "Throttling" | "ThrottlingException" | "RequestLimitExceeded" => "STS is limiting the account's requests",
+        _ => return None,
+    })
+}
+
+/// `text/xml`, alone or with parameters.
+fn is_xml(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("text/xml")
+}
+
+/// An element that holds text only: the local names from the root down to it, and its text.
+#[derive(Debug)]
+struct Leaf {
+    path: Vec<String>,
+    text: String,
+}
+
+impl Leaf {
+    fn name(&self) -> &str {
+        self.path.last().map_or("", String::as_str)
+    }
+}
+
+/// An element that has been opened and not yet closed.
+#[derive(Default)]
+struct Open {
+    text: String,
+    has_children: bool,
+}
+
+/// Reads one strict document into its leaves.
+fn parse(body: &[u8]) -> Result<Vec<Leaf>, &'static str> {
+    const BROKEN: &str = "it is not one well-formed document";
+    let text = str::from_utf8(body).map_err(|_| "it is not UTF-8")?;
+    if body.len() > MAX_BODY_LENGTH {
+        return Err("it is too long");
+    }
+    let mut reader = Reader::from_str(text);
+    let mut leaves = Vec::new();
+    let mut path: Vec<String> = Vec::new();
+    let mut open: Vec<Open> = Vec::new();
+    let mut first = true;
+    let mut finished = false;
+    loop {
+        match reader.read_event().map_err(|_| BROKEN)? {
+            Event::Decl(declaration) if first => {
+                let utf8 = match declaration.encoding() {
+                    None => true,
+                    Some(Ok(encoding)) => encoding.eq_ignore_ascii_case("utf-8"),
+                    Some(Err(_)) => false,
+                };
+                if !utf8 {
+                    return Err("it is not UTF-8");
+                }
+            }
+            Event::Start(start) => {
+                if finished || path.len() == MAX_DEPTH {
+                    return Err(if finished { BROKEN } else { "it is nested too deep" });
+                }
+                for attribute in start.attributes() {
+                    attribute.map_err(|_| BROKEN)?;
+                }
+                if let Some(parent) = open.last_mut() {
+                    parent.has_children = true;
+                }
+                path.push(start.local_name().as_ref().to_owned());
+                open.push(Open::default());
+            }
+            Event::Empty(_) => {
+                // No element of a real answer is empty.
+                return Err(BROKEN);
+            }
+            Event::End(_) => {
+                let closed = open.pop().ok_or(BROKEN)?;
+                if !closed.has_children {
+                    leaves.push(Leaf { path: path.clone(), text: closed.text });
+                } else if !is_blank(&closed.text) {
+                    return Err("it mixes text and elements");
+                }
+                path.pop();
+                finished = path.is_empty();
+            }
+            Event::Text(part) => match open.last_mut() {
+                Some(element) => element.text.push_str(&part),
+                None if is_blank(&part) => {}
+                None => return Err(BROKEN),
+            },
+            Event::GeneralRef(reference) => {
+                let character = resolve(&reference).ok_or("it refers to an entity")?;
+                open.last_mut().ok_or(BROKEN)?.text.push(character);
+            }
+            Event::Eof if finished => return Ok(leaves),
+            Event::Eof => return Err(BROKEN),
+            Event::DocType(_) => return Err("it has a document type"),
+            Event::Decl(_) | Event::Comment(_) | Event::CData(_) | Event::PI(_) => {
+                return Err("it holds markup that STS does not write");
+            }
+        }
+        first = false;
+    }
+}
+
+/// The five entities that XML itself defines, and numeric characters; there are no others without a document type.
+fn resolve(reference: &BytesRef<'_>) -> Option<char> {
+    if let Ok(Some(character)) = reference.resolve_char_ref() {
+        return Some(character);
+    }
+    match reference.as_ref() {
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "amp" => Some('&'),
+        "apos" => Some('\''),
+        "quot" => Some('"'),
+        _ => None,
+    }
+}
+
+fn is_blank(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::denial::Kind;
+
+    const USER: &str = "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
+        <GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/svcacct1</Arn><UserId>AIDAUH3H6EGKDO36JYJH3</UserId>\
+        <Account>123456789012</Account></GetCallerIdentityResult><ResponseMetadata>\
+        <RequestId>d8741953-0000-1111-2222-333344445555</RequestId></ResponseMetadata></GetCallerIdentityResponse>";
+
+    fn read_200(body: &str) -> Result<CallerIdentity, Denial> {
+        read(&Answer { status: 200, content_type: "text/xml", body: body.as_bytes() })
+    }
+
+    #[test]
+    fn miri_a_real_answer_is_read() {
+        let identity = read_200(USER).unwrap();
+        assert_eq!(identity.arn, "arn:aws:iam::123456789012:user/svcacct1");
+        assert_eq!(identity.user_id, "AIDAUH3H6EGKDO36JYJH3");
+        assert_eq!(identity.principal.user_name(), identity.arn);
+    }
+
+    #[test]
+    fn miri_harmless_differences_are_read() {
+        let indented = USER.replace("><", ">\n  <");
+        for (name, body) in [
+            ("a prolog", format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{USER}")),
+            ("indentation", indented),
+            ("a trailing newline", format!("{USER}\n")),
+            (
+                "another order",
+                USER.replace("<Account>123456789012</Account>", "")
+                    .replace("<Arn>", "<Account>123456789012</Account><Arn>"),
+            ),
+            ("a new field", USER.replace("<Arn>", "<Organization>o-1</Organization><Arn>")),
+            ("no metadata", USER.replace("<ResponseMetadata>", "").replace("</ResponseMetadata>", "")),
+        ] {
+            assert!(read_200(&body).is_ok(), "{name}: {:?}", read_200(&body));
+        }
+        let typed = Answer { status: 200, content_type: "text/xml;charset=utf-8", body: USER.as_bytes() };
+        assert!(read(&typed).is_ok());
+    }
+
+    #[test]
+    fn miri_entities_of_xml_itself_are_decoded() {
+        let body = USER.replace("user/svcacct1", "user/a&amp;b&#x3c;&#99;/svcacct1");
+        assert_eq!(read_200(&body).unwrap().arn, "arn:aws:iam::123456789012:user/a&b<c/svcacct1");
+    }
+
+    #[test]
+    fn miri_every_other_200_is_refused() {
+        let result = &USER[USER.find("<GetCallerIdentityResult>").unwrap()..USER.find("<ResponseMetadata>").unwrap()];
+        let arn = "<Arn>arn:aws:iam::123456789012:user/svcacct1</Arn>";
+        let cases = [
+            ("empty", String::new()),
+            ("blank", " \n".to_owned()),
+            ("text before", format!("x{USER}")),
+            ("text after", format!("{USER}x")),
+            ("two documents", format!("{USER}{USER}")),
+            ("cut short", USER[..USER.len() - 3].to_owned()),
+            ("another root", USER.replace("GetCallerIdentityResponse", "AssumeRoleResponse")),
+            ("embedded in another answer", format!("<AssumeRoleResponse>{USER}</AssumeRoleResponse>")),
+            ("another result", USER.replace("GetCallerIdentityResult", "Result")),
+            ("result at the root", result.to_owned()),
+            ("two results", USER.replace(result, &format!("{result}{result}"))),
+            ("two arns", USER.replace(arn, &format!("{arn}{arn}"))),
+            ("no arn", USER.replace(arn, "")),
+            ("arn elsewhere too", USER.replace("<ResponseMetadata>", &format!("<ResponseMetadata>{arn}"))),
+            ("nested arn", USER.replace(arn, &format!("<Arn>{arn}</Arn>"))),
+            ("text beside elements", USER.replace("<Arn>", "x<Arn>")),
+            ("empty arn element", USER.replace(arn, "<Arn/>")),
+            ("doctype", format!("<!DOCTYPE x>{USER}")),
+            ("entity bomb", format!("<!DOCTYPE x [<!ENTITY a \"arn\">]>{}", USER.replace("arn:", "&a;:"))),
+            ("unknown entity", USER.replace("arn:", "&arn;:")),
+            ("comment", USER.replace("svcacct1", "svc<!-- -->acct1")),
+            ("cdata", USER.replace("svcacct1", "<![CDATA[svcacct1]]>")),
+            ("instruction", USER.replace("<Arn>", "<?x y?><Arn>")),
+            ("late prolog", USER.replace("<Arn>", "<?xml version=\"1.0\"?><Arn>")),
+            ("other encoding", format!("<?xml version=\"1.0\" encoding=\"utf-16\"?>{USER}")),
+            ("wrong end tag", USER.replace("</Arn>", "</arn>")),
+            ("attribute twice", USER.replace("<Arn>", "<Arn a='1' a='2'>")),
+            ("other account", USER.replace("<Account>123456789012", "<Account>210987654321")),
+            ("space in account", USER.replace("<Account>", "<Account> ")),
+            ("space in arn", USER.replace("<Arn>", "<Arn> ")),
+            ("odd user id", USER.replace("AIDA", "AIDA&lt;")),
+            ("empty user id", USER.replace("AIDAUH3H6EGKDO36JYJH3", "")),
+            ("line in arn", USER.replace("svcacct1", "svc&#10;acct1")),
+            ("too deep", USER.replace("<Arn>", &format!("{}{}<Arn>", "<x>".repeat(8), "</x>".repeat(8)))),
+            ("too long", format!("{USER}{}", " ".repeat(MAX_BODY_LENGTH))),
+            ("html", "<html><body>Sign in</body></html>".to_owned()),
+            ("json", "{\"GetCallerIdentityResponse\":{}}".to_owned()),
+        ];
+        for (name, body) in cases {
+            assert!(read_200(&body).is_err(), "{name} was accepted");
+        }
+        assert!(read(&Answer { status: 200, content_type: "text/xml", body: b"\xff" }).is_err());
+        for content_type in ["", "application/json", "text/html", "text/xmlx", "x-text/xml"] {
+            assert!(read(&Answer { status: 200, content_type, body: USER.as_bytes() }).is_err(), "{content_type}");
+        }
+    }
+
+    fn error(status: u16, code: &str) -> Denial {
+        let body = format!(
+            "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
+             <Code>{code}</Code><Message>secret text</Message></Error><RequestId>d8741953-0000</RequestId></ErrorResponse>"
+        );
+        read(&Answer { status, content_type: "text/xml", body: body.as_bytes() }).unwrap_err()
+    }
+
+    #[test]
+    fn miri_a_refusal_carries_the_code_and_the_request_id() {
+        let denial = error(403, "InvalidClientTokenId");
+        assert_eq!(denial.kind(), Kind::RefusedBySts);
+        assert!(denial.reason().starts_with("STS answered 403 InvalidClientTokenId: "), "{denial}");
+        assert!(denial.reason().ends_with("(request id d8741953-0000)"), "{denial}");
+        assert!(!denial.reason().contains("secret text"));
+        assert_eq!(error(403, "a b\n").reason(), "STS answered 403 (request id d8741953-0000)");
+    }
+
+    #[test]
+    fn miri_only_a_real_no_counts_as_a_no() {
+        assert_eq!(error(400, "IncompleteSignature").kind(), Kind::RefusedBySts);
+        for (status, code) in [
+            (400, "Throttling"),
+            (400, "ThrottlingException"),
+            (400, "RequestLimitExceeded"),
+            (429, "TooMany"),
+            (500, "InternalFailure"),
+            (503, "ServiceUnavailable"),
+            (302, "Found"),
+            (204, "None"),
+        ] {
+            assert_eq!(error(status, code).kind(), Kind::StsUnavailable, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn miri_an_error_without_a_readable_body_shows_its_status_only() {
+        for (content_type, body) in [("text/html", "<html>"), ("text/xml", "<x"), ("", ""), ("text/xml", USER)] {
+            let denial = read(&Answer { status: 403, content_type, body: body.as_bytes() }).unwrap_err();
+            assert_eq!(denial.reason(), "STS answered 403");
+        }
+    }
+}
