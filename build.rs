@@ -1,0 +1,82 @@
+//! Generates the C header from `src/ffi`, compiles the C++ shim and puts it into the shared object.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+const HEADER: &str = "include/psmdb_aws_iam.h";
+const EXPORTS: [&str; 3] = ["src/ffi/types.rs", "src/ffi/conversation.rs", "src/ffi/parameters.rs"];
+const SHIM: &str = "cpp-shim";
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=cbindgen.toml");
+    for source in EXPORTS {
+        println!("cargo:rerun-if-changed={source}");
+    }
+    generate_header();
+    compile_shim();
+}
+
+/// Writes the header anew when the exported functions have changed; it is checked in, so that C and C++ callers can
+/// read it without a build.
+fn generate_header() {
+    println!("cargo:rerun-if-changed={HEADER}");
+    let config = cbindgen::Config::from_file("cbindgen.toml").expect("cbindgen.toml can be read");
+    let mut builder = cbindgen::Builder::new().with_config(config);
+    for source in EXPORTS {
+        builder = builder.with_src(source);
+    }
+    let bindings = builder.generate().expect("the C ABI in src/ffi can be read");
+    let mut header = Vec::new();
+    bindings.write(&mut header);
+    if fs::read(HEADER).ok().as_deref() != Some(&header) {
+        fs::write(HEADER, header).expect("include/psmdb_aws_iam.h can be written");
+    }
+}
+
+/// Compiles every file of the shim. It becomes part of the shared object only: the Rust library and the command have
+/// nothing to register with.
+fn compile_shim() {
+    println!("cargo:rerun-if-changed={SHIM}");
+    let sources: Vec<PathBuf> = files_of(Path::new(SHIM), "cpp");
+    let objects = cc::Build::new()
+        .cpp(true)
+        // From C++20 on, libstdc++ lets std::string be instantiated here instead of leaving it to its library.
+        .std("c++20")
+        .files(&sources)
+        .include("include")
+        // The shim links no C++ library: it uses the types of the standard library as the server laid them out, and
+        // the server's own runtime. See cpp-shim/server_types.h.
+        .cpp_link_stdlib(None)
+        .flag("-fno-exceptions")
+        .flag("-fno-rtti")
+        .flag("-fno-threadsafe-statics")
+        // A server's exception may pass through the shim's frames.
+        .flag("-funwind-tables")
+        .flag("-fvisibility=hidden")
+        .flag("-fstack-protector-strong")
+        .flag("-Wextra")
+        .flag("-Wshadow")
+        .flag("-Wconversion")
+        .warnings_into_errors(true)
+        .cargo_metadata(false)
+        .compile_intermediates();
+    for object in objects {
+        println!("cargo:rustc-link-arg-cdylib={}", object.display());
+    }
+    for flag in ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--build-id"] {
+        println!("cargo:rustc-link-arg-cdylib={flag}");
+    }
+    if env::var("PROFILE").as_deref() == Ok("release") {
+        // Unused sections of the shim and of C code in libraries go.
+        println!("cargo:rustc-link-arg-cdylib=-Wl,--gc-sections");
+    }
+}
+
+fn files_of(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("the folder is part of the sources");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("the folder can be read").path()).collect();
+    files.retain(|file| file.extension().is_some_and(|found| found == extension));
+    files.sort();
+    files
+}

@@ -1,0 +1,218 @@
+// psmdb-aws-iam: MONGODB-AWS logins, verified by AWS STS. The C ABI.
+//
+// SPDX-License-Identifier: Apache-2.0
+//
+// Generated from src/ffi by cbindgen. Do not edit.
+//
+// One login is one conversation:
+//
+//     psmdb_aws_iam_conversation *conversation = psmdb_aws_iam_conversation_new();
+//     psmdb_aws_iam_bytes reply;
+//     switch (psmdb_aws_iam_conversation_step(conversation, payload, payload_length, &reply)) {
+//     case PSMDB_AWS_IAM_RESULT_CONTINUE:        // send the reply, wait for the next payload, step again
+//     case PSMDB_AWS_IAM_RESULT_AUTHENTICATED:   // read the user name, look it up in $external, grant its roles
+//     default:                                   // deny; log psmdb_aws_iam_conversation_reason
+//     }
+//     psmdb_aws_iam_conversation_free(conversation);
+//
+// Ownership  What a function returns as a pointer to an object is the caller's, to be freed once with the function
+//            named in the object's description. psmdb_aws_iam_bytes are borrowed. No function keeps a pointer that
+//            it was given.
+// Lengths    Every pointer to bytes comes with a length in bytes; a null pointer with length 0 is empty. Nothing
+//            needs or gets a terminating NUL, except psmdb_aws_iam_version.
+// Threads    Different conversations may be used by different threads at the same time; one conversation by one
+//            thread at a time, which may change. Parameters may be read and set by any thread at any time.
+// Errors     Outputs are written only as each function says. Compare results with the codes that mean success;
+//            whatever else comes is a failure.
+// Process    The library starts no thread and allocates nothing before the first call. It changes no signal handler,
+//            environment variable, locale or logger.
+// Blocking   Only the second step of a conversation waits for the network, at most for awsStsTimeoutMS.
+
+
+#ifndef PSMDB_AWS_IAM_H
+#define PSMDB_AWS_IAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+
+// What a function answers.
+//
+// The values that mean success are far from 0 and 1: a result that was zeroed, or never written, is a failure.
+enum psmdb_aws_iam_result
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Done.
+    PSMDB_AWS_IAM_RESULT_OK = 7000,
+    // Send the reply to the client and give its next message to the conversation.
+    PSMDB_AWS_IAM_RESULT_CONTINUE = 7001,
+    // The client has proved who it is: see psmdb_aws_iam_conversation_user_name. Send it an empty reply.
+    PSMDB_AWS_IAM_RESULT_AUTHENTICATED = 7002,
+    // Denied: the client's message is wrong. STS was not asked.
+    PSMDB_AWS_IAM_RESULT_DENIED_MALFORMED = 1,
+    // Denied: STS said no, or named a principal that cannot log in.
+    PSMDB_AWS_IAM_RESULT_DENIED_BY_STS = 2,
+    // Denied: STS could not be asked in time, or its answer was not an answer of STS.
+    PSMDB_AWS_IAM_RESULT_DENIED_STS_UNAVAILABLE = 3,
+    // Denied: the library could not go on, for example without random bytes.
+    PSMDB_AWS_IAM_RESULT_DENIED_INTERNAL = 4,
+    // Denied: a defect of the library was caught before it could do harm. Please report it.
+    PSMDB_AWS_IAM_RESULT_PANIC = 5,
+    // A parameter's value was refused. Nothing has changed.
+    PSMDB_AWS_IAM_RESULT_REFUSED_VALUE = 6,
+    // A pointer is null, or an index or a length is out of range. Nothing was done.
+    PSMDB_AWS_IAM_RESULT_INVALID_ARGUMENT = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum psmdb_aws_iam_result psmdb_aws_iam_result;
+#else
+typedef uint32_t psmdb_aws_iam_result;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Bytes that belong to the caller: read with psmdb_aws_iam_buffer_bytes, free with psmdb_aws_iam_buffer_free.
+typedef struct psmdb_aws_iam_buffer psmdb_aws_iam_buffer;
+
+// One login of one client. Made by psmdb_aws_iam_conversation_new, freed by psmdb_aws_iam_conversation_free, used by
+// one thread at a time.
+typedef struct psmdb_aws_iam_conversation psmdb_aws_iam_conversation;
+
+// Bytes that belong to the library. They stay as they are until the object they came from is used again or freed;
+// names and versions stay for ever. Not terminated by a NUL. An empty one has length 0, and data is never null.
+typedef struct {
+    // The first byte.
+    const uint8_t *data;
+    // How many bytes there are.
+    size_t length;
+} psmdb_aws_iam_bytes;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// The bytes of a buffer, valid until it is freed. Empty for a null pointer.
+//
+// # Safety
+// `buffer` is null or came from a function of this library and has not been freed.
+psmdb_aws_iam_bytes psmdb_aws_iam_buffer_bytes(const psmdb_aws_iam_buffer *buffer);
+
+// Frees a buffer. Nothing happens for a null pointer.
+//
+// # Safety
+// `buffer` is null or came from a function of this library and has not been freed.
+void psmdb_aws_iam_buffer_free(psmdb_aws_iam_buffer *buffer);
+
+// The version of the library as a NUL-terminated string, such as "0.1.0".
+const char *psmdb_aws_iam_version(void);
+
+// Begins a login with the parameters in force; later changes of parameters do not touch it. Null when memory for it
+// could not be prepared.
+psmdb_aws_iam_conversation *psmdb_aws_iam_conversation_new(void);
+
+// Gives the client's next message, the payload of saslStart or saslContinue, to the conversation.
+//
+// The second message makes it ask STS, and blocks for at most awsStsTimeoutMS. With PSMDB_AWS_IAM_RESULT_CONTINUE and
+// PSMDB_AWS_IAM_RESULT_AUTHENTICATED, `*reply_out` is the payload for the client, valid until the conversation is used
+// again or freed; with any other result it is not written, and psmdb_aws_iam_conversation_reason says why.
+//
+// # Safety
+// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and is used by no other
+// thread now; `message` points to `message_length` readable bytes or the length is 0; `reply_out` is null or can be
+// written.
+psmdb_aws_iam_result psmdb_aws_iam_conversation_step(psmdb_aws_iam_conversation *conversation,
+                                                     const uint8_t *message,
+                                                     size_t message_length,
+                                                     psmdb_aws_iam_bytes *reply_out);
+
+// The name of the user in $external, such as "arn:aws:iam::123456789012:role/app". Empty unless the last step
+// answered PSMDB_AWS_IAM_RESULT_AUTHENTICATED. Valid until the conversation is used again or freed.
+//
+// # Safety
+// As psmdb_aws_iam_conversation_reason.
+psmdb_aws_iam_bytes psmdb_aws_iam_conversation_user_name(const psmdb_aws_iam_conversation *conversation);
+
+// The ARN that STS answered, with the session name of a role. Empty and valid as the user name.
+//
+// # Safety
+// As psmdb_aws_iam_conversation_reason.
+psmdb_aws_iam_bytes psmdb_aws_iam_conversation_arn(const psmdb_aws_iam_conversation *conversation);
+
+// What a server adds to its log line about the login: the BSON document {awsId: unique id, awsArn: ARN}. Empty and
+// valid as the user name.
+//
+// # Safety
+// As psmdb_aws_iam_conversation_reason.
+psmdb_aws_iam_bytes psmdb_aws_iam_conversation_extra_info(const psmdb_aws_iam_conversation *conversation);
+
+// Why the login failed: one sentence in UTF-8 for the server's log, not for the client. It holds no secret and no
+// control character. Empty unless the last step denied the login. Valid until the conversation is used again or freed.
+//
+// # Safety
+// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and is used by no other
+// thread now.
+psmdb_aws_iam_bytes psmdb_aws_iam_conversation_reason(const psmdb_aws_iam_conversation *conversation);
+
+// Ends a conversation, finished or not, and frees it. Nothing happens for a null pointer.
+//
+// # Safety
+// `conversation` is null or came from psmdb_aws_iam_conversation_new and has not been freed.
+void psmdb_aws_iam_conversation_free(psmdb_aws_iam_conversation *conversation);
+
+// How many parameters there are. They are named by an index from 0 up to this.
+size_t psmdb_aws_iam_parameter_count(void);
+
+// The name of a parameter, such as "awsStsHost"; valid for ever. Empty for an index out of range.
+psmdb_aws_iam_bytes psmdb_aws_iam_parameter_name(size_t index);
+
+// Sets a parameter from text, as a command line or a configuration file gives it. Takes effect for the next login.
+//
+// A value that is not allowed gives PSMDB_AWS_IAM_RESULT_REFUSED_VALUE; then `*reason_out`, unless `reason_out` is
+// null, is a new buffer with one sentence that says what is allowed, for the caller to free. It is not written
+// otherwise. May read a file. Any thread may call it at any time.
+//
+// # Safety
+// `text` points to `text_length` readable bytes or the length is 0; `reason_out` is null or can be written.
+psmdb_aws_iam_result psmdb_aws_iam_parameter_set(size_t index,
+                                                 const uint8_t *text,
+                                                 size_t text_length,
+                                                 psmdb_aws_iam_buffer **reason_out);
+
+// Sets a parameter from a BSON element: its type byte, its NUL-terminated name and its value. Otherwise as
+// psmdb_aws_iam_parameter_set. The element's name does not matter.
+//
+// # Safety
+// `element` points to `element_length` readable bytes or the length is 0; `reason_out` is null or can be written.
+psmdb_aws_iam_result psmdb_aws_iam_parameter_set_bson(size_t index,
+                                                      const uint8_t *element,
+                                                      size_t element_length,
+                                                      psmdb_aws_iam_buffer **reason_out);
+
+// Says whether psmdb_aws_iam_parameter_set_bson would accept the element, and changes nothing.
+//
+// # Safety
+// As psmdb_aws_iam_parameter_set_bson.
+psmdb_aws_iam_result psmdb_aws_iam_parameter_validate_bson(size_t index,
+                                                           const uint8_t *element,
+                                                           size_t element_length,
+                                                           psmdb_aws_iam_buffer **reason_out);
+
+// The value of a parameter as text, in a new buffer for the caller to free. Null for an index out of range.
+psmdb_aws_iam_buffer *psmdb_aws_iam_parameter_get(size_t index);
+
+// The value of a parameter as the only element of a BSON document, under the given name, in a new buffer for the
+// caller to free. Null for an index out of range or a name that is not UTF-8 without NUL.
+//
+// # Safety
+// `name` points to `name_length` readable bytes or the length is 0.
+psmdb_aws_iam_buffer *psmdb_aws_iam_parameter_get_bson(size_t index,
+                                                       const uint8_t *name,
+                                                       size_t name_length);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* PSMDB_AWS_IAM_H */

@@ -1,0 +1,290 @@
+//! One login through the C ABI.
+
+use super::boundary::{bytes, guard};
+use super::parameters::store;
+use super::types::{Bytes, ResultCode};
+use crate::denial::{Denial, Kind};
+use crate::login::{Authenticated, Login, Step};
+
+/// One login of one client. Made by psmdb_aws_iam_conversation_new, freed by psmdb_aws_iam_conversation_free, used by
+/// one thread at a time.
+#[derive(Debug)]
+pub struct Conversation {
+    progress: Progress,
+}
+
+#[derive(Debug)]
+enum Progress {
+    /// The client's next message is awaited; the bytes are the last reply to it.
+    Underway { login: Box<Login>, reply: Vec<u8> },
+    /// STS has confirmed who the client is.
+    Confirmed { who: Authenticated, extra_info: Vec<u8> },
+    /// The login has failed, for this reason.
+    Denied { reason: String },
+}
+
+impl Conversation {
+    fn new() -> Self {
+        Self { progress: Progress::Underway { login: Box::new(Login::new(store())), reply: Vec::new() } }
+    }
+
+    /// Takes a message. The progress is `Denied` while the login works on it, so that a panic leaves it so.
+    fn step(&mut self, message: &[u8], take: impl FnOnce(&mut Login, &[u8]) -> Result<Step, Denial>) -> ResultCode {
+        const DEFECT: &str = "a defect of psmdb-aws-iam was caught; please report it";
+        let denied = Progress::Denied { reason: DEFECT.to_owned() };
+        let (code, progress) = match std::mem::replace(&mut self.progress, denied) {
+            Progress::Underway { mut login, .. } => match take(&mut login, message) {
+                Ok(Step::Continue(reply)) => (ResultCode::Continue, Progress::Underway { login, reply }),
+                Ok(Step::Authenticated(who)) => {
+                    let extra_info = who.extra_info().into_bytes();
+                    (ResultCode::Authenticated, Progress::Confirmed { who, extra_info })
+                }
+                Err(denial) => (code_of(denial.kind()), Progress::Denied { reason: denial.reason().to_owned() }),
+            },
+            // A finished login answers for nobody any more once it is given another message.
+            Progress::Confirmed { .. } | Progress::Denied { .. } => {
+                let reason = "the client sent a message after the conversation was over".to_owned();
+                (ResultCode::DeniedMalformed, Progress::Denied { reason })
+            }
+        };
+        self.progress = progress;
+        code
+    }
+
+    fn reply(&self) -> Bytes {
+        match &self.progress {
+            Progress::Underway { reply, .. } => Bytes::of(reply),
+            _ => Bytes::empty(),
+        }
+    }
+}
+
+fn code_of(kind: Kind) -> ResultCode {
+    match kind {
+        Kind::MalformedMessage => ResultCode::DeniedMalformed,
+        Kind::RefusedBySts => ResultCode::DeniedBySts,
+        Kind::StsUnavailable => ResultCode::DeniedStsUnavailable,
+        Kind::Internal => ResultCode::DeniedInternal,
+    }
+}
+
+/// Begins a login with the parameters in force; later changes of parameters do not touch it. Null when memory for it
+/// could not be prepared.
+#[unsafe(no_mangle)]
+pub extern "C" fn psmdb_aws_iam_conversation_new() -> *mut Conversation {
+    guard(std::ptr::null_mut(), || Box::into_raw(Box::new(Conversation::new())))
+}
+
+/// Gives the client's next message, the payload of saslStart or saslContinue, to the conversation.
+///
+/// The second message makes it ask STS, and blocks for at most awsStsTimeoutMS. With PSMDB_AWS_IAM_RESULT_CONTINUE and
+/// PSMDB_AWS_IAM_RESULT_AUTHENTICATED, `*reply_out` is the payload for the client, valid until the conversation is used
+/// again or freed; with any other result it is not written, and psmdb_aws_iam_conversation_reason says why.
+///
+/// # Safety
+/// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and is used by no other
+/// thread now; `message` points to `message_length` readable bytes or the length is 0; `reply_out` is null or can be
+/// written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_conversation_step(
+    conversation: *mut Conversation,
+    message: *const u8,
+    message_length: usize,
+    reply_out: *mut Bytes,
+) -> ResultCode {
+    guard(ResultCode::Panic, || {
+        // SAFETY: null or a live conversation of ours that no other thread uses, as the caller promises.
+        let conversation = unsafe { conversation.as_mut() };
+        // SAFETY: readable for this call, as the caller promises.
+        let message = unsafe { bytes(message, message_length) };
+        let (Some(conversation), Some(message), false) = (conversation, message, reply_out.is_null()) else {
+            return ResultCode::InvalidArgument;
+        };
+        let code = conversation.step(message, Login::step);
+        if matches!(code, ResultCode::Continue | ResultCode::Authenticated) {
+            // SAFETY: not null, as just checked, and writable, as the caller promises.
+            unsafe { reply_out.write(conversation.reply()) };
+        }
+        code
+    })
+}
+
+/// Reads one part of a conversation; empty for a null pointer and for a conversation that does not have the part.
+///
+/// # Safety
+/// `conversation` is null or a live conversation that no other thread uses now.
+unsafe fn part(conversation: *const Conversation, part: fn(&Progress) -> Option<&[u8]>) -> Bytes {
+    // SAFETY: null or live, as the caller promises.
+    let conversation = unsafe { conversation.as_ref() };
+    conversation.and_then(|conversation| part(&conversation.progress)).map_or_else(Bytes::empty, Bytes::of)
+}
+
+fn confirmed(progress: &Progress) -> Option<&Authenticated> {
+    match progress {
+        Progress::Confirmed { who, .. } => Some(who),
+        _ => None,
+    }
+}
+
+/// The name of the user in $external, such as "arn:aws:iam::123456789012:role/app". Empty unless the last step
+/// answered PSMDB_AWS_IAM_RESULT_AUTHENTICATED. Valid until the conversation is used again or freed.
+///
+/// # Safety
+/// As psmdb_aws_iam_conversation_reason.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_conversation_user_name(conversation: *const Conversation) -> Bytes {
+    // SAFETY: as the caller promises.
+    guard(Bytes::empty(), || unsafe { part(conversation, |p| confirmed(p).map(|who| who.user_name().as_bytes())) })
+}
+
+/// The ARN that STS answered, with the session name of a role. Empty and valid as the user name.
+///
+/// # Safety
+/// As psmdb_aws_iam_conversation_reason.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_conversation_arn(conversation: *const Conversation) -> Bytes {
+    // SAFETY: as the caller promises.
+    guard(Bytes::empty(), || unsafe { part(conversation, |p| confirmed(p).map(|who| who.arn().as_bytes())) })
+}
+
+/// What a server adds to its log line about the login: the BSON document {awsId: unique id, awsArn: ARN}. Empty and
+/// valid as the user name.
+///
+/// # Safety
+/// As psmdb_aws_iam_conversation_reason.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_conversation_extra_info(conversation: *const Conversation) -> Bytes {
+    guard(Bytes::empty(), || {
+        // SAFETY: as the caller promises.
+        unsafe {
+            part(conversation, |progress| match progress {
+                Progress::Confirmed { extra_info, .. } => Some(extra_info),
+                _ => None,
+            })
+        }
+    })
+}
+
+/// Why the login failed: one sentence in UTF-8 for the server's log, not for the client. It holds no secret and no
+/// control character. Empty unless the last step denied the login. Valid until the conversation is used again or freed.
+///
+/// # Safety
+/// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and is used by no other
+/// thread now.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_conversation_reason(conversation: *const Conversation) -> Bytes {
+    guard(Bytes::empty(), || {
+        // SAFETY: as the caller promises.
+        unsafe {
+            part(conversation, |progress| match progress {
+                Progress::Denied { reason } => Some(reason.as_bytes()),
+                _ => None,
+            })
+        }
+    })
+}
+
+/// Ends a conversation, finished or not, and frees it. Nothing happens for a null pointer.
+///
+/// # Safety
+/// `conversation` is null or came from psmdb_aws_iam_conversation_new and has not been freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_conversation_free(conversation: *mut Conversation) {
+    guard((), || {
+        if !conversation.is_null() {
+            // SAFETY: it came from `Box::into_raw`, and the caller gives it up.
+            drop(unsafe { Box::from_raw(conversation) });
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::spec::BinarySubtype;
+    use bson::{Binary, rawdoc};
+
+    fn text(bytes: Bytes) -> String {
+        // SAFETY: the tests read each value before they use its conversation again.
+        let bytes = unsafe { std::slice::from_raw_parts(bytes.data, bytes.length) };
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    fn first_message() -> Vec<u8> {
+        let nonce = Binary { subtype: BinarySubtype::Generic, bytes: vec![1; 32] };
+        rawdoc! { "r": nonce, "p": 110 }.into_bytes()
+    }
+
+    #[test]
+    fn a_first_message_is_answered_and_a_wrong_second_one_denied() {
+        // SAFETY: each pointer is live and used by this thread only.
+        unsafe {
+            let conversation = psmdb_aws_iam_conversation_new();
+            let mut reply = Bytes::empty();
+            let message = first_message();
+            let step = psmdb_aws_iam_conversation_step(conversation, message.as_ptr(), message.len(), &raw mut reply);
+            assert_eq!(step, ResultCode::Continue);
+            assert!(reply.length > 64);
+            assert_eq!(text(psmdb_aws_iam_conversation_reason(conversation)), "");
+
+            reply = Bytes::empty();
+            let step = psmdb_aws_iam_conversation_step(conversation, message.as_ptr(), message.len(), &raw mut reply);
+            assert_eq!(step, ResultCode::DeniedMalformed);
+            assert_eq!(reply.length, 0);
+            assert!(text(psmdb_aws_iam_conversation_reason(conversation)).contains("second message"));
+            for part in [psmdb_aws_iam_conversation_user_name, psmdb_aws_iam_conversation_arn] {
+                assert_eq!(text(part(conversation)), "");
+            }
+            assert_eq!(text(psmdb_aws_iam_conversation_extra_info(conversation)), "");
+            psmdb_aws_iam_conversation_free(conversation);
+        }
+    }
+
+    #[test]
+    fn miri_null_pointers_are_harmless() {
+        // SAFETY: null is allowed everywhere.
+        unsafe {
+            let null = std::ptr::null_mut();
+            let mut reply = Bytes::empty();
+            let step = psmdb_aws_iam_conversation_step(null, std::ptr::null(), 0, &raw mut reply);
+            assert_eq!(step, ResultCode::InvalidArgument);
+            for part in [
+                psmdb_aws_iam_conversation_user_name,
+                psmdb_aws_iam_conversation_arn,
+                psmdb_aws_iam_conversation_extra_info,
+                psmdb_aws_iam_conversation_reason,
+            ] {
+                assert_eq!(text(part(null)), "");
+            }
+            psmdb_aws_iam_conversation_free(null);
+
+            let live = psmdb_aws_iam_conversation_new();
+            for (message, length, out) in [
+                (std::ptr::null(), 1, &raw mut reply),
+                ([0].as_ptr(), usize::MAX, &raw mut reply),
+                ([0].as_ptr(), 1, std::ptr::null_mut()),
+            ] {
+                let step = psmdb_aws_iam_conversation_step(live, message, length, out);
+                assert_eq!(step, ResultCode::InvalidArgument);
+            }
+            psmdb_aws_iam_conversation_free(live);
+        }
+    }
+
+    #[test]
+    fn miri_a_panic_denies_the_login_for_good() {
+        let mut conversation = Conversation::new();
+        let code = guard(ResultCode::Panic, || conversation.step(b"", |_, _| panic!("for the test")));
+        assert_eq!(code, ResultCode::Panic);
+        assert!(matches!(&conversation.progress, Progress::Denied { reason } if reason.contains("defect")));
+        let message = first_message();
+        assert_eq!(conversation.step(&message, Login::step), ResultCode::DeniedMalformed);
+    }
+
+    #[test]
+    fn miri_no_failure_has_the_code_of_a_success() {
+        for kind in [Kind::MalformedMessage, Kind::RefusedBySts, Kind::StsUnavailable, Kind::Internal] {
+            assert!((code_of(kind) as u32) < 7000);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The parameters through the C ABI. They are settings of the whole process, as the server's own are.
+
+use super::boundary::{bytes, guard};
+use super::types::{Buffer, Bytes, ResultCode};
+use crate::config::{PARAMETERS, Parameter, Store};
+use bson::raw::RawDocumentBuf;
+use once_cell::sync::Lazy;
+
+static STORE: Lazy<Store> = Lazy::new(Store::default);
+
+/// The parameters of this process.
+pub(super) fn store() -> &'static Store {
+    &STORE
+}
+
+/// How many parameters there are. They are named by an index from 0 up to this.
+#[unsafe(no_mangle)]
+pub extern "C" fn psmdb_aws_iam_parameter_count() -> usize {
+    guard(0, || PARAMETERS.len())
+}
+
+/// The name of a parameter, such as "awsStsHost"; valid for ever. Empty for an index out of range.
+#[unsafe(no_mangle)]
+pub extern "C" fn psmdb_aws_iam_parameter_name(index: usize) -> Bytes {
+    guard(Bytes::empty(), || PARAMETERS.get(index).map_or_else(Bytes::empty, |p| Bytes::of(p.name.as_bytes())))
+}
+
+/// Sets a parameter from text, as a command line or a configuration file gives it. Takes effect for the next login.
+///
+/// A value that is not allowed gives PSMDB_AWS_IAM_RESULT_REFUSED_VALUE; then `*reason_out`, unless `reason_out` is
+/// null, is a new buffer with one sentence that says what is allowed, for the caller to free. It is not written
+/// otherwise. May read a file. Any thread may call it at any time.
+///
+/// # Safety
+/// `text` points to `text_length` readable bytes or the length is 0; `reason_out` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_parameter_set(
+    index: usize,
+    text: *const u8,
+    text_length: usize,
+    reason_out: *mut *mut Buffer,
+) -> ResultCode {
+    guard(ResultCode::Panic, || {
+        // SAFETY: readable for this call, as the caller promises.
+        let text = unsafe { bytes(text, text_length) };
+        let set = |parameter: &Parameter, text: &[u8]| match str::from_utf8(text) {
+            Ok(text) => parameter.set_text(store(), text),
+            Err(_) => Err(format!("{}: UTF-8 is allowed", parameter.name)),
+        };
+        // SAFETY: as the caller promises.
+        unsafe { apply(index, text, reason_out, set) }
+    })
+}
+
+/// Sets a parameter from a BSON element: its type byte, its NUL-terminated name and its value. Otherwise as
+/// psmdb_aws_iam_parameter_set. The element's name does not matter.
+///
+/// # Safety
+/// `element` points to `element_length` readable bytes or the length is 0; `reason_out` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_parameter_set_bson(
+    index: usize,
+    element: *const u8,
+    element_length: usize,
+    reason_out: *mut *mut Buffer,
+) -> ResultCode {
+    guard(ResultCode::Panic, || {
+        // SAFETY: readable for this call, as the caller promises.
+        let element = unsafe { bytes(element, element_length) };
+        let set = |parameter: &Parameter, element: &[u8]| parameter.set_bson(store(), &document(element)?);
+        // SAFETY: as the caller promises.
+        unsafe { apply(index, element, reason_out, set) }
+    })
+}
+
+/// Says whether psmdb_aws_iam_parameter_set_bson would accept the element, and changes nothing.
+///
+/// # Safety
+/// As psmdb_aws_iam_parameter_set_bson.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_parameter_validate_bson(
+    index: usize,
+    element: *const u8,
+    element_length: usize,
+    reason_out: *mut *mut Buffer,
+) -> ResultCode {
+    guard(ResultCode::Panic, || {
+        // SAFETY: readable for this call, as the caller promises.
+        let element = unsafe { bytes(element, element_length) };
+        let check = |parameter: &Parameter, element: &[u8]| parameter.validate_bson(store(), &document(element)?);
+        // SAFETY: as the caller promises.
+        unsafe { apply(index, element, reason_out, check) }
+    })
+}
+
+/// The value of a parameter as text, in a new buffer for the caller to free. Null for an index out of range.
+#[unsafe(no_mangle)]
+pub extern "C" fn psmdb_aws_iam_parameter_get(index: usize) -> *mut Buffer {
+    guard(std::ptr::null_mut(), || match PARAMETERS.get(index) {
+        Some(parameter) => Buffer::into_raw(parameter.to_text(store()).into_bytes()),
+        None => std::ptr::null_mut(),
+    })
+}
+
+/// The value of a parameter as the only element of a BSON document, under the given name, in a new buffer for the
+/// caller to free. Null for an index out of range or a name that is not UTF-8 without NUL.
+///
+/// # Safety
+/// `name` points to `name_length` readable bytes or the length is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_parameter_get_bson(
+    index: usize,
+    name: *const u8,
+    name_length: usize,
+) -> *mut Buffer {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: readable for this call, as the caller promises.
+        let name = unsafe { bytes(name, name_length) }.and_then(|name| str::from_utf8(name).ok());
+        let (Some(parameter), Some(name)) = (PARAMETERS.get(index), name) else {
+            return std::ptr::null_mut();
+        };
+        match parameter.to_bson(store(), name) {
+            Ok(document) => Buffer::into_raw(document.into_bytes()),
+            Err(_) => std::ptr::null_mut(),
+        }
+    })
+}
+
+/// Applies a change and hands the reason of a refusal out.
+///
+/// # Safety
+/// `reason_out` is null or can be written.
+unsafe fn apply(
+    index: usize,
+    value: Option<&[u8]>,
+    reason_out: *mut *mut Buffer,
+    change: impl FnOnce(&Parameter, &[u8]) -> Result<(), String>,
+) -> ResultCode {
+    let (Some(parameter), Some(value)) = (PARAMETERS.get(index), value) else {
+        return ResultCode::InvalidArgument;
+    };
+    match change(parameter, value) {
+        Ok(()) => ResultCode::Ok,
+        Err(reason) => {
+            if !reason_out.is_null() {
+                // SAFETY: not null, and writable, as the caller promises.
+                unsafe { reason_out.write(Buffer::into_raw(reason.into_bytes())) };
+            }
+            ResultCode::RefusedValue
+        }
+    }
+}
+
+/// Makes a document of one element's bytes; whether the element is sound is found out when it is read.
+fn document(element: &[u8]) -> Result<RawDocumentBuf, String> {
+    let wrong = || "the value is not a BSON element".to_owned();
+    let length = element.len().checked_add(5).and_then(|length| i32::try_from(length).ok()).ok_or_else(wrong)?;
+    let document = [&length.to_le_bytes()[..], element, &[0]].concat();
+    RawDocumentBuf::from_bytes(document).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::{psmdb_aws_iam_buffer_bytes, psmdb_aws_iam_buffer_free};
+
+    fn index(name: &str) -> usize {
+        PARAMETERS.iter().position(|parameter| parameter.name == name).unwrap()
+    }
+
+    fn take(buffer: *mut Buffer) -> Vec<u8> {
+        assert!(!buffer.is_null());
+        // SAFETY: a live buffer, read before it is freed.
+        unsafe {
+            let bytes = psmdb_aws_iam_buffer_bytes(buffer);
+            let copy = std::slice::from_raw_parts(bytes.data, bytes.length).to_vec();
+            psmdb_aws_iam_buffer_free(buffer);
+            copy
+        }
+    }
+
+    // Only awsStsTimeoutMS is changed: the store is the process's, and other tests read the rest of it.
+    #[test]
+    fn miri_values_are_set_and_read_and_refused_with_a_reason() {
+        let timeout = index("awsStsTimeoutMS");
+        let mut reason = std::ptr::null_mut();
+        // SAFETY: every pointer is to a live object of the length given.
+        unsafe {
+            let set = |text: &[u8], reason: &mut *mut Buffer| {
+                psmdb_aws_iam_parameter_set(timeout, text.as_ptr(), text.len(), reason)
+            };
+            assert_eq!(set(b"2000", &mut reason), ResultCode::Ok);
+            assert!(reason.is_null());
+            assert_eq!(take(psmdb_aws_iam_parameter_get(timeout)), b"2000");
+            assert_eq!(set(b"1", &mut reason), ResultCode::RefusedValue);
+            assert!(take(reason).starts_with(b"awsStsTimeoutMS: "));
+            assert_eq!(set(b"\xff", &mut std::ptr::null_mut()), ResultCode::RefusedValue);
+
+            let element = b"\x10awsStsTimeoutMS\0\x88\x13\0\0";
+            let change = |change: unsafe extern "C" fn(usize, *const u8, usize, *mut *mut Buffer) -> ResultCode,
+                          element: &[u8]| {
+                change(timeout, element.as_ptr(), element.len(), std::ptr::null_mut())
+            };
+            assert_eq!(change(psmdb_aws_iam_parameter_validate_bson, element), ResultCode::Ok);
+            assert_eq!(take(psmdb_aws_iam_parameter_get(timeout)), b"2000");
+            assert_eq!(change(psmdb_aws_iam_parameter_set_bson, element), ResultCode::Ok);
+            assert_eq!(take(psmdb_aws_iam_parameter_get(timeout)), b"5000");
+            for broken in [&b""[..], b"\x10", b"\x10x\0\x01", b"\x02x\0\xff\xff\xff\x7fa\0", b"\xffx\0"] {
+                assert_eq!(change(psmdb_aws_iam_parameter_set_bson, broken), ResultCode::RefusedValue, "{broken:?}");
+            }
+            let shown = take(psmdb_aws_iam_parameter_get_bson(timeout, b"t".as_ptr(), 1));
+            assert_eq!(shown, bson::rawdoc! { "t": 5000 }.into_bytes());
+        }
+    }
+
+    #[test]
+    fn miri_an_index_out_of_range_is_refused() {
+        // SAFETY: null and out of range are allowed.
+        unsafe {
+            let past = psmdb_aws_iam_parameter_count();
+            let null = std::ptr::null_mut();
+            assert_eq!(psmdb_aws_iam_parameter_name(past).length, 0);
+            assert_eq!(psmdb_aws_iam_parameter_set(past, std::ptr::null(), 0, null), ResultCode::InvalidArgument);
+            assert_eq!(psmdb_aws_iam_parameter_set(0, std::ptr::null(), 1, null), ResultCode::InvalidArgument);
+            assert!(psmdb_aws_iam_parameter_get(past).is_null());
+            assert!(psmdb_aws_iam_parameter_get_bson(past, std::ptr::null(), 0).is_null());
+            assert!(psmdb_aws_iam_parameter_get_bson(0, b"a\0b".as_ptr(), 3).is_null());
+            assert_eq!(psmdb_aws_iam_buffer_bytes(std::ptr::null()).length, 0);
+            psmdb_aws_iam_buffer_free(std::ptr::null_mut());
+        }
+    }
+}
