@@ -1,0 +1,25 @@
+// The server's facilities that the plugin takes part in; one file implements each.
+#pragma once
+
+#include "psmdb_aws_iam.h"
+#include "server_types.h"
+
+namespace psmdb_aws_iam {
+
+// mechanism.cpp: has MONGODB-AWS registered when the server makes its registry of SASL mechanisms,
+// if it is enabled.
+void registerMechanism();
+
+// parameters.cpp: has the parameters registered when the server collects its own.
+void registerParameters();
+
+// log.cpp: writes an informational line of component ACCESS to the server's log. The id is the
+// plugin's own, see LogId.
+enum class LogId : int { kMechanismRegistered = 88000001 };
+void logInfo(LogId id, const std::string& message);
+
+inline std::string toString(psmdb_aws_iam_bytes bytes) {
+    return std::string(reinterpret_cast<const char*>(bytes.data), bytes.length);
+}
+
+}  // namespace psmdb_aws_iam

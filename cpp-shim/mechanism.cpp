@@ -1,0 +1,159 @@
+// MONGODB-AWS as the server's registry of SASL mechanisms wants it: a factory, and a mechanism for
+// each login. What a login needs is decided behind psmdb_aws_iam.h.
+#include <stdio.h>
+
+#include "facilities.h"
+#include "server_symbols.h"
+
+namespace psmdb_aws_iam {
+namespace {
+
+constexpr char kName[] = "MONGODB-AWS";
+constexpr Text kNameText = {kName, sizeof(kName) - 1};
+
+// mongo::SecurityProperty: bit 0 mutual authentication, bit 1 no password in plain text.
+constexpr uint64_t kNoPlainText = 2;
+// The order of mechanisms of one name only; as SCRAM-SHA-256.
+constexpr int kSecurityLevel = 2;
+
+OurVtable mechanismVtable;
+OurVtable factoryVtable;
+FactoryBase factory;
+
+struct Mechanism {
+    MechanismBase base;
+    psmdb_aws_iam_conversation* conversation;
+};
+
+// --- The mechanism's virtual functions. A first parameter `self` is the server's `this`.
+
+void destroy(Mechanism* self) {
+    psmdb_aws_iam_conversation_free(self->conversation);
+    self->~Mechanism();
+}
+
+void destroyAndDelete(Mechanism* self) {
+    destroy(self);
+    ::operator delete(self);
+}
+
+StringWords mechanismName(const void*) { return server.words(kNameText); }
+
+uint64_t properties(const void*) { return kNoPlainText; }
+
+int securityLevel(const void*) { return kSecurityLevel; }
+
+bool isInternal(const void*) { return false; }
+
+void appendExtraInfo(const Mechanism* self, void* builder) {
+    const psmdb_aws_iam_bytes info = psmdb_aws_iam_conversation_extra_info(self->conversation);
+    if (info.length > 0) {
+        const BsonObject object = {info.data, nullptr};
+        server.function<void*(void*, const BsonObject&)>(Symbol::kAppendElements)(builder, object);
+    }
+}
+
+StepResult step(Mechanism* self, void* /*operationContext*/, StringWords input) {
+    const Text message = server.text(input);
+    psmdb_aws_iam_bytes reply = {};
+    switch (psmdb_aws_iam_conversation_step(self->conversation, reinterpret_cast<const uint8_t*>(message.data),
+                                            message.length, &reply)) {
+        case PSMDB_AWS_IAM_RESULT_CONTINUE:
+            return StepResult(false, reinterpret_cast<const char*>(reply.data), reply.length);
+        case PSMDB_AWS_IAM_RESULT_AUTHENTICATED:
+            self->base.principalName = toString(psmdb_aws_iam_conversation_user_name(self->conversation));
+            return StepResult(true, reinterpret_cast<const char*>(reply.data), reply.length);
+        default:
+            return StepResult("MONGODB-AWS: " + toString(psmdb_aws_iam_conversation_reason(self->conversation)));
+    }
+}
+
+// --- The factory's virtual functions.
+
+void keep(void*) {
+    // The factory is static: the registry that owns it ends with the process.
+}
+
+bool canMakeForUser(const void*, const void* /*user*/) {
+    // Asked about users of $external only, and any of them may log in by IAM.
+    return true;
+}
+
+MechanismBase* create(void* /*self*/, std::string authenticationDatabase) {
+    void* memory = ::operator new(sizeof(Mechanism));
+    auto* mechanism = new (memory) Mechanism{{mechanismVtable.address(), false, std::string(), authenticationDatabase},
+                                             psmdb_aws_iam_conversation_new()};
+    return &mechanism->base;
+}
+
+// --- Registration.
+
+void fillVtables() {
+    const auto& ours = server.slots();
+    mechanismVtable.copy(server.mechanismVtable());
+    mechanismVtable.put(0, destroy);
+    mechanismVtable.put(1, destroyAndDelete);
+    mechanismVtable.put(ours.mechanism.mechanismName, mechanismName);
+    mechanismVtable.put(ours.mechanism.properties, properties);
+    mechanismVtable.put(ours.mechanism.securityLevel, securityLevel);
+    mechanismVtable.put(ours.mechanism.isInternal, isInternal);
+    mechanismVtable.put(ours.mechanism.appendExtraInfo, appendExtraInfo);
+    mechanismVtable.put(ours.mechanism.step, step);
+
+    factoryVtable.copy(server.factoryVtable());
+    factoryVtable.put(0, keep);
+    factoryVtable.put(1, keep);
+    factoryVtable.put(ours.factory.mechanismName, mechanismName);
+    factoryVtable.put(ours.factory.properties, properties);
+    factoryVtable.put(ours.factory.securityLevel, securityLevel);
+    factoryVtable.put(ours.factory.isInternal, isInternal);
+    factoryVtable.put(ours.factory.canMakeForUser, canMakeForUser);
+    factoryVtable.put(ours.factory.create, create);
+    factory.vtable = factoryVtable.address();
+}
+
+int securityLevelOf(const FactoryBase* other) {
+    const auto* slots = static_cast<void* const*>(other->vtable);
+    const auto slot = static_cast<size_t>(server.slots().factory.securityLevel);
+    return reinterpret_cast<int (*)(const void*)>(slots[slot])(other);
+}
+
+// Runs when the server has made its registry and before it checks that every enabled mechanism is
+// there.
+void addFactory(void* serviceContext) {
+    auto* registry = server.function<Registry*(void*)>(Symbol::kRegistryGet)(serviceContext);
+    if (registry->serviceContext != serviceContext) {
+        fprintf(stderr, "psmdb-aws-iam: not registered: the registry of SASL mechanisms has an unknown form\n");
+        return;
+    }
+    const bool enabled = server.function<bool(const Registry*, StringWords)>(Symbol::kMechanismSupportedByConfig)(
+        registry, server.words(kNameText));
+    if (!enabled) {
+        return;
+    }
+    fillVtables();
+    // The server keeps its lists by descending security level.
+    auto& factories = registry->externalFactories;
+    auto place = factories.begin();
+    while (place != factories.end() && securityLevelOf(*place) >= kSecurityLevel) {
+        ++place;
+    }
+    factories.insert(place, &factory);
+    logInfo(LogId::kMechanismRegistered,
+            std::string("MONGODB-AWS is provided by psmdb-aws-iam ") + psmdb_aws_iam_version());
+}
+
+}  // namespace
+
+void registerMechanism() {
+    using Action = std::function<void(void*)>;
+    using Names = std::vector<std::string>;
+    // mongo::ServiceContext::ConstructorActionRegisterer is a list position and an initializer; it
+    // has to stay.
+    alignas(16) static unsigned char registerer[2048];
+    server.function<void(void*, std::string, Names, Names, Action, Action)>(Symbol::kConstructorAction)(
+        registerer, "PsmdbAwsIamServerMechanism", Names{"CreateSASLServerMechanismRegistry"},
+        Names{"ValidateSASLServerMechanismRegistry"}, Action(addFactory), Action());
+}
+
+}  // namespace psmdb_aws_iam
