@@ -1,0 +1,33 @@
+//! An AWS STS on loopback that really verifies SigV4.
+//!
+//! It offers one action, [GetCallerIdentity], over HTTPS: it signs the request it *received* once more with the secret
+//! it knows for the claimed access key id, and answers only when the signatures agree. So a test, the demo or a
+//! benchmark can prove that a login works because the signature is right, not because somebody said yes.
+//!
+//! ```no_run
+//! use local_sts::{Identity, LocalSts};
+//!
+//! let alice = Identity::iam_user("123456789012", "alice");
+//! let sts = LocalSts::builder().identity(alice.clone()).start()?;
+//! std::fs::write("ca.pem", sts.ca_pem())?;
+//! println!("dial {} as sts.amazonaws.com", sts.endpoint());
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! [`Answer`] makes it misbehave instead, while it runs. Nothing here is meant to face a network: it listens on
+//! loopback addresses only and keeps secret access keys in memory as they are.
+//!
+//! [GetCallerIdentity]: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod http;
+mod identity;
+mod server;
+mod sigv4;
+mod tls;
+
+pub use answer::Answer;
+pub use identity::{Identity, ParseIdentitiesError};
+pub use server::{Builder, LocalSts, Outcome, RecordedRequest};

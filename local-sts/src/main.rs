@@ -1,0 +1,137 @@
+//! The command: an STS on loopback for programs that cannot use the library.
+//!
+//! It writes its CA's certificate to `DIR/ca.pem`, says on standard output where it listens, as one line of JSON, and
+//! then writes one line for each request to standard error. It ends on SIGTERM, SIGINT, or the end of its standard
+//! input if it is told to watch that.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+
+use clap::Parser;
+use local_sts::{Identity, LocalSts, Outcome};
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// An AWS STS on loopback that really verifies SigV4 signatures
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Directory for ca.pem, the certificate that clients must trust; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+
+    /// Loopback address to listen on; port 0 lets the system choose
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+
+    /// Name in the certificate and in Host; may be repeated [default: sts.amazonaws.com]
+    #[arg(long = "host-name", value_name = "NAME")]
+    host_names: Vec<String>,
+
+    /// JSON list of objects with access_key_id, secret_access_key, arn, user_id, account and, for temporary
+    /// credentials, session_token and expires_at (RFC 3339)
+    #[arg(long, value_name = "FILE")]
+    identities: Option<PathBuf>,
+
+    /// Seconds by which the clock of this STS is ahead of the system's
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
+    clock_offset: i64,
+
+    /// End when standard input ends
+    #[arg(long)]
+    stop_with_stdin: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("local-sts: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), String> {
+    // Before anything is announced: a signal that comes right after must find us ready.
+    let stop = stop_signals(arguments.stop_with_stdin).map_err(|error| format!("signals: {error}"))?;
+
+    let mut builder = LocalSts::builder()
+        .listen(arguments.listen)
+        .clock_offset(arguments.clock_offset)
+        .record_requests(false)
+        .observer(|outcome| {
+            // Nobody may be left who reads this; that must not stop the answer.
+            let _ = writeln!(io::stderr(), "{}", line(outcome));
+        });
+    for name in &arguments.host_names {
+        builder = builder.host_name(name);
+    }
+    if let Some(file) = &arguments.identities {
+        for identity in read_identities(file).map_err(|error| format!("{}: {error}", file.display()))? {
+            builder = builder.identity(identity);
+        }
+    }
+    let sts = builder.start().map_err(|error| format!("{}: {error}", arguments.listen))?;
+
+    let ca_file = arguments.data_dir.join("ca.pem");
+    fs::create_dir_all(&arguments.data_dir)
+        .and_then(|()| fs::write(&ca_file, sts.ca_pem()))
+        .map_err(|error| format!("{}: {error}", ca_file.display()))?;
+    announce(&sts, &ca_file).map_err(|error| format!("standard output: {error}"))?;
+
+    // An error means that nobody is left who could say stop.
+    let _ = stop.recv();
+    Ok(())
+}
+
+fn read_identities(file: &Path) -> Result<Vec<Identity>, String> {
+    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
+    Identity::list_from_json(&text).map_err(|error| error.to_string())
+}
+
+fn announce(sts: &LocalSts, ca_file: &Path) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    writeln!(output, "{}", json!({"endpoint": sts.endpoint(), "ca_file": ca_file}))?;
+    output.flush()
+}
+
+/// Returns a channel that gets a message when it is time to end.
+fn stop_signals(watch_stdin: bool) -> io::Result<mpsc::Receiver<()>> {
+    let (sender, receiver) = mpsc::channel();
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    if watch_stdin {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            let mut ignored = [0; 512];
+            while io::stdin().read(&mut ignored).is_ok_and(|count| count > 0) {}
+            let _ = sender.send(());
+        });
+    }
+    thread::spawn(move || {
+        signals.forever().next();
+        let _ = sender.send(());
+    });
+    Ok(receiver)
+}
+
+/// Returns the line that tells of a request: time, claimed access key id, status, error code.
+fn line(outcome: &Outcome) -> String {
+    format!(
+        "{} access_key_id={} status={} error={}",
+        OffsetDateTime::from(outcome.time).format(&Rfc3339).unwrap_or_default(),
+        outcome.access_key_id.as_deref().unwrap_or("-"),
+        outcome.status.map_or("-".to_owned(), |status| status.to_string()),
+        outcome.error_code.unwrap_or("-"),
+    )
+}
