@@ -1,0 +1,48 @@
+# Everything a developer runs, one verb a task. CI runs these same targets: see .ci/run.
+
+.DEFAULT_GOAL := help
+.PHONY: help build fetch test lint format demo clean
+
+# The mongod that tests run on, one of those that tools/fetch_mongod.py knows.
+MONGOD ?= 6.0.5
+
+PYTHON ?= python3
+export PYTHONDONTWRITEBYTECODE := 1
+
+C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c)
+CLANG_FORMAT = lint_python=$$($(PYTHON) tools/python_env.py tools/requirements-lint.txt) && \
+	"$$lint_python" -c 'import clang_format; clang_format.clang_format()'
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+build: ## build the plugin, the command and local-sts, optimised
+	cargo build --release --locked --workspace
+
+fetch: ## download the mongod that tests and demo run on, once (MONGOD=4.4.2 for another)
+	@$(PYTHON) tools/fetch_mongod.py $(MONGOD)
+
+test: build fetch ## run every test, on a real mongod too (MONGOD=4.4.2 for another)
+	PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) cargo test --workspace --locked
+
+lint: ## check formatting, clippy and the generated header
+	cargo fmt --all --check
+	@$(if $(C_FILES),echo clang-format --dry-run $(C_FILES))
+	@$(if $(C_FILES),$(CLANG_FORMAT) --dry-run --Werror $(C_FILES))
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@# Clippy has run build.rs, which writes the header anew from src/ffi.
+	@git ls-files --error-unmatch include/psmdb_aws_iam.h >/dev/null && \
+		git diff --exit-code -- include/ || { \
+		echo "error: include/psmdb_aws_iam.h is not the one in git: the build has made it anew from src/ffi; git add it"; \
+		exit 1; }
+
+format: ## lay out all code as lint wants it
+	cargo fmt --all
+	@$(if $(C_FILES),$(CLANG_FORMAT) -i $(C_FILES))
+
+demo: build ## log in to a real mongod with PyMongo, step by step
+	@$(PYTHON) tools/fetch_mongod.py 6.0.5
+	@demo_python=$$($(PYTHON) tools/python_env.py demo/requirements.txt) && "$$demo_python" demo/demo.py
+
+clean: ## remove what was built; downloads stay in the cache
+	cargo clean

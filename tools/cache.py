@@ -1,0 +1,101 @@
+"""What the scripts in this folder share: the cache folder, its locks, and errors a person can act on."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+
+class ToolError(Exception):
+    """Something the person at the keyboard can act on: the text says what was wrong and what to do."""
+
+
+def say(text):
+    """Progress goes to stderr: stdout holds the result alone, for scripts to read."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def folder():
+    """The cache folder, created when absent."""
+    named = os.environ.get("PSMDB_AWS_IAM_CACHE")
+    if named:
+        path = pathlib.Path(named)
+    else:
+        path = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        path = path / "psmdb-aws-iam"
+    path = path.absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ToolError(
+            f"the cache folder {path} cannot be created ({error.strerror}): set PSMDB_AWS_IAM_CACHE to one you can write to"
+        ) from error
+    return path
+
+
+@contextlib.contextmanager
+def locked(name):
+    """Holds the lock file NAME.lock of the cache: of two runs at once, the second waits for the first."""
+    with open(folder() / f"{name}.lock", "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{name}: waiting for another run to finish")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def built_apart(target):
+    """A temporary folder that takes TARGET's name once the block has ended well, so TARGET is whole or absent.
+
+    The caller holds TARGET's lock, so what an earlier, killed run left can go.
+    """
+    for left in target.parent.glob(f".{target.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield temporary
+        # mkdtemp makes it private; what ends up in the cache is ordinary files.
+        temporary.chmod(0o755)
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def run(command, what, advice):
+    """Runs COMMAND with its output on stderr."""
+    try:
+        finished = subprocess.run([str(part) for part in command], stdout=sys.stderr, check=False)
+    except OSError as error:
+        raise ToolError(f"{what} failed: {command[0]}: {error.strerror}; {advice}") from error
+    if finished.returncode != 0:
+        raise ToolError(f"{what} failed (see above); {advice}")
+
+
+def pip_arguments():
+    """Options of every pip call: quiet, and never asking."""
+    return ["--quiet", "--disable-pip-version-check", "--no-input"]
+
+
+def need_pip():
+    """Checks that this python has pip before anything is begun."""
+    found = subprocess.run(
+        [sys.executable, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+    )
+    if found.returncode != 0:
+        raise ToolError(f"{sys.executable} has no pip: install it (on Debian: apt-get install python3-pip)")
+
+
+def main(function):
+    """Runs a script's FUNCTION; a ToolError becomes one line and exit code 1."""
+    try:
+        function()
+    except ToolError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
