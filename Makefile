@@ -23,13 +23,13 @@ fetch: ## download the mongod that tests and demo run on, once (MONGOD=4.4.2 for
 	@$(PYTHON) tools/fetch_mongod.py $(MONGOD)
 
 test: build fetch ## run every test, on a real mongod too (MONGOD=4.4.2 for another)
-	PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) cargo test --workspace --locked
+	PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) cargo test --workspace --locked --features panic-on-demand
 
 lint: ## check formatting, clippy and the generated header
 	cargo fmt --all --check
 	@$(if $(C_FILES),echo clang-format --dry-run $(C_FILES))
 	@$(if $(C_FILES),$(CLANG_FORMAT) --dry-run --Werror $(C_FILES))
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	@# Clippy has run build.rs, which writes the header anew from src/ffi.
 	@git ls-files --error-unmatch include/psmdb_aws_iam.h >/dev/null && \
 		git diff --exit-code -- include/ || { \

@@ -41,6 +41,8 @@ fn compile_shim() {
     let sources: Vec<PathBuf> = files_of(Path::new(SHIM), "cpp");
     let objects = cc::Build::new()
         .cpp(true)
+        // In builds for tests too: unoptimised, small functions of libstdc++ are calls into its library.
+        .opt_level(2)
         // From C++20 on, libstdc++ lets std::string be instantiated here instead of leaving it to its library.
         .std("c++20")
         .files(&sources)

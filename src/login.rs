@@ -50,6 +50,8 @@ impl Login {
             .ok()
             .and_then(|since| i64::try_from(since.as_secs()).ok())
             .ok_or_else(|| Denial::internal("the server's clock is set before 1970"))?;
+        #[cfg(feature = "panic-on-demand")]
+        assert!(message != PANIC_ON_DEMAND, "a panic on demand");
         match self.conversation.step(message, fill_random, now)? {
             Next::Reply(reply) => Ok(Step::Continue(reply)),
             Next::AskSts(request) => {
@@ -88,6 +90,10 @@ impl Authenticated {
         document
     }
 }
+
+/// The message that makes a build for tests panic.
+#[cfg(feature = "panic-on-demand")]
+pub const PANIC_ON_DEMAND: &[u8] = b"panic on demand";
 
 fn fill_random(buffer: &mut [u8]) -> Result<(), Denial> {
     getrandom::fill(buffer).map_err(|error| Denial::internal(format!("no random bytes: {error}")))

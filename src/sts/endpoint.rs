@@ -39,8 +39,9 @@ impl StsHost {
         let host = Self(text.to_owned());
         if matches!(host.region(), "sts" | "amazonaws") {
             return Err(format!(
-                "clients would sign for the region \"{}\", which does not exist; set awsStsHost to the regional name, \
-                 such as sts.eu-west-1.amazonaws.com, and awsStsEndpoint to the address to connect to",
+                "a name whose second label is a region is allowed, such as sts.eu-west-1.amazonaws.com: with this one \
+                 clients would sign for the region {}, which does not exist; for the address to connect to, set \
+                 awsStsEndpoint",
                 host.region()
             ));
         }

@@ -1,3 +1,14 @@
-//! x
+//! Tests on a real mongod with the preloaded plugin, against an STS that verifies signatures.
+//!
+//! Each test starts servers of its own on free ports of 127.0.0.1.
+
 #[path = "../support/mod.rs"]
 mod support;
+
+mod fixture;
+mod logins;
+mod parameters;
+mod preload;
+mod refusals;
+mod sources;
+mod trouble;

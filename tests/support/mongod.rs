@@ -39,6 +39,7 @@ const NEED_OPENSSL_1_1: [&str; 4] = ["4.4.2", "5.0.4", "6.0.24", "6.0.27"];
 pub struct Builder {
     version: String,
     preload: bool,
+    plugin: Option<PathBuf>,
     mechanisms: Option<String>,
     parameters: Vec<(String, String)>,
     authorization: bool,
@@ -56,6 +57,12 @@ impl Builder {
     /// Says whether the plugin is preloaded. Defaults to true.
     pub fn preload(mut self, preload: bool) -> Self {
         self.preload = preload;
+        self
+    }
+
+    /// Preloads another build of the plugin.
+    pub fn plugin(mut self, path: PathBuf) -> Self {
+        self.plugin = Some(path);
         self
     }
 
@@ -167,7 +174,7 @@ impl Builder {
         }
         command.env_remove("LD_PRELOAD");
         if self.preload {
-            command.env("LD_PRELOAD", plugin());
+            command.env("LD_PRELOAD", self.plugin.clone().unwrap_or_else(plugin));
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
 
@@ -218,6 +225,7 @@ impl Mongod {
         Builder {
             version: env::var("PSMDB_AWS_IAM_MONGOD_VERSION").unwrap_or_else(|_| DEFAULT_VERSION.to_owned()),
             preload: true,
+            plugin: None,
             mechanisms: None,
             parameters: Vec::new(),
             authorization: true,
@@ -426,7 +434,8 @@ fn cache() -> PathBuf {
     base.join("psmdb-aws-iam")
 }
 
-fn binary_of(version: &str) -> PathBuf {
+/// The mongod of a version.
+pub fn binary_of(version: &str) -> PathBuf {
     let variable = format!("PSMDB_AWS_IAM_MONGOD_{}", version.replace('.', "_"));
     if let Some(path) = env::var_os(variable) {
         return path.into();
@@ -438,7 +447,8 @@ fn binary_of(version: &str) -> PathBuf {
     path
 }
 
-fn plugin() -> PathBuf {
+/// The plugin as users get it: the release build.
+pub fn plugin() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = env::var_os("PSMDB_AWS_IAM_PLUGIN").map_or_else(
         || {

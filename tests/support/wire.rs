@@ -83,7 +83,7 @@ impl WireClient {
         )
     }
 
-    /// Says who this connection is logged in as: the user names of `connectionStatus`.
+    /// Says who this connection is logged in as: `connectionStatus`'s users, each as `user@db`.
     pub fn logged_in_users(&mut self) -> io::Result<Vec<String>> {
         let reply = self.command("admin", doc! { "connectionStatus": 1 })?;
         let users = reply
@@ -92,7 +92,7 @@ impl WireClient {
             .map_err(|_| invalid(format!("not a connectionStatus reply: {reply}")))?;
         let name = |user: &Bson| {
             let user = user.as_document()?;
-            user.get_str("user").ok().map(str::to_owned)
+            Some(format!("{}@{}", user.get_str("user").ok()?, user.get_str("db").ok()?))
         };
         Ok(users.iter().filter_map(name).collect())
     }

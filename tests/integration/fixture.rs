@@ -1,0 +1,138 @@
+//! A mongod with the plugin, an STS, and two principals who have users: what most tests begin with.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bson::{Bson, Document, bson, doc};
+use local_sts::{Identity, LocalSts};
+use mongodb::options::{AuthMechanism, Credential};
+use mongodb::sync::Client;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::aws_client::{self, Credentials};
+use crate::support::mongod::{Builder, Mongod};
+
+pub const ACCOUNT: &str = "123456789012";
+pub const STS_HOST: &str = "sts.amazonaws.com";
+
+/// Long enough for a log line that is being written.
+const LOG_PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Fixture {
+    pub mongod: Mongod,
+    pub sts: LocalSts,
+    /// May read and write the database `shop`.
+    pub user: Identity,
+    /// A session of the role `reporting`, which may read `shop`.
+    pub role: Identity,
+    folder: TempDir,
+}
+
+/// The name in `$external` of the role that [`Fixture::role`] is a session of.
+pub const ROLE_USER_NAME: &str = "arn:aws:iam::123456789012:role/reporting";
+
+impl Fixture {
+    pub fn start() -> Self {
+        Self::start_with(|builder| builder)
+    }
+
+    /// Starts mongod with further options.
+    pub fn start_with(options: impl FnOnce(Builder) -> Builder) -> Self {
+        let user = Identity::iam_user(ACCOUNT, "team/alice");
+        let role = Identity::assumed_role(ACCOUNT, "reporting", "i-0123456789abcdef0");
+        let sts = LocalSts::builder().identity(user.clone()).identity(role.clone()).start().expect("an STS");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ca_file = write_ca(folder.path(), "ca.pem", &sts);
+        let builder =
+            Mongod::builder().parameter("awsStsEndpoint", sts.endpoint()).parameter("awsStsCAFile", ca_file.display());
+        let mongod = options(builder).start();
+        mongod.create_external_user(&user.arn, bson!([{ "role": "readWrite", "db": "shop" }]));
+        mongod.create_external_user(ROLE_USER_NAME, bson!([{ "role": "read", "db": "shop" }]));
+        Self { mongod, sts, user, role, folder }
+    }
+
+    /// Writes the CA certificate of another STS into a file.
+    pub fn ca_file_of(&self, name: &str, sts: &LocalSts) -> PathBuf {
+        write_ca(self.folder.path(), name, sts)
+    }
+
+    /// Logs in by the raw client and says which users the connection is logged in as.
+    pub fn login(&self, identity: &Identity) -> Result<Vec<String>, Document> {
+        let mut login = aws_client::login(self.mongod.port(), &credentials(identity), STS_HOST)?;
+        Ok(login.client.logged_in_users().expect("a reply to connectionStatus"))
+    }
+
+    /// Asserts that the server still serves, and still lets the right client in.
+    pub fn assert_still_serves(&self, after: &str) {
+        assert!(self.mongod.is_alive(), "mongod has stopped after: {after}");
+        let users = self.login(&self.user).unwrap_or_else(|reply| panic!("after {after}: {reply}"));
+        assert_eq!(users, [format!("{}@$external", self.user.arn)], "after {after}");
+    }
+
+    /// A client of the official driver that logs in as this identity.
+    pub fn driver(&self, identity: &Identity) -> Client {
+        let properties = identity.session_token.as_ref().map(|token| doc! { "AWS_SESSION_TOKEN": token });
+        let mut credential = Credential::builder()
+            .username(identity.access_key_id.clone())
+            .password(identity.secret_access_key.clone())
+            .source("$external".to_owned())
+            .mechanism(AuthMechanism::MongoDbAws)
+            .build();
+        credential.mechanism_properties = properties;
+        let mut options = self.mongod.client_options();
+        options.credential = Some(credential);
+        Client::with_options(options).expect("a client")
+    }
+
+    /// Sets a parameter at runtime.
+    pub fn set_parameter(&self, name: &str, value: impl Into<Bson>) {
+        self.mongod.run_as_admin("admin", doc! { "setParameter": 1, name: value.into() });
+    }
+
+    /// The reasons of the failed logins by MONGODB-AWS in mongod's log, oldest first, once there are `count` of them.
+    pub fn denial_reasons(&self, count: usize) -> Vec<String> {
+        let reasons = || -> Vec<String> { self.mongod.log_lines().iter().filter_map(denial_reason).collect() };
+        let seen = std::cell::Cell::new(0);
+        self.mongod.wait_for_log(
+            |line| {
+                seen.set(seen.get() + usize::from(denial_reason(line).is_some()));
+                seen.get() >= count && {
+                    seen.set(0);
+                    true
+                }
+            },
+            LOG_PATIENCE,
+        );
+        reasons()
+    }
+
+    /// The log lines of successful logins by MONGODB-AWS.
+    pub fn success_lines(&self) -> Vec<Value> {
+        let fits = |line: &Value| {
+            line["msg"] == "Authentication succeeded" && line["attr"]["mechanism"] == aws_client::MECHANISM
+        };
+        self.mongod.wait_for_log(fits, LOG_PATIENCE);
+        self.mongod.log_lines().into_iter().filter(fits).collect()
+    }
+}
+
+fn denial_reason(line: &Value) -> Option<String> {
+    let failed = line["msg"] == "Authentication failed" && line["attr"]["mechanism"] == aws_client::MECHANISM;
+    failed.then(|| line["attr"]["error"].as_str().unwrap_or_default().to_owned())
+}
+
+fn write_ca(folder: &Path, name: &str, sts: &LocalSts) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, sts.ca_pem()).expect("a file for the CA");
+    path
+}
+
+/// What a client signs with to be this identity.
+pub fn credentials(identity: &Identity) -> Credentials {
+    let credentials = Credentials::new(&identity.access_key_id, &identity.secret_access_key);
+    match &identity.session_token {
+        Some(token) => credentials.with_token(token),
+        None => credentials,
+    }
+}

@@ -1,0 +1,119 @@
+//! The server parameters, at startup and at runtime.
+
+use bson::{Bson, bson, doc};
+use local_sts::LocalSts;
+
+use crate::fixture::{Fixture, credentials};
+use crate::support::aws_client;
+use crate::support::mongod::Mongod;
+
+/// MongoDB's error code BadValue.
+const BAD_VALUE: i32 = 2;
+
+fn value_of(mongod: &Mongod, name: &str) -> Bson {
+    mongod.run_as_admin("admin", doc! { "getParameter": 1, name: 1 }).get(name).cloned().expect("a value")
+}
+
+#[test]
+fn parameters_have_their_documented_defaults() {
+    let mongod = Mongod::builder().start();
+    for (name, value) in [
+        ("awsStsHost", bson!("sts.amazonaws.com")),
+        ("awsStsEndpoint", bson!("")),
+        ("awsStsCAFile", bson!("")),
+        ("awsStsTimeoutMS", bson!(10_000)),
+    ] {
+        assert_eq!(value_of(&mongod, name), value, "{name}");
+    }
+    let all = mongod.run_as_admin("admin", doc! { "getParameter": "*" });
+    assert_eq!(all.get_str("awsStsHost").unwrap(), "sts.amazonaws.com");
+}
+
+#[test]
+fn a_value_given_at_startup_is_told_to_clients() {
+    let mongod = Mongod::builder().parameter("awsStsHost", "sts.eu-central-1.amazonaws.com").start();
+    let conversation = aws_client::Conversation::start(mongod.port()).unwrap();
+    assert_eq!(conversation.host, "sts.eu-central-1.amazonaws.com");
+    assert_eq!(value_of(&mongod, "awsStsHost"), bson!("sts.eu-central-1.amazonaws.com"));
+}
+
+#[test]
+fn a_configuration_file_sets_parameters_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mongod.conf");
+    let yaml = "setParameter:\n  awsStsHost: sts.ap-south-1.amazonaws.com\n  awsStsTimeoutMS: 2500\n";
+    std::fs::write(&file, yaml).unwrap();
+    let mongod = Mongod::builder().arg("--config").arg(&file).start();
+    assert_eq!(value_of(&mongod, "awsStsHost"), bson!("sts.ap-south-1.amazonaws.com"));
+    assert_eq!(value_of(&mongod, "awsStsTimeoutMS"), bson!(2500));
+}
+
+#[test]
+fn a_bad_value_at_startup_stops_the_server_with_a_sentence() {
+    for (name, value, reason) in [
+        ("awsStsHost", "https://sts.amazonaws.com", "a host name in lower case is allowed"),
+        ("awsStsEndpoint", "http://127.0.0.1:80", "https://host or https://host:port is allowed"),
+        ("awsStsCAFile", "/does/not/exist.pem", "/does/not/exist.pem cannot be read"),
+        ("awsStsTimeoutMS", "5", "from 100 to 60000"),
+    ] {
+        let exit = Mongod::builder().parameter(name, value).expect_exit();
+        assert!(!exit.status.success(), "{name}={value}");
+        assert!(exit.output().contains(reason), "{name}={value}: {}", exit.output());
+    }
+}
+
+#[test]
+fn a_bad_value_at_runtime_is_refused_and_changes_nothing() {
+    let mongod = Mongod::builder().start();
+    let rows = [
+        ("awsStsHost", bson!("sts.amazonaws.com:443")),
+        ("awsStsHost", bson!("")),
+        ("awsStsHost", bson!(1)),
+        ("awsStsHost", bson!({ "a": 1 })),
+        ("awsStsHost", bson!(["sts.amazonaws.com"])),
+        ("awsStsHost", bson!(null)),
+        ("awsStsHost", bson!("sts.\r\nX-Evil: 1")),
+        ("awsStsHost", bson!("vpce-1.sts.eu-west-1.vpce.amazonaws.com")),
+        ("awsStsEndpoint", bson!("https://host/path")),
+        ("awsStsEndpoint", bson!(true)),
+        ("awsStsCAFile", bson!("/etc/hostname")),
+        ("awsStsCAFile", bson!("/dev/zero")),
+        ("awsStsTimeoutMS", bson!(99)),
+        ("awsStsTimeoutMS", bson!(60_001)),
+        ("awsStsTimeoutMS", bson!(1000.5)),
+        ("awsStsTimeoutMS", bson!("1000")),
+    ];
+    for (name, value) in rows {
+        let before = value_of(&mongod, name);
+        let error = mongod.try_as_admin("admin", doc! { "setParameter": 1, name: value.clone() }).unwrap_err();
+        let mongodb::error::ErrorKind::Command(error) = &*error.kind else { panic!("{name}: {error}") };
+        assert_eq!(error.code, BAD_VALUE, "{name}: {value}: {}", error.message);
+        assert!(error.message.contains(name) && error.message.contains("allowed"), "{name}: {}", error.message);
+        assert_eq!(value_of(&mongod, name), before, "{name}: {value}");
+    }
+}
+
+#[test]
+fn a_value_set_at_runtime_counts_from_the_next_login_on() {
+    let host = "sts.eu-west-1.amazonaws.com";
+    let fixture = Fixture::start();
+    fixture.assert_still_serves("the start");
+    let regional = LocalSts::builder().host_name(host).identity(fixture.user.clone()).start().unwrap();
+    let ca = fixture.ca_file_of("regional.pem", &regional);
+
+    // A conversation under way keeps the host that its client signs for, and the STS that belongs to it.
+    let under_way = aws_client::Conversation::start(fixture.mongod.port()).unwrap();
+    fixture.set_parameter("awsStsCAFile", ca.to_str().unwrap());
+    fixture.set_parameter("awsStsEndpoint", regional.endpoint());
+    fixture.set_parameter("awsStsHost", host);
+    let signed = under_way.signer(&credentials(&fixture.user)).sign();
+    let asked = fixture.sts.request_count();
+    assert!(under_way.finish(&aws_client::client_second(&signed)).is_ok());
+    assert_eq!((fixture.sts.request_count() - asked, regional.request_count()), (1, 0));
+
+    assert!(aws_client::login(fixture.mongod.port(), &credentials(&fixture.user), host).is_ok());
+    assert_eq!(regional.request_count(), 1);
+    let requests = regional.requests();
+    assert_eq!(requests[0].header("host"), Some(host));
+    assert!(requests[0].header("authorization").unwrap().contains("/eu-west-1/sts/aws4_request"));
+}

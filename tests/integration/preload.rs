@@ -1,0 +1,150 @@
+//! What it means to be preloaded: in a server that does not want it, and in everything that is not a server.
+
+use std::process::{Command, Output};
+
+use crate::support::aws_client::{MECHANISM, client_first};
+use crate::support::mongod::{DEFAULT_VERSION, Mongod, binary_of, plugin};
+use crate::support::wire::{WireClient, is_ok};
+
+/// Runs a command with and without the plugin.
+fn with_and_without(program: &str, arguments: &[&str]) -> (Output, Output) {
+    let run = |preload: bool| {
+        let mut command = Command::new(program);
+        command.args(arguments).env_remove("LD_PRELOAD");
+        if preload {
+            command.env("LD_PRELOAD", plugin());
+        }
+        command.output().unwrap_or_else(|error| panic!("{program}: {error}"))
+    };
+    (run(true), run(false))
+}
+
+#[test]
+fn in_other_programs_it_does_nothing() {
+    let mongod = binary_of(DEFAULT_VERSION);
+    let mongod = mongod.to_str().unwrap();
+    let cases: [(&str, &[&str]); 9] = [
+        ("true", &[]),
+        ("false", &[]),
+        ("bash", &["-c", "echo out; echo err >&2; exit 3"]),
+        ("sh", &["-c", "env true && echo $((1 + 1))"]),
+        ("env", &["-i", "sh", "-c", "echo clean"]),
+        ("python3", &["-c", "import ssl, json, ctypes, threading; print(len(threading.enumerate()))"]),
+        ("ls", &["/"]),
+        (mongod, &["--version"]),
+        (mongod, &["--help"]),
+    ];
+    for (program, arguments) in cases {
+        let (with, without) = with_and_without(program, arguments);
+        assert_eq!(with.status.code(), without.status.code(), "{program}");
+        assert_eq!(sorted(&with.stdout), sorted(&without.stdout), "{program}");
+        assert_eq!(sorted(&with.stderr), sorted(&without.stderr), "{program}");
+    }
+}
+
+/// The lines in an order of their own: mongod's help has its sections in another order each time.
+fn sorted(output: &[u8]) -> Vec<String> {
+    let mut lines: Vec<_> = String::from_utf8_lossy(output).lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn in_other_programs_it_starts_no_thread_and_keeps_no_memory() {
+    let script = "import os\n\
+                  print(len(os.listdir('/proc/self/task')))\n\
+                  print('heap' if any('[heap]' in line for line in open('/proc/self/maps')) else 'none')";
+    let (with, without) = with_and_without("python3", &["-c", script]);
+    assert_eq!(with.stdout, without.stdout);
+    assert!(with.stdout.starts_with(b"1\n"));
+}
+
+#[test]
+fn a_mechanism_that_is_not_enabled_is_not_offered() {
+    let mongod = Mongod::builder().mechanisms("SCRAM-SHA-256").start();
+    let mut client = WireClient::connect(mongod.port()).unwrap();
+    let reply = client.sasl_start(MECHANISM, &client_first(&[7; 32])).unwrap();
+    assert!(!is_ok(&reply), "{reply}");
+    assert!(!mongod.log_text().contains("88000001"));
+    // The parameters are there all the same, so that one configuration serves both.
+    mongod.run_as_admin("admin", bson::doc! { "getParameter": 1, "awsStsHost": 1 });
+}
+
+#[test]
+fn an_enabled_mechanism_is_logged_once_with_its_version() {
+    let mongod = Mongod::builder().start();
+    let lines = mongod.log_lines();
+    let ours: Vec<_> = lines.iter().filter(|line| line["id"] == 88_000_001).collect();
+    assert_eq!(ours.len(), 1);
+    assert_eq!(ours[0]["c"], "ACCESS");
+    assert_eq!(ours[0]["s"], "I");
+    assert!(ours[0]["msg"].as_str().unwrap().ends_with(env!("CARGO_PKG_VERSION")), "{}", ours[0]);
+    assert_eq!(mongod.stderr_text(), "");
+    assert!(mongod.shutdown().success());
+}
+
+#[test]
+fn without_the_plugin_the_server_refuses_the_mechanism_by_itself() {
+    let exit = Mongod::builder().preload(false).mechanisms("MONGODB-AWS,SCRAM-SHA-256").expect_exit();
+    assert!(!exit.status.success());
+    assert!(exit.output().contains("SASL mechanism"), "{}", exit.output());
+}
+
+#[test]
+fn it_works_in_a_server_that_forks_into_the_background() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(path("db")).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let started = Command::new(binary_of(DEFAULT_VERSION))
+        .env("LD_PRELOAD", plugin())
+        .args(["--fork", "--bind_ip", "127.0.0.1", "--nounixsocket", "--port", &port.to_string()])
+        .args(["--dbpath", &path("db"), "--logpath", &path("log"), "--pidfilepath", &path("pid")])
+        .args(["--setParameter", "authenticationMechanisms=MONGODB-AWS,SCRAM-SHA-256"])
+        .output()
+        .unwrap();
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stdout));
+    let pid = std::fs::read_to_string(path("pid")).unwrap().trim().to_owned();
+    let reply = WireClient::connect(port).and_then(|mut client| client.sasl_start(MECHANISM, &client_first(&[7; 32])));
+    let stopped = Command::new("sh")
+        .args(["-c", &format!("kill {pid} && while kill -0 {pid} 2>/dev/null; do sleep 0.05; done")])
+        .status();
+    assert!(stopped.unwrap().success());
+    let reply = reply.unwrap();
+    assert!(is_ok(&reply), "{reply}");
+}
+
+/// The dynamic symbols of the object, as `nm` prints them.
+fn symbols(which: &str) -> Vec<String> {
+    let output = Command::new("nm").args(["-D", which]).arg(plugin()).output().expect("nm, of the compiler's binutils");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn it_exports_its_own_names_only_and_leaves_the_server_s_alone() {
+    let exported = symbols("--defined-only");
+    assert!(exported.len() > 10);
+    for line in exported {
+        let name = line.rsplit(' ').next().unwrap();
+        assert!(name.starts_with("psmdb_aws_iam_"), "{name} is exported");
+    }
+}
+
+#[test]
+fn it_needs_no_library_but_those_of_c_and_unwinding() {
+    let output = Command::new("readelf").args(["-d"]).arg(plugin()).output().expect("readelf, of binutils");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let needed: Vec<_> = text.lines().filter(|line| line.contains("(NEEDED)")).collect();
+    assert!(!needed.is_empty());
+    for line in needed {
+        let known = ["libc.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "libm.so.6"];
+        assert!(known.iter().any(|library| line.contains(library)), "{line}");
+    }
+    assert!(text.contains("BIND_NOW"), "{text}");
+    // What is left to the server's C++ runtime is weak, so that the object loads where there is none.
+    for line in symbols("--undefined-only") {
+        let name = line.rsplit(' ').next().unwrap();
+        let weak = line.split_whitespace().next() == Some("w");
+        assert!(weak || name.contains("@GLIBC") || name.contains("@GCC"), "{line}");
+    }
+}

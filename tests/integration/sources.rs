@@ -1,0 +1,66 @@
+//! Rules that the sources keep, checked by reading them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// An exported function that can panic outside the boundary could end the server.
+#[test]
+fn the_body_of_every_exported_function_is_one_call_of_the_boundary() {
+    let mut checked = 0;
+    for file in rust_files(&root().join("src")) {
+        let source = fs::read_to_string(&file).unwrap();
+        for (at, _) in source.match_indices("#[unsafe(no_mangle)]") {
+            let body = &source[at + source[at..].find(" {\n").expect("a body") + 3..];
+            let body = &body[..body.find("\n}\n").expect("its end")];
+            let code = body.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("//"));
+            let code = code.expect("a statement");
+            let guarded = code.starts_with("guard(") || code.starts_with("boundary::guard(");
+            // One statement: everything after its first line is indented deeper, or closes it.
+            let one = body.lines().filter(|line| line.starts_with("    ") && !line.starts_with("     ")).all(|line| {
+                let line = line.trim();
+                line == code || line.starts_with("//") || line.starts_with('}')
+            });
+            assert!(guarded && one, "{}: {code}", file.display());
+            checked += 1;
+        }
+    }
+    let header = fs::read_to_string(root().join("include/psmdb_aws_iam.h")).unwrap();
+    let declared = header
+        .lines()
+        .filter(|line| !line.starts_with("//") && line.contains(" psmdb_aws_iam_") || line.contains("*psmdb_aws_iam_"))
+        .filter(|line| line.contains('(') && !line.starts_with("//") && !line.starts_with(' '))
+        .count();
+    assert_eq!(checked, declared, "the header declares other functions than the sources export");
+}
+
+#[test]
+fn unsafe_code_is_in_the_ffi_folder_only() {
+    for file in rust_files(&root().join("src")) {
+        if file.starts_with(root().join("src/ffi")) {
+            continue;
+        }
+        let source = fs::read_to_string(&file).unwrap();
+        let found = source.lines().find(|line| {
+            let code = line.split("//").next().unwrap();
+            code.contains("unsafe ") || code.contains("unsafe{") || code.contains("allow(unsafe_code)")
+        });
+        assert!(found.is_none(), "{}: {found:?}", file.display());
+    }
+}

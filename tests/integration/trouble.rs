@@ -1,0 +1,207 @@
+//! When STS is down, slow, not who it should be, or says things that STS does not say.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bson::doc;
+use local_sts::{Answer, LocalSts};
+
+use crate::fixture::Fixture;
+use crate::support::aws_client::{self, client_first};
+use crate::support::wire::{WireClient, is_ok};
+
+fn xml(status: u16, body: &str) -> Answer {
+    let headers = vec![("Content-Type".to_owned(), "text/xml".to_owned())];
+    Answer::Fixed { status, headers, body: body.as_bytes().to_vec() }
+}
+
+#[test]
+fn an_sts_that_is_down_denies_logins_and_nothing_else() {
+    let fixture = Fixture::start();
+    fixture.assert_still_serves("the start");
+    let port_of_nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    fixture.set_parameter("awsStsEndpoint", format!("https://127.0.0.1:{port_of_nobody}"));
+    assert!(fixture.login(&fixture.user).is_err());
+    let reasons = fixture.denial_reasons(1);
+    assert!(reasons[0].contains("no connection to STS"), "{reasons:?}");
+    fixture.mongod.run_as_admin("admin", doc! { "ping": 1 });
+    fixture.set_parameter("awsStsEndpoint", fixture.sts.endpoint());
+    fixture.assert_still_serves("an STS that was down");
+}
+
+#[test]
+fn an_sts_that_was_restarted_is_reached_again() {
+    let fixture = Fixture::start();
+    fixture.assert_still_serves("the start");
+    // The pooled connection dies with its server; the next login must not suffer from it.
+    let address = fixture.sts.address();
+    let Fixture { mongod, sts, user, .. } = &fixture;
+    assert!(mongod.is_alive() && sts.address() == address);
+    let other = LocalSts::builder().identity(user.clone()).start().unwrap();
+    let ca = fixture.ca_file_of("other.pem", &other);
+    fixture.set_parameter("awsStsCAFile", ca.to_str().unwrap());
+    fixture.set_parameter("awsStsEndpoint", other.endpoint());
+    fixture.assert_still_serves("a move of STS");
+    assert_eq!(other.request_count(), 1);
+}
+
+#[test]
+fn an_sts_that_is_silent_denies_a_login_in_time_and_holds_up_nobody_else() {
+    let fixture = Fixture::start();
+    fixture.assert_still_serves("the start");
+    fixture.set_parameter("awsStsTimeoutMS", 1500);
+    fixture.sts.set_answer(Answer::Silence);
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            let start = Instant::now();
+            (fixture.login(&fixture.user).is_err(), start.elapsed())
+        });
+        while !slow.is_finished() {
+            let start = Instant::now();
+            fixture.mongod.run_as_admin("admin", doc! { "ping": 1 });
+            assert!(start.elapsed() < Duration::from_secs(1), "a command waited for STS");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let (denied, took) = slow.join().unwrap();
+        assert!(denied);
+        assert!(took >= Duration::from_millis(1400) && took < Duration::from_secs(5), "{took:?}");
+    });
+    let reasons = fixture.denial_reasons(1);
+    assert!(reasons[0].contains("STS did not answer within 1500 ms"), "{reasons:?}");
+    fixture.sts.set_answer(Answer::Verified);
+    fixture.assert_still_serves("a silent STS");
+}
+
+#[test]
+fn an_sts_whose_certificate_is_not_trusted_is_not_believed() {
+    let fixture = Fixture::start();
+    fixture.assert_still_serves("the start");
+    let yes = Answer::AlwaysYes(fixture.user.clone());
+
+    let of_another_ca = LocalSts::builder().start().unwrap();
+    of_another_ca.set_answer(yes.clone());
+    fixture.set_parameter("awsStsEndpoint", of_another_ca.endpoint());
+    assert!(fixture.login(&fixture.user).is_err());
+
+    let of_another_name = LocalSts::builder().certificate_name("sts.example.com").start().unwrap();
+    of_another_name.set_answer(yes);
+    let ca = fixture.ca_file_of("name.pem", &of_another_name);
+    fixture.set_parameter("awsStsCAFile", ca.to_str().unwrap());
+    fixture.set_parameter("awsStsEndpoint", of_another_name.endpoint());
+    assert!(fixture.login(&fixture.user).is_err());
+
+    // Without the CA file only the system's roots are trusted.
+    fixture.set_parameter("awsStsCAFile", "");
+    fixture.set_parameter("awsStsEndpoint", fixture.sts.endpoint());
+    assert!(fixture.login(&fixture.user).is_err());
+
+    for reason in &fixture.denial_reasons(3) {
+        assert!(reason.contains("the TLS connection to STS is not trusted"), "{reason}");
+    }
+    assert_eq!(of_another_ca.request_count() + of_another_name.request_count(), 0, "a request was sent all the same");
+    let ca = fixture.ca_file_of("right.pem", &fixture.sts);
+    fixture.set_parameter("awsStsCAFile", ca.to_str().unwrap());
+    fixture.assert_still_serves("certificates that are not trusted");
+}
+
+#[test]
+fn what_is_not_an_answer_of_sts_logs_nobody_in() {
+    let fixture = Fixture::start();
+    fixture.assert_still_serves("the start");
+    let arn = &fixture.user.arn;
+    let identity = format!("<Arn>{arn}</Arn><UserId>AIDA0</UserId><Account>123456789012</Account>");
+    let good = format!(
+        "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
+         {identity}</GetCallerIdentityResult></GetCallerIdentityResponse>"
+    );
+    let typed = |content_type: &str| Answer::Fixed {
+        status: 200,
+        headers: vec![("Content-Type".to_owned(), content_type.to_owned())],
+        body: good.as_bytes().to_vec(),
+    };
+    let redirect = Answer::Fixed {
+        status: 307,
+        headers: vec![("Location".to_owned(), format!("{}/", fixture.sts.endpoint()))],
+        body: vec![],
+    };
+    // The same answer without any of the changes below is believed: what is refused is refused for its change.
+    fixture.sts.set_answer(xml(200, &good));
+    fixture.assert_still_serves("a canned answer");
+
+    let cases = [
+        ("another status", xml(201, &good)),
+        ("a refusal with an identity in it", xml(403, &good)),
+        ("a redirect", redirect),
+        ("JSON", typed("application/json")),
+        ("HTML", typed("text/html")),
+        ("no content type", Answer::Fixed { status: 200, headers: vec![], body: good.clone().into_bytes() }),
+        ("a document type", xml(200, &format!("<!DOCTYPE a [<!ENTITY b \"c\">]>{good}"))),
+        ("two documents", xml(200, &format!("{good}{good}"))),
+        ("inside another answer", xml(200, &format!("<AssumeRoleResponse>{good}</AssumeRoleResponse>"))),
+        ("two ARNs", xml(200, &good.replace("<UserId>", &format!("<Arn>{arn}</Arn><UserId>")))),
+        ("another account", xml(200, &good.replace("<Account>1", "<Account>2"))),
+        ("an ARN of no principal", xml(200, &good.replace(":user/", ":policy/"))),
+        ("an unknown partition", xml(200, &good.replace("arn:aws:", "arn:evil:"))),
+        ("an error with status 200", xml(200, "<ErrorResponse><Error><Code>X</Code></Error></ErrorResponse>")),
+        ("half a document", xml(200, &good[..good.len() / 2])),
+        ("too long a document", xml(200, &format!("{good}{}", " ".repeat(70_000)))),
+        ("no HTTP", Answer::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec())),
+        ("nothing", Answer::Raw(vec![])),
+        (
+            "a body cut short",
+            Answer::Raw(
+                format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 9999\r\n\r\n{good}").into_bytes(),
+            ),
+        ),
+    ];
+    for (name, answer) in &cases {
+        fixture.sts.set_answer(answer.clone());
+        assert!(fixture.login(&fixture.user).is_err(), "{name}: logged in");
+    }
+    assert_eq!(fixture.denial_reasons(cases.len()).len(), cases.len());
+    fixture.sts.set_answer(Answer::Verified);
+    fixture.assert_still_serves("what is not an answer of STS");
+}
+
+#[test]
+fn two_answers_on_one_connection_are_never_mixed_up() {
+    let fixture = Fixture::start();
+    fixture.assert_still_serves("the start");
+    // A second answer, for somebody else, waits behind the first on a connection that would be kept.
+    let answer = |arn: &str| {
+        let body = format!(
+            "<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>{arn}</Arn><UserId>A</UserId>\
+             <Account>123456789012</Account></GetCallerIdentityResult></GetCallerIdentityResponse>"
+        );
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let two = [answer("arn:aws:iam::123456789012:user/other"), answer(&fixture.user.arn)].concat();
+    for _ in 0..4 {
+        fixture.sts.set_answer(Answer::Raw(two.clone().into_bytes()));
+        // The first answer's principal has no user.
+        assert!(fixture.login(&fixture.role).is_err());
+    }
+    fixture.sts.set_answer(Answer::Verified);
+    fixture.assert_still_serves("two answers at once");
+}
+
+/// Uses the build that cargo made for the tests, with the feature `panic-on-demand`.
+#[cfg(feature = "panic-on-demand")]
+#[test]
+fn a_panic_is_one_failed_login() {
+    let beside_this_test = std::env::current_exe().unwrap();
+    let plugin: PathBuf = beside_this_test.with_file_name("libpsmdb_aws_iam.so");
+    let fixture = Fixture::start_with(|builder| builder.plugin(plugin));
+    for _ in 0..3 {
+        let mut client = WireClient::connect(fixture.mongod.port()).unwrap();
+        let reply = client.sasl_start(aws_client::MECHANISM, psmdb_aws_iam::login::PANIC_ON_DEMAND).unwrap();
+        assert!(!is_ok(&reply), "{reply}");
+        let reply = client.sasl_start(aws_client::MECHANISM, &client_first(&[7; 32])).unwrap();
+        assert!(is_ok(&reply), "the connection is still good: {reply}");
+    }
+    let reasons = fixture.denial_reasons(3);
+    assert!(reasons.iter().all(|reason| reason.contains("a defect of psmdb-aws-iam was caught")), "{reasons:?}");
+    fixture.assert_still_serves("panics");
+    assert!(fixture.mongod.shutdown().success());
+}
