@@ -120,9 +120,9 @@ fn what_is_not_an_answer_of_sts_logs_nobody_in() {
         headers: vec![("Content-Type".to_owned(), content_type.to_owned())],
         body: good.as_bytes().to_vec(),
     };
-    let redirect = Answer::Fixed {
-        status: 307,
-        headers: vec![("Location".to_owned(), format!("{}/", fixture.sts.endpoint()))],
+    let redirect = |status: u16| Answer::Fixed {
+        status,
+        headers: vec![("Location".to_owned(), "https://sts.amazonaws.com/elsewhere".to_owned())],
         body: vec![],
     };
     // The same answer without any of the changes below is believed: what is refused is refused for its change.
@@ -132,7 +132,8 @@ fn what_is_not_an_answer_of_sts_logs_nobody_in() {
     let cases = [
         ("another status", xml(201, &good)),
         ("a refusal with an identity in it", xml(403, &good)),
-        ("a redirect", redirect),
+        ("a redirect", redirect(302)),
+        ("a redirect that keeps the method", redirect(307)),
         ("JSON", typed("application/json")),
         ("HTML", typed("text/html")),
         ("no content type", Answer::Fixed { status: 200, headers: vec![], body: good.clone().into_bytes() }),
@@ -157,7 +158,9 @@ fn what_is_not_an_answer_of_sts_logs_nobody_in() {
     ];
     for (name, answer) in &cases {
         fixture.sts.set_answer(answer.clone());
+        let asked = fixture.sts.request_count();
         assert!(fixture.login(&fixture.user).is_err(), "{name}: logged in");
+        assert_eq!(fixture.sts.request_count() - asked, 1, "{name}: STS was not asked once");
     }
     assert_eq!(fixture.denial_reasons(cases.len()).len(), cases.len());
     fixture.sts.set_answer(Answer::Verified);
