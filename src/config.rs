@@ -6,11 +6,15 @@
 use crate::denial::Denial;
 use crate::sts::client::{Client, Route};
 use crate::sts::endpoint::{Endpoint, StsHost};
+use crate::sts::tls;
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use once_cell::sync::OnceCell;
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -30,6 +34,8 @@ pub struct Settings {
     endpoint: Option<Endpoint>,
     ca_file: Option<CaFile>,
     timeout_ms: i64,
+    /// Kept when other parameters change, with the TLS sessions that can be resumed.
+    tls: Arc<OnceCell<Arc<ClientConfig>>>,
     client: OnceCell<Client>,
 }
 
@@ -42,7 +48,14 @@ struct CaFile {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { host: StsHost::default(), endpoint: None, ca_file: None, timeout_ms: 10_000, client: OnceCell::new() }
+        Self {
+            host: StsHost::default(),
+            endpoint: None,
+            ca_file: None,
+            timeout_ms: 10_000,
+            tls: Arc::default(),
+            client: OnceCell::new(),
+        }
     }
 }
 
@@ -55,14 +68,17 @@ impl Settings {
     /// The client towards STS, made when it is first asked for so that a server starts without it.
     ///
     /// # Errors
-    /// As [`Client::new`].
+    /// As [`tls::client_config`].
     pub fn client(&self) -> Result<&Client, Denial> {
         self.client.get_or_try_init(|| {
-            Client::new(&Route {
+            let roots = self.ca_file.as_ref().map_or(&[][..], |file| &file.roots);
+            let tls = self.tls.get_or_try_init(|| tls::client_config(roots))?;
+            Ok(Client::new(Route {
+                host: &self.host,
                 endpoint: self.endpoint.as_ref(),
-                extra_roots: self.ca_file.as_ref().map_or(&[][..], |file| &file.roots),
+                tls: Arc::clone(tls),
                 timeout: Duration::from_millis(self.timeout_ms.unsigned_abs()),
-            })
+            }))
         })
     }
 
@@ -73,6 +89,7 @@ impl Settings {
             endpoint: self.endpoint.clone(),
             ca_file: self.ca_file.clone(),
             timeout_ms: self.timeout_ms,
+            tls: Arc::clone(&self.tls),
             client: OnceCell::new(),
         }
     }
@@ -118,6 +135,7 @@ pub static PARAMETERS: [Parameter; 4] = [
             get: |settings| settings.ca_file.as_ref().map_or("", |file| &file.path),
             set: |settings, text| {
                 settings.ca_file = if text.is_empty() { None } else { Some(CaFile::read(text)?) };
+                settings.tls = Arc::default();
                 Ok(())
             },
         },
@@ -266,12 +284,18 @@ impl CaFile {
             return Err("the absolute path of a PEM file with root certificates is allowed".to_owned());
         }
         let wrong = |why: &str| format!("a PEM file with root certificates is allowed, but {path} {why}");
-        let about = std::fs::metadata(path).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+        let unreadable = |error: io::Error| wrong(&format!("cannot be read: {error}"));
         // A FIFO or a device could block the server for ever.
-        if !about.is_file() || about.len() > MAX_CA_FILE_LENGTH {
-            return Err(wrong("is not a file of at most 4 MiB"));
+        let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+        if !file.metadata().map_err(unreadable)?.is_file() {
+            return Err(wrong("is not a file"));
         }
-        let pem = std::fs::read(path).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+        let mut pem = Vec::new();
+        file.take(MAX_CA_FILE_LENGTH + 1).read_to_end(&mut pem).map_err(unreadable)?;
+        if pem.len() as u64 > MAX_CA_FILE_LENGTH {
+            return Err(wrong("has more than 4 MiB"));
+        }
         let roots: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| wrong("is not whole PEM"))?;
         if roots.is_empty() {

@@ -46,6 +46,14 @@ impl Denial {
         Self { kind: Kind::Internal, reason: reason.into() }
     }
 
+    /// The same denial with more for the operator at the end of its reason.
+    #[must_use]
+    pub fn with_detail(mut self, detail: &str) -> Self {
+        self.reason.push_str("; ");
+        self.reason.push_str(detail);
+        self
+    }
+
     /// Which kind of failure this is.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -36,6 +36,9 @@ pub enum Answer {
     },
     /// Writes these bytes, inside TLS but in place of HTTP, and closes the connection.
     Raw(Vec<u8>),
+    /// Writes each of these as a TLS record of its own, all at once, in place of HTTP; the connection stays, so that what
+    /// is too much waits for the next request.
+    RawRecords(Vec<Vec<u8>>),
     /// Reads the request and never answers; the connection stays until the client or the server closes it.
     Silence,
 }

@@ -322,7 +322,7 @@ pub struct Outcome {
     pub time: SystemTime,
     /// The access key id that the request claims, verified or not; `None` if there is none in its proper form.
     pub access_key_id: Option<String>,
-    /// The status answered; `None` for [`Answer::Raw`] and [`Answer::Silence`].
+    /// The status answered; `None` for [`Answer::Raw`], [`Answer::RawRecords`] and [`Answer::Silence`].
     pub status: Option<u16>,
     /// The error code, if STS itself turned the request down.
     pub error_code: Option<&'static str>,
@@ -385,12 +385,13 @@ impl Shared {
                 Reaction::Respond(Response { status: *status, headers: headers.clone(), body: body.clone() })
             }
             Answer::Raw(bytes) => Reaction::WriteAndClose(bytes.clone()),
+            Answer::RawRecords(records) => Reaction::WriteRecords(records.clone()),
             Answer::Silence => Reaction::Silence,
         };
         if let Some(observer) = &self.observer {
             let status = match &reaction {
                 Reaction::Respond(response) => Some(response.status),
-                Reaction::WriteAndClose(_) | Reaction::Silence => None,
+                Reaction::WriteAndClose(_) | Reaction::WriteRecords(_) | Reaction::Silence => None,
             };
             observer(&Outcome { time: now, access_key_id: claimed_access_key_id(request), status, error_code });
         }
@@ -411,6 +412,7 @@ impl Shared {
 enum Reaction {
     Respond(Response),
     WriteAndClose(Vec<u8>),
+    WriteRecords(Vec<Vec<u8>>),
     Silence,
 }
 
@@ -518,6 +520,10 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
                         write(&mut stream, shared, &bytes)?;
                         return end(stream);
                     }
+                    Reaction::WriteRecords(records) => {
+                        write_at_once(&mut stream, shared, &records)?;
+                        continue;
+                    }
                     Reaction::Silence => return stay_silent(stream),
                 }
             }
@@ -538,6 +544,19 @@ fn write(stream: &mut TlsStream, shared: &Shared, bytes: &[u8]) -> io::Result<()
     stream.sock.deadline = Some(Instant::now() + shared.read_timeout);
     stream.write_all(bytes)?;
     stream.flush()
+}
+
+/// Writes each part as a record of its own, and all of them to the socket in one piece.
+fn write_at_once(stream: &mut TlsStream, shared: &Shared, parts: &[Vec<u8>]) -> io::Result<()> {
+    let mut records = Vec::new();
+    for part in parts {
+        stream.conn.writer().write_all(part)?;
+        while stream.conn.wants_write() {
+            stream.conn.write_tls(&mut records)?;
+        }
+    }
+    stream.sock.deadline = Some(Instant::now() + shared.read_timeout);
+    stream.sock.write_all(&records)
 }
 
 /// Ends a connection so that the client gets all that was written: closing a socket with unread bytes would make the

@@ -3,22 +3,27 @@
 //! Every setting of the HTTP library that matters here is set explicitly: https only, no redirect followed, no proxy
 //! from the environment, a status is not an error, every size has an upper bound.
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, StsHost};
 use super::request::{BODY, IdentityRequest};
+use super::resolver::FixedTarget;
 use super::response::{self, Answer, CallerIdentity};
+use super::tls::TlsConnector;
 use crate::denial::Denial;
-use rustls::pki_types::CertificateDer;
+use rustls::ClientConfig;
 use std::sync::Arc;
 use std::time::Duration;
 use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Connector, NextTimeout, RustlsConnector, TcpConnector};
+use ureq::http::HeaderValue;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Error};
 
 /// Largest answer header that is read, in bytes. Real ones have about 300.
-const MAX_HEADER_LENGTH: usize = 16 * 1024;
+const MAX_HEADER_LENGTH: usize = 8 * 1024;
+
+/// Sizes of a connection's buffers, in bytes; it has each of them twice, around TLS. The first holds an answer's header,
+/// the second a request's longest header, the session token.
+const INPUT_BUFFER_LENGTH: usize = 16 * 1024;
+const OUTPUT_BUFFER_LENGTH: usize = 24 * 1024;
 
 /// Idle connections that are kept. A login storm opens more and closes them again.
 const MAX_IDLE_CONNECTIONS: usize = 64;
@@ -29,10 +34,12 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
 /// How to reach STS.
 #[derive(Clone, Debug)]
 pub struct Route<'a> {
+    /// The name of STS.
+    pub host: &'a StsHost,
     /// Where to connect instead of the host's own port 443.
     pub endpoint: Option<&'a Endpoint>,
-    /// Roots that are trusted besides the system's.
-    pub extra_roots: &'a [CertificateDer<'static>],
+    /// The settings of TLS, with the roots that are trusted.
+    pub tls: Arc<ClientConfig>,
     /// Whole time one question may take: name resolution, connection, TLS, answer.
     pub timeout: Duration,
 }
@@ -45,26 +52,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes a client and loads the system's root certificates. Nothing is sent.
-    ///
-    /// # Errors
-    /// An unavailable denial when there is no root certificate at all.
-    pub fn new(route: &Route<'_>) -> Result<Self, Denial> {
-        let system = rustls_native_certs::load_native_certs();
-        let roots: Vec<_> =
-            system.certs.iter().chain(route.extra_roots).map(|root| Certificate::from_der(root).to_owned()).collect();
-        if roots.is_empty() {
-            return Err(Denial::unavailable(
-                "no root certificate is there to verify STS with: install the system's ca-certificates or set \
-                 awsStsCAFile",
-            ));
-        }
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            // Given explicitly: the library's default provider is a setting of the whole process.
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(RootCerts::new_with_certs(&roots))
-            .build();
+    /// Makes a client. Nothing is looked up or sent.
+    pub fn new(route: Route<'_>) -> Self {
         let config = Config::builder()
             .https_only(true)
             .http_status_as_error(false)
@@ -73,15 +62,16 @@ impl Client {
             .proxy(None)
             .user_agent(concat!("psmdb-aws-iam/", env!("CARGO_PKG_VERSION")))
             .max_response_header_size(MAX_HEADER_LENGTH)
+            .input_buffer_size(INPUT_BUFFER_LENGTH)
+            .output_buffer_size(OUTPUT_BUFFER_LENGTH)
             .max_idle_connections(MAX_IDLE_CONNECTIONS)
             .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
             .max_idle_age(MAX_IDLE_AGE)
             .timeout_global(Some(route.timeout))
-            .tls_config(tls)
             .build();
-        let connector = ().chain(TcpConnector::default()).chain(RustlsConnector::default());
-        let resolver = ConnectTo { endpoint: route.endpoint.map(endpoint_uri).transpose()?, names: <_>::default() };
-        Ok(Self { agent: Agent::with_parts(config, connector, resolver), timeout: route.timeout })
+        let target = route.endpoint.map_or_else(|| format!("{}:443", route.host), Endpoint::authority);
+        let connector = ().chain(TcpConnector::default()).chain(TlsConnector::new(route.tls));
+        Self { agent: Agent::with_parts(config, connector, FixedTarget::new(target)), timeout: route.timeout }
     }
 
     /// Asks STS who signed the request and reads the answer.
@@ -93,7 +83,11 @@ impl Client {
     pub fn get_caller_identity(&self, request: &IdentityRequest) -> Result<CallerIdentity, Denial> {
         let mut post = self.agent.post(request.url());
         for (name, value) in request.headers() {
-            post = post.header(name, value.expose());
+            let mut value = HeaderValue::from_str(value.expose())
+                .map_err(|_| Denial::internal("a checked value is not a header value after all"))?;
+            // Keeps it out of whatever prints headers.
+            value.set_sensitive(true);
+            post = post.header(name, value);
         }
         let mut answer = post.send(BODY).map_err(|error| self.unavailable(&error))?;
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -122,7 +116,6 @@ impl Client {
                 Some(error) => untrusted(error),
                 None => format!("no connection to STS: {error}"),
             },
-            Error::Rustls(error) => untrusted(error),
             Error::Tls(error) => format!("no TLS connection to STS: {error}"),
             Error::ConnectionFailed => "no connection to STS".to_owned(),
             Error::BodyExceedsLimit(limit) => format!("what answered for STS sent more than {limit} bytes"),
@@ -131,34 +124,10 @@ impl Client {
     }
 }
 
+/// A TLS error may repeat names from a certificate that nobody vouches for: what is shown of it is short and printable.
 fn untrusted(error: &rustls::Error) -> String {
-    format!("the TLS connection to STS is not trusted: {error}")
-}
-
-fn endpoint_uri(endpoint: &Endpoint) -> Result<Uri, Denial> {
-    format!("https://{}/", endpoint.authority())
-        .parse()
-        .map_err(|_| Denial::internal("awsStsEndpoint is not an address after all"))
-}
-
-/// Resolves every name to the configured endpoint, when there is one, as curl's connect-to does.
-#[derive(Debug)]
-struct ConnectTo {
-    endpoint: Option<Uri>,
-    names: DefaultResolver,
-}
-
-impl Resolver for ConnectTo {
-    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let target = self.endpoint.as_ref().unwrap_or(uri);
-        let authority = target.authority().ok_or(Error::HostNotFound)?;
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        if let Ok(address) = host.parse() {
-            // An address needs no look-up, and the look-up would start a thread.
-            let mut addresses = self.empty();
-            addresses.push(std::net::SocketAddr::new(address, authority.port_u16().unwrap_or(443)));
-            return Ok(addresses);
-        }
-        self.names.resolve(target, config, timeout)
-    }
+    const LONGEST: usize = 300;
+    let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    let shown: String = error.to_string().chars().take(LONGEST).map(plain).collect();
+    format!("the TLS connection to STS is not trusted: {shown}")
 }

@@ -1,8 +1,11 @@
 //! Asking AWS STS who signed a request.
 //!
-//! [`request`] is what is sent, [`client`] sends it, [`response`] reads the answer, [`endpoint`] says where to.
+//! [`request`] is what is sent, [`client`] sends it, [`response`] reads the answer, [`endpoint`] says where to,
+//! [`resolver`] finds the address and [`tls`] makes the connection.
 
 pub mod client;
 pub mod endpoint;
 pub mod request;
+pub mod resolver;
 pub mod response;
+pub mod tls;

@@ -43,7 +43,7 @@ pub struct Answer<'a> {
 /// Reads the answer to GetCallerIdentity.
 ///
 /// # Errors
-/// A refusal with STS's own error code for a 4xx answer, otherwise an unavailable denial: throttling, a server error,
+/// A refusal for a 4xx answer with an error code of STS's, otherwise an unavailable denial: throttling, a server error,
 /// or a 200 that is not exactly one GetCallerIdentityResponse document. No text of the body is repeated except an error
 /// code and a request id of the documented alphabets.
 pub fn read(answer: &Answer<'_>) -> Result<CallerIdentity, Denial> {
@@ -55,15 +55,20 @@ pub fn read(answer: &Answer<'_>) -> Result<CallerIdentity, Denial> {
     if !is_xml(answer.content_type) {
         return Err(odd("its content type is not text/xml"));
     }
-    let leaves = parse(answer.body).map_err(odd)?;
-    let one = |name: &str| {
-        let mut of_name = leaves.iter().filter(|leaf| leaf.name() == name);
+    let elements = parse(answer.body).map_err(odd)?;
+    let one = |path: &[&str]| {
+        let name = path.last().copied().unwrap_or_default();
+        let mut of_name = elements.iter().filter(|element| element.name() == name);
         match (of_name.next(), of_name.next()) {
-            (Some(leaf), None) if leaf.path == ["GetCallerIdentityResponse", "GetCallerIdentityResult", name] => {
-                Ok(leaf.text.as_str())
-            }
+            (Some(element), None) if element.path == path => Ok(element),
             _ => Err(odd(&format!("it does not hold exactly one {name}"))),
         }
+    };
+    const RESULT: [&str; 2] = ["GetCallerIdentityResponse", "GetCallerIdentityResult"];
+    one(&RESULT)?;
+    let one = |name: &str| match one(&[RESULT[0], RESULT[1], name])? {
+        Element { has_children: false, text, .. } => Ok(text.as_str()),
+        _ => Err(odd(&format!("its {name} is not text"))),
     };
     let (arn, user_id, account) = (one("Arn")?, one("UserId")?, one("Account")?);
     let principal = Principal::parse(arn)?;
@@ -77,13 +82,13 @@ pub fn read(answer: &Answer<'_>) -> Result<CallerIdentity, Denial> {
     Ok(CallerIdentity { arn: arn.to_owned(), user_id: user_id.to_owned(), principal })
 }
 
-/// Turns an answer other than 200 into a denial. Only 4xx answers of STS are a "no"; the rest says nothing about the
-/// client's credentials.
+/// Turns an answer other than 200 into a denial. Only a 4xx answer with an error code of STS's is a "no": proxies and load
+/// balancers answer with such statuses too, and that says nothing about the client's credentials.
 fn read_error(answer: &Answer<'_>) -> Denial {
-    let leaves = if is_xml(answer.content_type) { parse(answer.body).unwrap_or_default() } else { Vec::new() };
+    let elements = if is_xml(answer.content_type) { parse(answer.body).unwrap_or_default() } else { Vec::new() };
     let text = |path: &[&str]| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
-        let found = leaves.iter().find(|leaf| leaf.path == path).map(|leaf| leaf.text.as_str())?;
+        let found = elements.iter().find(|element| element.path == path).map(|element| element.text.as_str())?;
         (!found.is_empty() && found.len() <= 64 && found.bytes().all(plain)).then_some(found)
     };
     let code = text(&["ErrorResponse", "Error", "Code"]);
@@ -93,6 +98,8 @@ fn read_error(answer: &Answer<'_>) -> Denial {
     if let Some(code) = code {
         reason.push(' ');
         reason.push_str(code);
+    } else {
+        reason.push_str(" without a code of its own");
     }
     if let Some(advice) = code.and_then(advice) {
         reason.push_str(": ");
@@ -103,8 +110,8 @@ fn read_error(answer: &Answer<'_>) -> Denial {
     }
     let throttled = matches!(code, Some("Throttling" | "ThrottlingException" | "RequestLimitExceeded"));
     match answer.status {
-        429 => Denial::unavailable(reason),
-        400..=499 if !throttled => Denial::refused(reason),
+        408 | 429 => Denial::unavailable(reason),
+        400..=499 if code.is_some() && !throttled => Denial::refused(reason),
         _ => Denial::unavailable(reason),
     }
 }
@@ -126,37 +133,33 @@ fn is_xml(content_type: &str) -> bool {
     essence.eq_ignore_ascii_case("text/xml")
 }
 
-/// An element that holds text only: the local names from the root down to it, and its text.
+/// One element: the names from the root down to it, and its text.
 #[derive(Debug)]
-struct Leaf {
+struct Element {
     path: Vec<String>,
     text: String,
+    has_children: bool,
 }
 
-impl Leaf {
+impl Element {
     fn name(&self) -> &str {
         self.path.last().map_or("", String::as_str)
     }
 }
 
-/// An element that has been opened and not yet closed.
-#[derive(Default)]
-struct Open {
-    text: String,
-    has_children: bool,
-}
-
-/// Reads one strict document into its leaves.
-fn parse(body: &[u8]) -> Result<Vec<Leaf>, &'static str> {
+/// Reads one strict document into its elements, in the order of their ends.
+fn parse(body: &[u8]) -> Result<Vec<Element>, &'static str> {
     const BROKEN: &str = "it is not one well-formed document";
     let text = str::from_utf8(body).map_err(|_| "it is not UTF-8")?;
     if body.len() > MAX_BODY_LENGTH {
         return Err("it is too long");
     }
+    if text.starts_with('\u{feff}') {
+        return Err("it begins with a byte order mark");
+    }
     let mut reader = Reader::from_str(text);
-    let mut leaves = Vec::new();
-    let mut path: Vec<String> = Vec::new();
-    let mut open: Vec<Open> = Vec::new();
+    let mut elements = Vec::new();
+    let mut open: Vec<Element> = Vec::new();
     let mut first = true;
     let mut finished = false;
     loop {
@@ -172,17 +175,24 @@ fn parse(body: &[u8]) -> Result<Vec<Leaf>, &'static str> {
                 }
             }
             Event::Start(start) => {
-                if finished || path.len() == MAX_DEPTH {
+                if finished || open.len() == MAX_DEPTH {
                     return Err(if finished { BROKEN } else { "it is nested too deep" });
                 }
                 for attribute in start.attributes() {
                     attribute.map_err(|_| BROKEN)?;
                 }
+                let name = start.name().as_ref().to_owned();
+                // STS declares its namespace as the default one. A prefix would allow two names for one element.
+                if name.contains(':') {
+                    return Err("it holds a name with a prefix");
+                }
+                let mut path = Vec::new();
                 if let Some(parent) = open.last_mut() {
                     parent.has_children = true;
+                    path.clone_from(&parent.path);
                 }
-                path.push(start.local_name().as_ref().to_owned());
-                open.push(Open::default());
+                path.push(name);
+                open.push(Element { path, text: String::new(), has_children: false });
             }
             Event::Empty(_) => {
                 // No element of a real answer is empty.
@@ -190,13 +200,11 @@ fn parse(body: &[u8]) -> Result<Vec<Leaf>, &'static str> {
             }
             Event::End(_) => {
                 let closed = open.pop().ok_or(BROKEN)?;
-                if !closed.has_children {
-                    leaves.push(Leaf { path: path.clone(), text: closed.text });
-                } else if !is_blank(&closed.text) {
+                if closed.has_children && !is_blank(&closed.text) {
                     return Err("it mixes text and elements");
                 }
-                path.pop();
-                finished = path.is_empty();
+                elements.push(closed);
+                finished = open.is_empty();
             }
             Event::Text(part) => match open.last_mut() {
                 Some(element) => element.text.push_str(&part),
@@ -207,7 +215,7 @@ fn parse(body: &[u8]) -> Result<Vec<Leaf>, &'static str> {
                 let character = resolve(&reference).ok_or("it refers to an entity")?;
                 open.last_mut().ok_or(BROKEN)?.text.push(character);
             }
-            Event::Eof if finished => return Ok(leaves),
+            Event::Eof if finished => return Ok(elements),
             Event::Eof => return Err(BROKEN),
             Event::DocType(_) => return Err("it has a document type"),
             Event::Decl(_) | Event::Comment(_) | Event::CData(_) | Event::PI(_) => {
@@ -326,6 +334,13 @@ mod tests {
             ("line in arn", USER.replace("svcacct1", "svc&#10;acct1")),
             ("too deep", USER.replace("<Arn>", &format!("{}{}<Arn>", "<x>".repeat(8), "</x>".repeat(8)))),
             ("too long", format!("{USER}{}", " ".repeat(MAX_BODY_LENGTH))),
+            ("a prefix", USER.replace("Arn>", "z:Arn>")),
+            ("a byte order mark", format!("\u{feff}{USER}")),
+            (
+                "identity in two results",
+                USER.replace("</Arn>", "</Arn></GetCallerIdentityResult><GetCallerIdentityResult>"),
+            ),
+            ("a second arn that is no text", USER.replace("<UserId>", "<Arn><x>y</x></Arn><UserId>")),
             ("html", "<html><body>Sign in</body></html>".to_owned()),
             ("json", "{\"GetCallerIdentityResponse\":{}}".to_owned()),
         ];
@@ -353,7 +368,10 @@ mod tests {
         assert!(denial.reason().starts_with("STS answered 403 InvalidClientTokenId: "), "{denial}");
         assert!(denial.reason().ends_with("(request id d8741953-0000)"), "{denial}");
         assert!(!denial.reason().contains("secret text"));
-        assert_eq!(error(403, "a b\n").reason(), "STS answered 403 (request id d8741953-0000)");
+        assert_eq!(
+            error(403, "a b\n").reason(),
+            "STS answered 403 without a code of its own (request id d8741953-0000)"
+        );
     }
 
     #[test]
@@ -363,6 +381,7 @@ mod tests {
             (400, "Throttling"),
             (400, "ThrottlingException"),
             (400, "RequestLimitExceeded"),
+            (408, "RequestTimeout"),
             (429, "TooMany"),
             (500, "InternalFailure"),
             (503, "ServiceUnavailable"),
@@ -374,10 +393,13 @@ mod tests {
     }
 
     #[test]
-    fn miri_an_error_without_a_readable_body_shows_its_status_only() {
+    fn miri_an_error_without_a_code_of_sts_is_no_refusal() {
         for (content_type, body) in [("text/html", "<html>"), ("text/xml", "<x"), ("", ""), ("text/xml", USER)] {
             let denial = read(&Answer { status: 403, content_type, body: body.as_bytes() }).unwrap_err();
-            assert_eq!(denial.reason(), "STS answered 403");
+            assert_eq!(
+                (denial.kind(), denial.reason()),
+                (Kind::StsUnavailable, "STS answered 403 without a code of its own")
+            );
         }
     }
 }

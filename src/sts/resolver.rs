@@ -1,0 +1,170 @@
+//! Name resolution for the STS client: bounded in time and in threads.
+//!
+//! The system's resolver (getaddrinfo) cannot be told to give up, so that it runs on a thread of its own. There is at
+//! most one such thread for each client: whoever else needs the name waits for the same answer, and an answer serves for a
+//! while, so that a hung resolver piles up nothing and a login over a kept connection asks nobody.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use ureq::Error;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+/// How long an answer serves. AWS changes the addresses of its endpoints within a minute.
+const SERVES: Duration = Duration::from_secs(30);
+
+/// Addresses that are tried, in the resolver's order. The HTTP library has room for 16.
+const MAX_ADDRESSES: usize = 8;
+
+/// Resolves one name, whatever URL is asked for, as curl's connect-to does.
+pub struct FixedTarget {
+    host_and_port: String,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// A thread is asking.
+    asking: bool,
+    /// Counts the answers, so that those who wait know a new one.
+    answers: u64,
+    latest: Option<(Instant, Result<Vec<SocketAddr>, io::ErrorKind>)>,
+}
+
+impl FixedTarget {
+    /// Takes `host:port`, an IPv6 address in brackets. Nothing is looked up yet.
+    pub fn new(host_and_port: String) -> Self {
+        Self { host_and_port, shared: Arc::default() }
+    }
+
+    fn addresses(&self, timeout: Duration) -> Result<Vec<SocketAddr>, Failure> {
+        if let Ok(address) = self.host_and_port.parse() {
+            return Ok(vec![address]);
+        }
+        let until = Instant::now() + timeout;
+        let mut state = self.shared.lock();
+        if let Some((at, Ok(addresses))) = &state.latest
+            && at.elapsed() < SERVES
+        {
+            return Ok(addresses.clone());
+        }
+        if !state.asking {
+            self.ask().map_err(|_| Failure::NotFound)?;
+            state.asking = true;
+        }
+        let seen = state.answers;
+        while state.answers == seen {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failure::TimedOut);
+            }
+            let waited = self.shared.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        match &state.latest {
+            Some((_, Ok(addresses))) if !addresses.is_empty() => Ok(addresses.clone()),
+            _ => Err(Failure::NotFound),
+        }
+    }
+
+    /// Starts the thread that asks; the caller holds the lock, so that its answer cannot come before `asking` is set.
+    fn ask(&self) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let name = self.host_and_port.clone();
+        thread::Builder::new().name("awsStsResolver".to_owned()).spawn(move || {
+            let answer = name.to_socket_addrs().map(|found| found.take(MAX_ADDRESSES).collect());
+            let mut state = shared.lock();
+            state.asking = false;
+            state.answers += 1;
+            state.latest = Some((Instant::now(), answer.map_err(|error: io::Error| error.kind())));
+            shared.changed.notify_all();
+        })?;
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Failure {
+    NotFound,
+    TimedOut,
+}
+
+impl Resolver for FixedTarget {
+    fn resolve(&self, _: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let found = self.addresses(*timeout.after).map_err(|failure| match failure {
+            Failure::NotFound => Error::HostNotFound,
+            Failure::TimedOut => Error::Timeout(timeout.reason),
+        })?;
+        let mut addresses = self.empty();
+        for address in found {
+            addresses.push(address);
+        }
+        Ok(addresses)
+    }
+}
+
+impl fmt::Debug for FixedTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FixedTarget").field(&self.host_and_port).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENOUGH: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn addresses_need_no_look_up() {
+        for (text, address) in [("127.0.0.1:443", "127.0.0.1:443"), ("[::1]:8443", "[::1]:8443")] {
+            let target = FixedTarget::new(text.to_owned());
+            assert_eq!(target.addresses(Duration::ZERO).ok(), Some(vec![address.parse().unwrap()]));
+        }
+    }
+
+    #[test]
+    fn many_who_ask_at_once_share_one_look_up_and_later_ones_its_answer() {
+        let target = FixedTarget::new("localhost:443".to_owned());
+        thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| assert!(target.addresses(ENOUGH).is_ok()));
+            }
+        });
+        assert!(target.addresses(Duration::ZERO).is_ok());
+        assert_eq!(target.shared.lock().answers, 1);
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_not_found_and_asked_for_again() {
+        let target = FixedTarget::new("no-such-name.invalid:443".to_owned());
+        for answers in 1..3 {
+            assert!(matches!(target.addresses(ENOUGH), Err(Failure::NotFound)));
+            assert_eq!(target.shared.lock().answers, answers);
+        }
+    }
+
+    #[test]
+    fn whoever_cannot_wait_does_not() {
+        let target = FixedTarget::new("localhost:443".to_owned());
+        target.shared.lock().asking = true; // a thread that never answers
+        assert!(matches!(target.addresses(Duration::from_millis(50)), Err(Failure::TimedOut)));
+    }
+}

@@ -1,0 +1,217 @@
+//! TLS towards STS, and the answer to one question: may this connection carry the next login?
+//!
+//! An answer of STS names no nonce, so that nothing but its place on the connection ties it to its question. A
+//! connection on which anything is left over after an answer - in the socket, in a buffer, in half a TLS record - is
+//! therefore never used again: what is left over would be taken for the answer to somebody else's question.
+
+use crate::denial::Denial;
+use once_cell::sync::OnceCell;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use ureq::Error;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, TransportAdapter,
+};
+
+/// Builds the settings of TLS: the system's roots and these, and nothing else; TLS 1.2 and 1.3; sessions are resumed.
+///
+/// The system's roots are read once in the life of the process, as OpenSSL finds them: the environment variables
+/// SSL_CERT_FILE and SSL_CERT_DIR come first.
+///
+/// # Errors
+/// An unavailable denial when there is no root certificate at all.
+pub fn client_config(extra_roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, Denial> {
+    static SYSTEM_ROOTS: OnceCell<RootCertStore> = OnceCell::new();
+    let mut roots = SYSTEM_ROOTS
+        .get_or_init(|| {
+            let mut store = RootCertStore::empty();
+            // A system's store may hold certificates that are no roots by today's rules; the others count.
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            store
+        })
+        .clone();
+    roots.add_parsable_certificates(extra_roots.iter().cloned());
+    if roots.is_empty() {
+        return Err(Denial::unavailable(
+            "no root certificate is there to verify STS with: install the system's ca-certificates or set awsStsCAFile",
+        ));
+    }
+    // Given explicitly: the library's default provider is a setting of the whole process.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|_| Denial::internal("TLS cannot be set up"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Puts TLS on a TCP connection. The name in the certificate has to be the host of the URL.
+pub struct TlsConnector {
+    config: Arc<ClientConfig>,
+}
+
+impl TlsConnector {
+    /// Takes the settings for all connections.
+    pub fn new(config: Arc<ClientConfig>) -> Self {
+        Self { config }
+    }
+}
+
+impl<In: Transport> Connector<In> for TlsConnector {
+    type Out = TlsTransport;
+
+    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<TlsTransport>, Error> {
+        let tcp: Box<dyn Transport> = Box::new(chained.ok_or(Error::ConnectionFailed)?);
+        let name = details.uri.host().unwrap_or_default().to_owned();
+        let name = ServerName::try_from(name).map_err(|_| Error::Tls("the host is not a DNS name"))?;
+        let mut tls = ClientConnection::new(Arc::clone(&self.config), name)
+            .map_err(|_| Error::Tls("a connection cannot be set up"))?;
+        let mut socket = Socket {
+            adapter: TransportAdapter::new(tcp, Arc::clone(&details.current_time)),
+            records: Records::default(),
+        };
+        socket.adapter.set_timeout(details.timeout);
+        tls.complete_io(&mut socket)?;
+        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        Ok(Some(TlsTransport { buffers, stream: StreamOwned::new(tls, socket) }))
+    }
+}
+
+impl fmt::Debug for TlsConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsConnector")
+    }
+}
+
+/// A TLS connection to STS.
+pub struct TlsTransport {
+    buffers: LazyBuffers,
+    stream: StreamOwned<ClientConnection, Socket>,
+}
+
+impl TlsTransport {
+    /// Whether all that has come from the other side has been handed on.
+    fn is_drained(&mut self) -> bool {
+        let decrypted = match self.stream.conn.process_new_packets() {
+            Ok(state) => state.plaintext_bytes_to_read(),
+            Err(_) => return false,
+        };
+        let socket = &mut self.stream.sock;
+        decrypted == 0 && socket.records.at_boundary() && socket.adapter.get_mut().buffers().input().is_empty()
+    }
+}
+
+impl Transport for TlsTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.stream.sock.adapter.set_timeout(timeout);
+        self.stream.write_all(&self.buffers.output()[..amount])?;
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.stream.sock.adapter.set_timeout(timeout);
+        let amount = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    // Asked before a connection is kept and again before it is used.
+    fn is_open(&mut self) -> bool {
+        self.is_drained() && self.stream.sock.adapter.get_mut().is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for TlsTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsTransport")
+    }
+}
+
+/// What TLS reads from and writes to: the TCP connection, watched for whole records.
+struct Socket {
+    adapter: TransportAdapter,
+    records: Records,
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let amount = self.adapter.read(buffer)?;
+        self.records.follow(&buffer[..amount]);
+        Ok(amount)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.adapter.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.adapter.flush()
+    }
+}
+
+/// Where in a TLS record the stream of received bytes is: a header of five bytes, whose last two are the length of
+/// what follows (RFC 8446, section 5.1). The TLS library does not tell whether it holds half a record.
+#[derive(Debug, Default)]
+struct Records {
+    header: [u8; 5],
+    header_read: usize,
+    body_left: usize,
+}
+
+impl Records {
+    fn follow(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.body_left == 0 {
+                self.header[self.header_read] = bytes[0];
+                self.header_read += 1;
+                bytes = &bytes[1..];
+                if self.header_read == self.header.len() {
+                    self.header_read = 0;
+                    self.body_left = usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
+                }
+            } else {
+                let skipped = self.body_left.min(bytes.len());
+                self.body_left -= skipped;
+                bytes = &bytes[skipped..];
+            }
+        }
+    }
+
+    fn at_boundary(&self) -> bool {
+        self.header_read == 0 && self.body_left == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn miri_records_are_followed_however_the_bytes_are_cut() {
+        let stream = [&[22, 3, 3, 0, 3, 1, 2, 3][..], &[23, 3, 3, 1, 0], &[9; 256], &[21, 3, 3, 0, 0]].concat();
+        let boundaries = [0, 8, 8 + 5 + 256, stream.len()];
+        for size in 1..=stream.len() {
+            let mut records = Records::default();
+            let mut read = 0;
+            for chunk in stream.chunks(size) {
+                records.follow(chunk);
+                read += chunk.len();
+                assert_eq!(records.at_boundary(), boundaries.contains(&read), "{read} bytes in pieces of {size}");
+            }
+        }
+    }
+}
