@@ -34,8 +34,8 @@ fn generate_header() {
     }
 }
 
-/// Compiles every file of the shim. It becomes part of the shared object only: the Rust library and the command have
-/// nothing to register with.
+/// Compiles every file of the shim. It becomes part of the shared object only: the Rust library has nothing to
+/// register with.
 fn compile_shim() {
     println!("cargo:rerun-if-changed={SHIM}");
     let sources: Vec<PathBuf> = files_of(Path::new(SHIM), "cpp");
@@ -66,7 +66,9 @@ fn compile_shim() {
     for object in objects {
         println!("cargo:rustc-link-arg-cdylib={}", object.display());
     }
-    for flag in ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--build-id"] {
+    // Symbolic functions: the object's own functions are bound inside it, whatever else the process has loaded. (With
+    // all of -Bsymbolic, dlsym would look into the object before it looks into the server.)
+    for flag in ["-Wl,-Bsymbolic-functions", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--build-id"] {
         println!("cargo:rustc-link-arg-cdylib={flag}");
     }
     if env::var("PROFILE").as_deref() == Ok("release") {

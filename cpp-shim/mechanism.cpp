@@ -1,6 +1,7 @@
 // MONGODB-AWS as the server's registry of SASL mechanisms wants it: a factory, and a mechanism for
 // each login. What a login needs is decided behind psmdb_aws_iam.h.
 #include <stdio.h>
+#include <string.h>
 
 #include "facilities.h"
 #include "server_symbols.h"
@@ -16,18 +17,33 @@ constexpr uint64_t kNoPlainText = 2;
 // The order of mechanisms of one name only; as SCRAM-SHA-256.
 constexpr int kSecurityLevel = 2;
 
-OurVtable mechanismVtable;
-OurVtable factoryVtable;
-FactoryBase factory;
+constinit OurVtable mechanismVtable;
+constinit OurVtable factoryVtable;
+constinit FactoryBase factory = {};
 
 struct Mechanism {
     MechanismBase base;
     psmdb_aws_iam_conversation* conversation;
+    // STS has confirmed the client, and the server has not logged it in yet.
+    bool awaitsServer;
 };
 
 // --- The mechanism's virtual functions. A first parameter `self` is the server's `this`.
 
+// The server looks the user up after the last step, and does not log why it refuses.
+void logRefusalByServer(const Mechanism* self) {
+    const std::string arn = toString(psmdb_aws_iam_conversation_arn(self->conversation));
+    const std::string& user = self->base.principalName;
+    logInfo(LogId::kUserRefused, "Authentication failed: MONGODB-AWS: AWS STS confirmed " + arn +
+                                     ", but the server has no such user or does not let it in from here; to create it: "
+                                     "db.getSiblingDB(\"$external\").createUser({user: \"" +
+                                     user + "\", roles: [...]})");
+}
+
 void destroy(Mechanism* self) {
+    if (self->awaitsServer) {
+        logRefusalByServer(self);
+    }
     psmdb_aws_iam_conversation_free(self->conversation);
     self->~Mechanism();
 }
@@ -45,7 +61,9 @@ int securityLevel(const void*) { return kSecurityLevel; }
 
 bool isInternal(const void*) { return false; }
 
-void appendExtraInfo(const Mechanism* self, void* builder) {
+// Called for the log line about a login, which for one that STS has confirmed is the line about its success.
+void appendExtraInfo(Mechanism* self, void* builder) {
+    self->awaitsServer = false;
     const psmdb_aws_iam_bytes info = psmdb_aws_iam_conversation_extra_info(self->conversation);
     if (info.length > 0) {
         const BsonObject object = {info.data, nullptr};
@@ -62,10 +80,17 @@ StepResult step(Mechanism* self, void* /*operationContext*/, StringWords input) 
             return StepResult(false, reinterpret_cast<const char*>(reply.data), reply.length);
         case PSMDB_AWS_IAM_RESULT_AUTHENTICATED:
             self->base.principalName = toString(psmdb_aws_iam_conversation_user_name(self->conversation));
-            return StepResult(true, reinterpret_cast<const char*>(reply.data), reply.length);
+            if (!self->base.principalName.empty()) {
+                // Servers that do not ask for more information (4.4) do not tell how the login went on either.
+                self->awaitsServer = server.slots().mechanism.appendExtraInfo >= 0;
+                return StepResult(true, reinterpret_cast<const char*>(reply.data), reply.length);
+            }
+            break;
         default:
-            return StepResult("MONGODB-AWS: " + toString(psmdb_aws_iam_conversation_reason(self->conversation)));
+            break;
     }
+    const std::string reason = toString(psmdb_aws_iam_conversation_reason(self->conversation));
+    return StepResult(std::string(kName) + ": " + (reason.empty() ? "the login could not be handled" : reason));
 }
 
 // --- The factory's virtual functions.
@@ -82,7 +107,8 @@ bool canMakeForUser(const void*, const void* /*user*/) {
 MechanismBase* create(void* /*self*/, std::string authenticationDatabase) {
     void* memory = ::operator new(sizeof(Mechanism));
     auto* mechanism = new (memory) Mechanism{{mechanismVtable.address(), false, std::string(), authenticationDatabase},
-                                             psmdb_aws_iam_conversation_new()};
+                                             psmdb_aws_iam_conversation_new(),
+                                             false};
     return &mechanism->base;
 }
 
@@ -112,10 +138,16 @@ void fillVtables() {
     factory.vtable = factoryVtable.address();
 }
 
-int securityLevelOf(const FactoryBase* other) {
-    const auto* slots = static_cast<void* const*>(other->vtable);
-    const auto slot = static_cast<size_t>(server.slots().factory.securityLevel);
-    return reinterpret_cast<int (*)(const void*)>(slots[slot])(other);
+// Calls a virtual function of a factory of the server's.
+template <typename Result>
+Result ask(const FactoryBase* other, int slot) {
+    const auto* functions = static_cast<void* const*>(other->vtable);
+    return reinterpret_cast<Result (*)(const void*)>(functions[slot])(other);
+}
+
+bool isMongodbAws(const FactoryBase* other) {
+    const Text name = server.text(ask<StringWords>(other, server.slots().factory.mechanismName));
+    return name.length == kNameText.length && memcmp(name.data, kNameText.data, name.length) == 0;
 }
 
 // Runs when the server has made its registry and before it checks that every enabled mechanism is
@@ -131,11 +163,17 @@ void addFactory(void* serviceContext) {
     if (!enabled) {
         return;
     }
+    for (const FactoryBase* other : registry->externalFactories) {
+        if (isMongodbAws(other)) {
+            fprintf(stderr, "psmdb-aws-iam: not registered: the server has a mechanism MONGODB-AWS already\n");
+            return;
+        }
+    }
     fillVtables();
     // The server keeps its lists by descending security level.
     auto& factories = registry->externalFactories;
     auto place = factories.begin();
-    while (place != factories.end() && securityLevelOf(*place) >= kSecurityLevel) {
+    while (place != factories.end() && ask<int>(*place, server.slots().factory.securityLevel) >= kSecurityLevel) {
         ++place;
     }
     factories.insert(place, &factory);

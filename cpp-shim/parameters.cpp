@@ -5,7 +5,7 @@
 namespace psmdb_aws_iam {
 namespace {
 
-OurVtable parameterVtable;
+constinit OurVtable parameterVtable;
 
 // A server parameter of ours. The server's part is made by its own constructor, in more room than
 // it needs.

@@ -1,6 +1,7 @@
 // What happens when the object is loaded: in a server that is known, the mechanism and the
 // parameters are registered; in a server that is not, one line says so; in any other process,
 // nothing at all.
+#include <dlfcn.h>
 #include <stdio.h>
 
 #include "facilities.h"
@@ -15,6 +16,11 @@ __attribute__((constructor)) void load() {
     // The object is inherited by every child that runs with the same environment, so that most
     // processes it is loaded into are not servers.
     if (!Server::isThisProcess()) {
+        return;
+    }
+    // With two copies, as of a package and of a build, the first in LD_PRELOAD serves.
+    if (dlsym(RTLD_DEFAULT, "psmdb_aws_iam_version") != reinterpret_cast<void*>(psmdb_aws_iam_version)) {
+        fprintf(stderr, "psmdb-aws-iam %s: not registered: it is in LD_PRELOAD twice\n", psmdb_aws_iam_version());
         return;
     }
     if (const char* problem = server.bind()) {

@@ -5,7 +5,7 @@
 
 namespace psmdb_aws_iam {
 
-Server server;
+constinit Server server;
 
 namespace {
 
@@ -91,6 +91,16 @@ constexpr SymbolRow kSymbols[] = {
 };
 static_assert(sizeof(kSymbols) / sizeof(kSymbols[0]) == static_cast<size_t>(Symbol::kCount), "one row for each");
 
+// A process that exports one of these is a server, whether it is known or not.
+constexpr const char* kServerMarkers[] = {
+    kSymbols[0].names[0],
+    // 8.0 and newer
+    "_ZN5mongo27SASLServerMechanismRegistry3getEPNS_7ServiceE",
+};
+
+// A server that exports this has a MONGODB-AWS of its own.
+constexpr char kNativeMechanism[] = "_ZTVN5mongo6awsIam13ServerFactoryE";
+
 // The vtables that are copied.
 constexpr char kMechanismVtable[] = "_ZTVN5mongo24SASLPlainServerMechanismE";
 constexpr char kFactoryVtable[] = "_ZTVN5mongo18PLAINServerFactoryE";
@@ -119,6 +129,9 @@ constexpr uint64_t kLongestName = 64;
 bool Server::isThisProcess() { return dlsym(RTLD_DEFAULT, kSymbols[0].names[0]) != nullptr; }
 
 const char* Server::bind() {
+    if (dlsym(RTLD_DEFAULT, kNativeMechanism)) {
+        return "it has a mechanism MONGODB-AWS of its own";
+    }
     using Check = const char* (Server::*)();
     for (Check check :
          {&Server::findSymbols, &Server::findSlots, &Server::findParameterSlots, &Server::measureStringOrder}) {
@@ -179,6 +192,15 @@ const char* Server::findSlots() {
         }
         if (*row.slot < 0 && row.need == Need::kAlways) {
             return "the order of the virtual functions of the SASL mechanism PLAIN";
+        }
+    }
+    // Slots that keep the server's function must have that of the base class: one of PLAIN's own would run on an object
+    // that is not PLAIN's.
+    for (const char* kept : {"_ZNK5mongo19ServerMechanismBase16getPrincipalNameEv",
+                             "_ZN5mongo19ServerMechanismBase19isAuthorizedToActAsENS_10StringDataES1_",
+                             "_ZN5mongo19ServerMechanismBase10setOptionsENS_7BSONObjE"}) {
+        if (!_mechanism.holds(dlsym(RTLD_DEFAULT, kept))) {
+            return "the virtual functions that the SASL mechanism PLAIN inherits";
         }
     }
     return nullptr;

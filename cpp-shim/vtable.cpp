@@ -36,6 +36,15 @@ int ServerVtable::slotOf(const void* function) const {
     return found;
 }
 
+bool ServerVtable::holds(const void* function) const {
+    for (size_t index = 0; function && index < _slotCount; ++index) {
+        if (slot(index) == function) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void OurVtable::copy(const ServerVtable& from) {
     for (size_t word = 0; word < ServerVtable::kHeaderWords + from._slotCount; ++word) {
         _words[word] = from._words[word];

@@ -20,6 +20,8 @@ public:
     void* slot(size_t index) const { return index < _slotCount ? _words[kHeaderWords + index] : nullptr; }
     // The only slot that holds the function, -1 when there is none or more than one.
     int slotOf(const void* function) const;
+    // Whether any slot holds the function.
+    bool holds(const void* function) const;
 
 private:
     friend class OurVtable;

@@ -1,7 +1,8 @@
 //! A mongod with the plugin, an STS, and two principals who have users: what most tests begin with.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, bson, doc};
 use local_sts::{Identity, LocalSts};
@@ -15,6 +16,9 @@ use crate::support::mongod::{Builder, Mongod};
 
 pub const ACCOUNT: &str = "123456789012";
 pub const STS_HOST: &str = "sts.amazonaws.com";
+
+/// The plugin's own log line about a principal that the server has no user for.
+const USER_REFUSED: i32 = 88_000_002;
 
 /// Long enough for a log line that is being written.
 const LOG_PATIENCE: Duration = Duration::from_secs(10);
@@ -90,21 +94,20 @@ impl Fixture {
         self.mongod.run_as_admin("admin", doc! { "setParameter": 1, name: value.into() });
     }
 
-    /// The reasons of the failed logins by MONGODB-AWS in mongod's log, oldest first, once there are `count` of them.
+    /// The reasons of the failed logins by MONGODB-AWS in mongod's log, oldest first.
+    ///
+    /// # Panics
+    /// When there are not exactly `count` of them.
     pub fn denial_reasons(&self, count: usize) -> Vec<String> {
-        let reasons = || -> Vec<String> { self.mongod.log_lines().iter().filter_map(denial_reason).collect() };
-        let seen = std::cell::Cell::new(0);
-        self.mongod.wait_for_log(
-            |line| {
-                seen.set(seen.get() + usize::from(denial_reason(line).is_some()));
-                seen.get() >= count && {
-                    seen.set(0);
-                    true
-                }
-            },
-            LOG_PATIENCE,
-        );
-        reasons()
+        let until = Instant::now() + LOG_PATIENCE;
+        loop {
+            let reasons: Vec<_> = self.mongod.log_lines().iter().filter_map(denial_reason).collect();
+            if reasons.len() == count {
+                return reasons;
+            }
+            assert!(Instant::now() < until, "not {count} reasons but {}: {reasons:#?}", reasons.len());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The log lines of successful logins by MONGODB-AWS.
@@ -118,8 +121,13 @@ impl Fixture {
 }
 
 fn denial_reason(line: &Value) -> Option<String> {
+    if line["id"] == USER_REFUSED {
+        return line["msg"].as_str().map(str::to_owned);
+    }
     let failed = line["msg"] == "Authentication failed" && line["attr"]["mechanism"] == aws_client::MECHANISM;
-    failed.then(|| line["attr"]["error"].as_str().unwrap_or_default().to_owned())
+    // 4.4 calls it the result.
+    let reason = line["attr"]["error"].as_str().or_else(|| line["attr"]["result"].as_str());
+    failed.then(|| reason.unwrap_or_default().to_owned())
 }
 
 fn write_ca(folder: &Path, name: &str, sts: &LocalSts) -> PathBuf {

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod c_abi;
 mod fixture;
 mod logins;
 mod parameters;

@@ -148,3 +148,15 @@ fn it_needs_no_library_but_those_of_c_and_unwinding() {
         assert!(weak || name.contains("@GLIBC") || name.contains("@GCC"), "{line}");
     }
 }
+
+#[test]
+fn two_copies_in_one_process_do_not_get_in_each_other_s_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.so");
+    std::fs::copy(plugin(), &copy).unwrap();
+    let both = format!("{}:{}", plugin().display(), copy.display());
+    let mongod = Mongod::builder().plugin(both.into()).start();
+    let lines = mongod.log_lines();
+    assert_eq!(lines.iter().filter(|line| line["id"] == 88_000_001).count(), 1);
+    assert!(mongod.stderr_text().contains("it is in LD_PRELOAD twice"), "{}", mongod.stderr_text());
+}

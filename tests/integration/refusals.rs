@@ -217,7 +217,7 @@ fn a_second_message_works_once_and_in_its_own_conversation_only() {
     assert!(!is_ok(&refused.client.sasl_continue(&id, &good_message).unwrap()));
     assert!(refused.client.logged_in_users().unwrap().is_empty());
 
-    let reasons = fixture.denial_reasons(1);
+    let reasons = fixture.denial_reasons(2);
     assert!(reasons[0].contains("SignatureDoesNotMatch"), "{reasons:?}");
     fixture.assert_still_serves("replays");
 }
