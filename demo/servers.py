@@ -1,0 +1,210 @@
+"""The demo's two servers as child processes: local-sts in place of AWS STS, and mongod with the plugin preloaded."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import time
+
+PATIENCE = 30  # seconds that a server may take to start or to stop
+POLL = 0.05  # seconds between two looks
+PORT_TRIES = 5  # another program can take a port between the moment it is found free and mongod's bind
+
+
+class ServerError(Exception):
+    """A server did not do what it has to; the text says which and what."""
+
+
+class Server:
+    """A child process whose output goes to files in FOLDER, stopped by its own handle at the end of a `with` block."""
+
+    name = ""
+    # The files in its folder in which to look when something went wrong.
+    log_files = ("stdout", "stderr")
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir()
+        self._child = None
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exception):
+        self.stop()
+
+    def start(self):
+        raise NotImplementedError
+
+    def stop(self):
+        """Ends the process and returns its exit status; None when it never ran."""
+        child = self._child
+        if child is None:
+            return None
+        if child.stdin:
+            child.stdin.close()
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        return child.returncode
+
+    def run(self, command, environment, **options):
+        """Starts the process away from the terminal's signals: Ctrl-C is for the demo, which then stops it."""
+        with open(self.folder / "stdout", "wb") as stdout, open(self.folder / "stderr", "wb") as stderr:
+            try:
+                self._child = subprocess.Popen(
+                    [str(part) for part in command],
+                    env=environment,
+                    stdout=stdout,
+                    stderr=stderr,
+                    start_new_session=True,
+                    **options,
+                )
+            except OSError as error:
+                raise ServerError(f"{self.name} cannot be started: {command[0]}: {error.strerror}") from error
+
+    def text_of(self, name):
+        try:
+            return (self.folder / name).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def tail_of(self, name, count):
+        """The last COUNT lines of one of its files, each cut where it gets too long to read."""
+        lines = self.text_of(name).splitlines()[-count:]
+        return [line if len(line) <= 400 else line[:400] + "…" for line in lines]
+
+    def wait_until(self, condition, what, patience=PATIENCE):
+        """Returns the first true value of CONDITION()."""
+        until = time.monotonic() + patience
+        while True:
+            # Looked at first: what a process wrote before it ended still counts.
+            status = self._child.poll()
+            value = condition()
+            if value:
+                return value
+            if status is not None:
+                raise ServerError(f"{self.name} ended with exit status {status} before {what}")
+            if time.monotonic() > until:
+                raise ServerError(f"{self.name}: {patience} seconds went by without {what}")
+            time.sleep(POLL)
+
+
+class LocalSts(Server):
+    """An STS on loopback that verifies signatures. It knows the identities it is given."""
+
+    name = "local-sts"
+
+    def __init__(self, folder, program, identities):
+        super().__init__(folder)
+        self.endpoint = None
+        self.ca_file = None
+        self._program = program
+        self._identities = identities
+
+    def start(self):
+        identities = self.folder / "identities.json"
+        identities.write_text(json.dumps(self._identities), encoding="utf-8")
+        command = [self._program, "--data-dir", self.folder, "--identities", identities, "--stop-with-stdin"]
+        self.run(command, environment=None, stdin=subprocess.PIPE)
+
+        def announced():
+            line = self.text_of("stdout")
+            return line.endswith("\n") and json.loads(line)
+
+        ready = self.wait_until(announced, "saying where it listens")
+        self.endpoint, self.ca_file = ready["endpoint"], ready["ca_file"]
+
+
+class Mongod(Server):
+    """A mongod with an empty database that wants passwords, and the plugin preloaded."""
+
+    name = "mongod"
+    log_files = ("stdout", "stderr", "mongod.log")
+
+    def __init__(self, folder, program, plugin, parameters):
+        super().__init__(folder)
+        self.port = None
+        self.config = None
+        self._program = program
+        self._plugin = plugin
+        self._parameters = parameters
+
+    def start(self):
+        (self.folder / "db").mkdir()
+        for _ in range(PORT_TRIES):
+            self.port = free_port()
+            self.config = self._write_config()
+            environment = {**os.environ, "LD_PRELOAD": str(self._plugin)}
+            self.run([self._program, "--config", self.config], environment, stdin=subprocess.DEVNULL)
+            try:
+                self.wait_until(lambda: "Waiting for connections" in self.text_of("mongod.log"), "serving")
+                return
+            except ServerError:
+                if self._child.poll() is None or "Address already in use" not in self.text_of("mongod.log"):
+                    raise
+        raise ServerError(f"mongod found its port taken {PORT_TRIES} times")
+
+    def log_position(self):
+        """The end of the log as it is now, for wait_for_log."""
+        return len(self.text_of("mongod.log"))
+
+    def find_in_log(self, wanted, since=0):
+        """The first entry of the log after the position SINCE for which WANTED(entry) is true; None without one."""
+        for line in self.text_of("mongod.log")[since:].splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # the last line, not written to its end yet
+            if wanted(entry):
+                return entry
+        return None
+
+    def wait_for_log(self, wanted, since=0):
+        """As find_in_log, but gives mongod some seconds to write the entry."""
+        try:
+            return self.wait_until(lambda: self.find_in_log(wanted, since), "the entry in its log", patience=5)
+        except ServerError:
+            return None
+
+    def _write_config(self):
+        lines = [
+            "net:",
+            "  bindIp: 127.0.0.1",
+            f"  port: {self.port}",
+            "  unixDomainSocket:",
+            "    enabled: false",
+            "storage:",
+            f"  dbPath: {yaml(self.folder / 'db')}",
+            "systemLog:",
+            "  destination: file",
+            f"  path: {yaml(self.folder / 'mongod.log')}",
+            "security:",
+            "  authorization: enabled",
+            "setParameter:",
+            *(f"  {name}: {yaml(value)}" for name, value in self._parameters.items()),
+        ]
+        config = self.folder / "mongod.conf"
+        config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return config
+
+
+def yaml(value):
+    """A string as YAML writes it in quotes, which is as JSON does."""
+    return json.dumps(str(value))
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
