@@ -15,7 +15,11 @@ void registerParameters();
 
 // log.cpp: writes an informational line of component ACCESS to the server's log. The id is the
 // plugin's own, see LogId.
-enum class LogId : int { kMechanismRegistered = 88000001, kUserRefused = 88000002 };
+enum class LogId : int {
+    kMechanismRegistered = 88000001,
+    kUserRefused = 88000002,
+    kNativeTakenOver = 88000003,
+};
 void logInfo(LogId id, const std::string& message);
 
 inline std::string toString(psmdb_aws_iam_bytes bytes) {

@@ -150,48 +150,87 @@ bool isMongodbAws(const FactoryBase* other) {
     return name.length == kNameText.length && memcmp(name.data, kNameText.data, name.length) == 0;
 }
 
-// Runs when the server has made its registry and before it checks that every enabled mechanism is
-// there.
-void addFactory(void* serviceContext) {
-    auto* registry = server.function<Registry*(void*)>(Symbol::kRegistryGet)(serviceContext);
-    if (registry->serviceContext != serviceContext) {
+// Takes every other mechanism of our name out of the list; true if there was one. It is not destroyed: it is the
+// server's, and the server may know it by another way.
+bool removeOthers(std::vector<FactoryBase*>& factories) {
+    bool removed = false;
+    for (auto place = factories.begin(); place != factories.end();) {
+        if (*place != &factory && isMongodbAws(*place)) {
+            place = factories.erase(place);
+            removed = true;
+        } else {
+            ++place;
+        }
+    }
+    return removed;
+}
+
+void addOnce(std::vector<FactoryBase*>& factories) {
+    // The server keeps its lists by descending security level.
+    auto place = factories.end();
+    for (auto other = factories.begin(); other != factories.end(); ++other) {
+        if (*other == &factory) {
+            return;
+        }
+        const int level = ask<int>(*other, server.slots().factory.securityLevel);
+        if (place == factories.end() && level < kSecurityLevel) {
+            place = other;
+        }
+    }
+    factories.insert(place, &factory);
+}
+
+void logOnce(bool& logged, LogId id, const char* message) {
+    if (!logged) {
+        logged = true;
+        logInfo(id, std::string(message) + psmdb_aws_iam_version());
+    }
+}
+
+// Sees to it that MONGODB-AWS, if it is enabled, is ours. May run more than once: for each service of a server (8.0 and
+// newer), and again after a server's own mechanism has been registered.
+void serve(void* owner) {
+    static bool loggedRegistration = false;
+    static bool loggedTakeOver = false;
+    auto* registry = server.function<Registry*(void*)>(Symbol::kRegistryGet)(owner);
+    if (registry->owner != owner) {
         fprintf(stderr, "psmdb-aws-iam: not registered: the registry of SASL mechanisms has an unknown form\n");
         return;
     }
-    const bool enabled = server.function<bool(const Registry*, StringWords)>(Symbol::kMechanismSupportedByConfig)(
-        registry, server.words(kNameText));
-    if (!enabled) {
+    using SupportedByConfig = bool(const Registry*, StringWords);
+    if (!server.function<SupportedByConfig>(Symbol::kMechanismSupportedByConfig)(registry, server.words(kNameText))) {
         return;
     }
-    for (const FactoryBase* other : registry->externalFactories) {
-        if (isMongodbAws(other)) {
-            fprintf(stderr, "psmdb-aws-iam: not registered: the server has a mechanism MONGODB-AWS already\n");
-            return;
-        }
-    }
     fillVtables();
-    // The server keeps its lists by descending security level.
-    auto& factories = registry->externalFactories;
-    auto place = factories.begin();
-    while (place != factories.end() && ask<int>(*place, server.slots().factory.securityLevel) >= kSecurityLevel) {
-        ++place;
+    const bool tookOver = removeOthers(registry->externalFactories);
+    addOnce(registry->externalFactories);
+    logOnce(loggedRegistration, LogId::kMechanismRegistered, "MONGODB-AWS is provided by psmdb-aws-iam ");
+    if (tookOver) {
+        logOnce(loggedTakeOver, LogId::kNativeTakenOver,
+                "The MONGODB-AWS of the server itself is taken over by psmdb-aws-iam ");
     }
-    factories.insert(place, &factory);
-    logInfo(LogId::kMechanismRegistered,
-            std::string("MONGODB-AWS is provided by psmdb-aws-iam ") + psmdb_aws_iam_version());
+}
+
+void registerAction(void* registerer, const char* name, const char* after, std::vector<std::string> before) {
+    using Action = std::function<void(void*)>;
+    using Names = std::vector<std::string>;
+    server.function<void(void*, std::string, Names, Names, Action, Action)>(Symbol::kConstructorAction)(
+        registerer, name, Names{after}, before, Action(serve), Action());
 }
 
 }  // namespace
 
 void registerMechanism() {
-    using Action = std::function<void(void*)>;
-    using Names = std::vector<std::string>;
-    // mongo::ServiceContext::ConstructorActionRegisterer is a list position and an initializer; it
-    // has to stay.
-    alignas(16) static unsigned char registerer[2048];
-    server.function<void(void*, std::string, Names, Names, Action, Action)>(Symbol::kConstructorAction)(
-        registerer, "PsmdbAwsIamServerMechanism", Names{"CreateSASLServerMechanismRegistry"},
-        Names{"ValidateSASLServerMechanismRegistry"}, Action(addFactory), Action());
+    // mongo::ServiceContext::ConstructorActionRegisterer is a list position and an initializer; it has to stay.
+    alignas(16) static unsigned char registerers[2][2048];
+    constexpr char kCreate[] = "CreateSASLServerMechanismRegistry";
+    constexpr char kValidate[] = "ValidateSASLServerMechanismRegistry";
+    // After the registry is made and before the server checks that every enabled mechanism is there.
+    registerAction(registerers[0], "PsmdbAwsIamServerMechanism", kCreate, {kValidate});
+    if (server.hasNativeMechanism()) {
+        // The server's own comes between the two as well, before ours or after it.
+        registerAction(registerers[1], "PsmdbAwsIamServerMechanismTakeOver", kValidate, {});
+    }
 }
 
 }  // namespace psmdb_aws_iam

@@ -1,7 +1,7 @@
-// What the shim uses of the running server: looked up by name, and checked before anything is
-// touched.
+// What the shim uses of a server: looked up by name, and checked before anything is touched.
 #pragma once
 
+#include "server_image.h"
 #include "server_types.h"
 #include "vtable.h"
 
@@ -15,15 +15,31 @@ enum class Symbol {
     kInitializer,
     kParameterConstructor,
     kParameterSetOfNode,
+    kParameterSetOfAll,
     kParameterSetAdd,
-    kStatusConstructor,
+    kParameterSetFind,
+    kParameterSetRemove,
+    kStatusMaker,
     kAppendElements,
     kDoLog,
     kLogOptionsConstructor,
     kCount,
 };
 
-// The slots of our own in each vtable; -1 where this server has none.
+// Which of a row's names was found, where that decides how the function is called.
+namespace variant {
+enum Initializer { kReturnsNothing, kReturnsStatus };
+enum ParameterSetAdd { kPointer, kUniquePointer };
+enum StatusMaker { kConstructorOfString, kConstructorOfStringData, kMakerOfErrorInfo };
+}  // namespace variant
+
+// How the virtual functions of a server parameter take names and values.
+enum class ParameterArguments {
+    kStringReferences,  // 4.4 to 6.0: const std::string&
+    kStringWords,       // 7.0 and newer: mongo::StringData by value, and a tenant at the end
+};
+
+// The slots of our own in each vtable; -1 where a server has none.
 struct Slots {
     struct {
         int mechanismName, properties, securityLevel, isInternal, appendExtraInfo, step;
@@ -36,24 +52,36 @@ struct Slots {
     } parameter;
 };
 
+// Is told of every check.
+struct CheckReport {
+    psmdb_aws_iam_check_report report;
+    void* context;
+};
+
 class Server {
 public:
-    // Whether this process is a server at all, known or not. Cheap: one look-up.
-    static bool isThisProcess();
+    // Whether the image is a server at all, known or not. Cheap: two look-ups.
+    static bool isServer(const psmdb_aws_iam_image& image);
 
-    // Finds and checks everything. Null when all is there, otherwise what is missing or different,
-    // in words.
-    const char* bind();
+    // Finds and checks everything. Null when all is there, otherwise the first thing that is missing or different, in
+    // words. The report may be null.
+    const char* bind(const psmdb_aws_iam_image& image, const CheckReport* report);
+
+    // In the running server only: finds out how it passes texts. Null when it does so in a way that is known.
+    const char* measureStringOrder();
 
     // The function of a symbol. It has been found, unless its row says that a server may lack it.
     template <typename Function>
     Function* function(Symbol symbol) const {
         return reinterpret_cast<Function*>(_found[static_cast<size_t>(symbol)].address);
     }
-    bool has(Symbol symbol) const { return _found[static_cast<size_t>(symbol)].address != nullptr; }
-    // Which of a row's alternatives was found, counted from 0.
+    bool has(Symbol symbol) const { return _found[static_cast<size_t>(symbol)].address != 0; }
+    // Which of a row's names was found, counted from 0.
     int variant(Symbol symbol) const { return _found[static_cast<size_t>(symbol)].variant; }
 
+    // Whether the server has a MONGODB-AWS of its own.
+    bool hasNativeMechanism() const { return _hasNativeMechanism; }
+    ParameterArguments parameterArguments() const { return _parameterArguments; }
     const ServerVtable& mechanismVtable() const { return _mechanism; }
     const ServerVtable& factoryVtable() const { return _factory; }
     const ServerVtable& parameterVtable() const { return _parameter; }
@@ -64,18 +92,20 @@ public:
     Text text(StringWords words) const;
 
 private:
-    const char* findSymbols();
-    const char* findSlots();
-    const char* findParameterSlots();
-    const char* measureStringOrder();
+    class Checks;
+    void findSymbols(Checks& checks);
+    void findSlots(Checks& checks);
+    void findParameterSlots(Checks& checks);
 
     struct Found {
-        void* address;
+        uint64_t address;
         int variant;
     };
     Found _found[static_cast<size_t>(Symbol::kCount)] = {};
     ServerVtable _mechanism, _factory, _parameter;
     Slots _slots = {};
+    ParameterArguments _parameterArguments = ParameterArguments::kStringReferences;
+    bool _hasNativeMechanism = false;
     bool _lengthFirst = false;
 };
 

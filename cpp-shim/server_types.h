@@ -1,7 +1,8 @@
 // The server's types as they lie in memory, and the C++ runtime that the shim shares with the
 // server.
 //
-// Sources: the exported symbols and vtables of stock servers 4.4 to 6.0 for x86_64.
+// Sources: the exported symbols and vtables of stock servers 4.4 to 6.0 for x86_64; headers of 7.0 and newer, where
+// these have the same layout.
 #pragma once
 
 #include <cstddef>
@@ -123,7 +124,7 @@ struct FactoryBase {
 
 // mongo::SASLServerMechanismRegistry.
 struct Registry {
-    void* serviceContext;
+    void* owner;  // the service context; 8.0 and newer: the service
     std::vector<FactoryBase*> internalFactories;
     std::vector<FactoryBase*> externalFactories;
     std::vector<std::string> enabledMechanisms;

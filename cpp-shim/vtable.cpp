@@ -1,29 +1,27 @@
 #include "vtable.h"
 
-#include <dlfcn.h>
-#include <link.h>
-
 namespace psmdb_aws_iam {
 
-bool ServerVtable::find(const char* symbol) {
-    void* address = dlsym(RTLD_DEFAULT, symbol);
-    Dl_info where;
-    const ElfW(Sym)* entry = nullptr;
-    if (!address ||
-        !dladdr1(address, &where, reinterpret_cast<void**>(const_cast<ElfW(Sym)**>(&entry)), RTLD_DL_SYMENT) ||
-        !entry || entry->st_size % sizeof(void*) != 0) {
+bool ServerVtable::find(const psmdb_aws_iam_image& image, const char* symbol) {
+    uint64_t address = 0;
+    uint64_t size = 0;
+    if (!image.find_symbol(image.context, symbol, &address, &size) || size % sizeof(uint64_t) != 0) {
         return false;
     }
-    const size_t words = entry->st_size / sizeof(void*);
+    const uint64_t words = size / sizeof(uint64_t);
     if (words < kHeaderWords + 2 || words > kHeaderWords + kMostSlots) {
         return false;
     }
-    _words = static_cast<void* const*>(address);
+    for (uint64_t word = 0; word < words; ++word) {
+        if (!image.read_word(image.context, address + word * sizeof(uint64_t), &_words[word])) {
+            return false;
+        }
+    }
     _slotCount = words - kHeaderWords;
     return true;
 }
 
-int ServerVtable::slotOf(const void* function) const {
+int ServerVtable::slotOf(uint64_t function) const {
     int found = -1;
     for (size_t index = 0; function && index < _slotCount; ++index) {
         if (slot(index) == function) {
@@ -36,7 +34,7 @@ int ServerVtable::slotOf(const void* function) const {
     return found;
 }
 
-bool ServerVtable::holds(const void* function) const {
+bool ServerVtable::holds(uint64_t function) const {
     for (size_t index = 0; function && index < _slotCount; ++index) {
         if (slot(index) == function) {
             return true;
@@ -51,7 +49,7 @@ void OurVtable::copy(const ServerVtable& from) {
     }
 }
 
-void OurVtable::putAddress(int slot, void* function) {
+void OurVtable::putAddress(int slot, uint64_t function) {
     if (slot >= 0 && static_cast<size_t>(slot) < ServerVtable::kMostSlots) {
         _words[ServerVtable::kHeaderWords + static_cast<size_t>(slot)] = function;
     }

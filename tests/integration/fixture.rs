@@ -113,7 +113,9 @@ impl Fixture {
     /// The log lines of successful logins by MONGODB-AWS.
     pub fn success_lines(&self) -> Vec<Value> {
         let fits = |line: &Value| {
-            line["msg"] == "Authentication succeeded" && line["attr"]["mechanism"] == aws_client::MECHANISM
+            // 4.4 words it the other way.
+            let succeeded = line["msg"] == "Authentication succeeded" || line["msg"] == "Successful authentication";
+            succeeded && line["attr"]["mechanism"] == aws_client::MECHANISM
         };
         self.mongod.wait_for_log(fits, LOG_PATIENCE);
         self.mongod.log_lines().into_iter().filter(fits).collect()

@@ -185,7 +185,9 @@ fn who_sts_does_not_confirm_is_refused_and_the_log_says_why() {
             assert_plain_denial(name, &reply);
         }
     }
-    let reasons = fixture.denial_reasons(cases.len());
+    // 4.4 does not tell the plugin whether it has let a confirmed client in.
+    let unlogged = if fixture.mongod.version().starts_with("4.4") { 3 } else { 0 };
+    let reasons = fixture.denial_reasons(cases.len() - unlogged);
     for ((name, _, reason), logged) in cases.iter().zip(&reasons) {
         assert!(logged.contains(reason), "{name}: {logged}");
     }

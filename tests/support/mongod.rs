@@ -184,7 +184,13 @@ impl Builder {
             .stderr(file(STDERR))
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
-        Mongod { child: Mutex::new(child), port, folder: Some(folder), admin: OnceLock::new() }
+        Mongod {
+            version: self.version.clone(),
+            child: Mutex::new(child),
+            port,
+            folder: Some(folder),
+            admin: OnceLock::new(),
+        }
     }
 }
 
@@ -212,6 +218,7 @@ const STDERR: &str = "stderr";
 /// A running server. It is killed and its folder removed when this is dropped; in a test that
 /// panics the folder stays, and the end of the log is printed.
 pub struct Mongod {
+    version: String,
     child: Mutex<Child>,
     port: u16,
     /// Present until the drop, which may decide to keep the folder.
@@ -232,6 +239,11 @@ impl Mongod {
             arguments: Vec::new(),
             environment: Vec::new(),
         }
+    }
+
+    /// The version that was asked for, as "6.0.5".
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The port it listens on, on 127.0.0.1.
