@@ -1,10 +1,15 @@
 # Everything a developer runs, one verb a task. CI runs these same targets: see .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build fetch test lint format demo clean
+.PHONY: help build fetch test test-servers lint format demo clean
 
 # The mongod that tests run on, one of those that tools/fetch_mongod.py knows.
 MONGOD ?= 6.0.5
+# All of them.
+SERVERS = 4.4.2 5.0.4 6.0.5 6.0.24 6.0.27
+
+# The feature is for tests only: a message that makes the plugin panic. Nothing that is built with it is installed.
+TEST_FLAGS = --workspace --locked --features panic-on-demand
 
 PYTHON ?= python3
 export PYTHONDONTWRITEBYTECODE := 1
@@ -19,11 +24,17 @@ help: ## list these targets
 build: ## build the plugin and local-sts, optimised
 	cargo build --release --locked --workspace
 
-fetch: ## download the mongod that tests and demo run on, once (MONGOD=4.4.2 for another)
-	@$(PYTHON) tools/fetch_mongod.py $(MONGOD)
+fetch: ## download the servers that tests and demo run on, once
+	@$(PYTHON) tools/fetch_mongod.py $(SERVERS)
 
-test: build fetch ## run every test, on a real mongod too (MONGOD=4.4.2 for another)
-	PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) cargo test --workspace --locked --features panic-on-demand
+test: build fetch ## run every test, on a real mongod too (MONGOD=4.4.2 for another), and a short round on all servers
+	PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) cargo test $(TEST_FLAGS)
+
+test-servers: build fetch ## run the whole set of integration tests on each of the other servers
+	@for version in $(filter-out $(MONGOD),$(SERVERS)); do \
+		echo "on mongod $$version:"; \
+		PSMDB_AWS_IAM_MONGOD_VERSION=$$version cargo test $(TEST_FLAGS) --test integration || exit 1; \
+	done
 
 lint: ## check formatting, clippy and the generated header
 	cargo fmt --all --check

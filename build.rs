@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 const HEADER: &str = "include/psmdb_aws_iam.h";
-const EXPORTS: [&str; 3] = ["src/ffi/types.rs", "src/ffi/conversation.rs", "src/ffi/parameters.rs"];
+const EXPORTS: [&str; 4] =
+    ["src/ffi/types.rs", "src/ffi/conversation.rs", "src/ffi/parameters.rs", "src/ffi/server_status.rs"];
 const SHIM: &str = "cpp-shim";
 
 fn main() {

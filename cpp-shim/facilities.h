@@ -10,8 +10,12 @@ namespace psmdb_aws_iam {
 // if it is enabled.
 void registerMechanism();
 
-// parameters.cpp: has the parameters registered when the server collects its own.
-void registerParameters();
+// parameters.cpp: has the parameters, and the section of serverStatus, registered when the server collects its own
+// parameters.
+void registerInitializers();
+
+// server_status.cpp: has the counters shown as the section awsIam of serverStatus, where the server lets us.
+void registerServerStatus();
 
 // log.cpp: writes an informational line of component ACCESS to the server's log. The id is the
 // plugin's own, see LogId.

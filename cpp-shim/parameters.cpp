@@ -171,7 +171,7 @@ void addToSet(Parameter* parameter) {
     }
 }
 
-void addParameters(void* /*initializerContext*/) {
+void addParameters() {
     if (server.hasNativeMechanism() && !removeNativeParameters()) {
         fprintf(stderr, "psmdb-aws-iam: no parameters registered: the set of server parameters has an unknown form\n");
         return;
@@ -206,8 +206,13 @@ void addParameters(void* /*initializerContext*/) {
     }
 }
 
-Status addParametersWithStatus(void* initializerContext) {
-    addParameters(initializerContext);
+void initialize(void* /*initializerContext*/) {
+    addParameters();
+    registerServerStatus();
+}
+
+Status initializeWithStatus(void* initializerContext) {
+    initialize(initializerContext);
     return Status();
 }
 
@@ -221,18 +226,18 @@ void registerInitializer(Returned function(void*)) {
     // before the options that set them are read.
     const bool last = server.hasNativeMechanism();
     server.function<void(void*, std::string, Initializer, Initializer, Names, Names)>(Symbol::kInitializer)(
-        registerer, "PsmdbAwsIamServerParameters", Initializer(function), Initializer(),
+        registerer, "PsmdbAwsIam", Initializer(function), Initializer(),
         Names{last ? "EndServerParameterRegistration" : "BeginServerParameterRegistration"},
         Names{last ? "BeginStartupOptionHandling" : "EndServerParameterRegistration"});
 }
 
 }  // namespace
 
-void registerParameters() {
+void registerInitializers() {
     if (server.variant(Symbol::kInitializer) == variant::kReturnsNothing) {
-        registerInitializer<void>(addParameters);
+        registerInitializer<void>(initialize);
     } else {
-        registerInitializer<Status>(addParametersWithStatus);
+        registerInitializer<Status>(initializeWithStatus);
     }
 }
 

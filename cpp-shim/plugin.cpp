@@ -53,7 +53,7 @@ __attribute__((constructor)) void load() {
         sayNotRegistered("the server keeps its own MONGODB-AWS, as this environment variable wants: ", kKeepNative);
         return;
     }
-    registerParameters();
+    registerInitializers();
     registerMechanism();
 }
 

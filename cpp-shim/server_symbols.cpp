@@ -104,6 +104,21 @@ constexpr SymbolRow kSymbols[] = {
       "_ZN5mongo18BSONObjBuilderBaseINS_14BSONObjBuilderENS_10BufBuilderEE14appendElementsERKNS_7BSONObjE",
       // 4.4, with the same arguments
       "_ZN5mongo14BSONObjBuilder14appendElementsERKNS_7BSONObjE"}},
+    // To 7.0: the constructor registers the section. 8.0 and newer: it is inline, and a registry takes the section
+    // over.
+    {Symbol::kSectionConstructor,
+     Need::kIfThere,
+     "the constructor of serverStatus sections",
+     {"_ZN5mongo19ServerStatusSectionC1ERK" STRING, "_ZN5mongo19ServerStatusSectionC2ERK" STRING}},
+    {Symbol::kSectionRegistryOfProcess,
+     Need::kIfThere,
+     "the registry of serverStatus sections",
+     {"_ZN5mongo27ServerStatusSectionRegistry8instanceEv"}},
+    {Symbol::kSectionRegistryAdd,
+     Need::kIfThere,
+     "the addition of serverStatus sections",
+     {"_ZN5mongo27ServerStatusSectionRegistry10addSectionESt10unique_ptrINS_19ServerStatusSectionESt14default_"
+      "deleteIS2_EE"}},
     {Symbol::kDoLog,
      Need::kIfThere,
      "the log",
@@ -133,6 +148,7 @@ constexpr char kNativeMechanism[] = "_ZTVN5mongo6awsIam13ServerFactoryE";
 constexpr char kMechanismVtable[] = "_ZTVN5mongo24SASLPlainServerMechanismE";
 constexpr char kFactoryVtable[] = "_ZTVN5mongo18PLAINServerFactoryE";
 constexpr char kParameterVtable[] = "_ZTVN5mongo15ServerParameterE";
+constexpr char kSectionVtable[] = "_ZTVN5mongo19ServerStatusSectionE";
 
 #define MECHANISM_OF_PLAIN "_ZNK5mongo19MakeServerMechanismINS_11PLAINPolicyEE"
 #define FACTORY_OF_PLAIN "5mongo17MakeServerFactoryINS_24SASLPlainServerMechanismEE"
@@ -192,6 +208,7 @@ const char* Server::bind(const psmdb_aws_iam_image& image, const CheckReport* re
     findSymbols(checks);
     findSlots(checks);
     findParameterSlots(checks);
+    findSectionSlots(checks);
     return checks.firstProblem();
 }
 
@@ -331,6 +348,26 @@ void Server::findParameterSlots(Checks& checks) {
     checks.check("the places of a server parameter's functions",
                  pureCount == (pureSet ? 3 : 2) && parameter.append == 2 && knownArguments,
                  pureSet ? "as in 4.4 and 5.0" : "as in 6.0");
+}
+
+// Where anything is missing there is no section, and logins work all the same.
+void Server::findSectionSlots(Checks& checks) {
+    auto& section = _slots.section;
+    section.includeByDefault = section.appendSection = -1;
+    const bool registersItself = has(Symbol::kSectionConstructor);
+    const bool isTakenOver = has(Symbol::kSectionRegistryOfProcess) && has(Symbol::kSectionRegistryAdd);
+    if (!_section.find(checks.image(), kSectionVtable) || registersItself == isTakenOver) {
+        return;
+    }
+    const uint64_t pure = checks.find("__cxa_pure_virtual");
+    const int append =
+        _section.slotOf(checks.find("_ZNK5mongo19ServerStatusSection13appendSectionEPNS_16OperationContextERKNS_"
+                                    "11BSONElementEPNS_14BSONObjBuilderE"));
+    if (pure && _section.slot(2) == pure && append >= 0) {
+        section.includeByDefault = 2;
+        section.appendSection = append;
+        checks.check("the virtual functions of serverStatus sections", true, kSectionVtable);
+    }
 }
 
 // Asks the server for a text that is known and looks in which half its length comes.

@@ -21,6 +21,9 @@ enum class Symbol {
     kParameterSetRemove,
     kStatusMaker,
     kAppendElements,
+    kSectionConstructor,
+    kSectionRegistryOfProcess,
+    kSectionRegistryAdd,
     kDoLog,
     kLogOptionsConstructor,
     kCount,
@@ -50,6 +53,9 @@ struct Slots {
     struct {
         int append, validate, set, setFromString;
     } parameter;
+    struct {
+        int includeByDefault, appendSection;
+    } section;
 };
 
 // Is told of every check.
@@ -85,6 +91,9 @@ public:
     const ServerVtable& mechanismVtable() const { return _mechanism; }
     const ServerVtable& factoryVtable() const { return _factory; }
     const ServerVtable& parameterVtable() const { return _parameter; }
+    const ServerVtable& sectionVtable() const { return _section; }
+    // Whether a serverStatus section can be registered. The plugin works without.
+    bool hasSections() const { return _slots.section.appendSection >= 0; }
     const Slots& slots() const { return _slots; }
 
     // mongo::StringData in the server's own order of registers, and back.
@@ -96,13 +105,14 @@ private:
     void findSymbols(Checks& checks);
     void findSlots(Checks& checks);
     void findParameterSlots(Checks& checks);
+    void findSectionSlots(Checks& checks);
 
     struct Found {
         uint64_t address;
         int variant;
     };
     Found _found[static_cast<size_t>(Symbol::kCount)] = {};
-    ServerVtable _mechanism, _factory, _parameter;
+    ServerVtable _mechanism, _factory, _parameter, _section;
     Slots _slots = {};
     ParameterArguments _parameterArguments = ParameterArguments::kStringReferences;
     bool _hasNativeMechanism = false;

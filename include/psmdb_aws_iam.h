@@ -211,6 +211,15 @@ psmdb_aws_iam_buffer *psmdb_aws_iam_parameter_get_bson(size_t index,
                                                        const uint8_t *name,
                                                        size_t name_length);
 
+// The counters since the process began, for a server's status report: a BSON document whose only element has the given
+// name and is a document, in a new buffer for the caller to free. Null for a name that is not UTF-8 without NUL. Any
+// thread may call it at any time; it waits for nothing.
+//
+// # Safety
+// `name` points to `name_length` readable bytes or the length is 0.
+psmdb_aws_iam_buffer *psmdb_aws_iam_server_status(const uint8_t *name,
+                                                  size_t name_length);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

@@ -7,7 +7,8 @@
 //! - [`login`]: one login from its first byte to its verdict; joins the two below.
 //! - [`sasl`]: the conversation with the client, a state machine without I/O.
 //! - [`sts`]: the question to AWS STS and its answer.
-//! - [`sigv4`], [`principal`], [`config`]: the client's signature header, the user's name, the parameters.
+//! - [`sigv4`], [`principal`]: the client's signature header, the user's name.
+//! - [`config`], [`metrics`]: the parameters, the counters.
 #![deny(unsafe_code)]
 
 #[cfg(panic = "abort")]
@@ -18,6 +19,7 @@ pub mod denial;
 #[allow(unsafe_code, reason = "the C ABI is the one place that handles raw pointers")]
 pub mod ffi;
 pub mod login;
+pub mod metrics;
 pub mod principal;
 pub mod sasl;
 pub mod secret;

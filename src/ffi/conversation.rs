@@ -2,6 +2,7 @@
 
 use super::boundary::{bytes, guard};
 use super::parameters::store;
+use super::server_status;
 use super::types::{Bytes, ResultCode};
 use crate::denial::{Denial, Kind};
 use crate::login::{Authenticated, Login, Step};
@@ -72,7 +73,10 @@ fn code_of(kind: Kind) -> ResultCode {
 /// could not be prepared.
 #[unsafe(no_mangle)]
 pub extern "C" fn psmdb_aws_iam_conversation_new() -> *mut Conversation {
-    guard(std::ptr::null_mut(), || Box::into_raw(Box::new(Conversation::new())))
+    guard(std::ptr::null_mut(), || {
+        server_status::count_start();
+        Box::into_raw(Box::new(Conversation::new()))
+    })
 }
 
 /// Gives the client's next message, the payload of saslStart or saslContinue, to the conversation.
@@ -93,18 +97,23 @@ pub unsafe extern "C" fn psmdb_aws_iam_conversation_step(
     reply_out: *mut Bytes,
 ) -> ResultCode {
     guard(ResultCode::Panic, || {
-        // SAFETY: null or a live conversation of ours that no other thread uses, as the caller promises.
-        let conversation = unsafe { conversation.as_mut() };
-        // SAFETY: readable for this call, as the caller promises.
-        let message = unsafe { bytes(message, message_length) };
-        let (Some(conversation), Some(message), false) = (conversation, message, reply_out.is_null()) else {
-            return ResultCode::InvalidArgument;
-        };
-        let code = conversation.step(message, Login::step);
-        if matches!(code, ResultCode::Continue | ResultCode::Authenticated) {
-            // SAFETY: not null, as just checked, and writable, as the caller promises.
-            unsafe { reply_out.write(conversation.reply()) };
-        }
+        // Two boundaries: the inner one's panic is counted too.
+        let code = guard(ResultCode::Panic, || {
+            // SAFETY: null or a live conversation of ours that no other thread uses, as the caller promises.
+            let conversation = unsafe { conversation.as_mut() };
+            // SAFETY: readable for this call, as the caller promises.
+            let message = unsafe { bytes(message, message_length) };
+            let (Some(conversation), Some(message), false) = (conversation, message, reply_out.is_null()) else {
+                return ResultCode::InvalidArgument;
+            };
+            let code = conversation.step(message, Login::step);
+            if matches!(code, ResultCode::Continue | ResultCode::Authenticated) {
+                // SAFETY: not null, as just checked, and writable, as the caller promises.
+                unsafe { reply_out.write(conversation.reply()) };
+            }
+            code
+        });
+        server_status::count(code);
         code
     })
 }

@@ -10,8 +10,10 @@
 mod boundary;
 mod conversation;
 mod parameters;
+mod server_status;
 mod types;
 
 pub use conversation::*;
 pub use parameters::*;
+pub use server_status::*;
 pub use types::*;

@@ -43,6 +43,11 @@ impl Fixture {
 
     /// Starts mongod with further options.
     pub fn start_with(options: impl FnOnce(Builder) -> Builder) -> Self {
+        Self::start_prepared(options, |_| ())
+    }
+
+    /// Starts mongod with further options, and does what has to be done before users can be made.
+    pub fn start_prepared(options: impl FnOnce(Builder) -> Builder, prepare: impl FnOnce(&Mongod)) -> Self {
         let user = Identity::iam_user(ACCOUNT, "team/alice");
         let role = Identity::assumed_role(ACCOUNT, "reporting", "i-0123456789abcdef0");
         let sts = LocalSts::builder().identity(user.clone()).identity(role.clone()).start().expect("an STS");
@@ -51,6 +56,7 @@ impl Fixture {
         let builder =
             Mongod::builder().parameter("awsStsEndpoint", sts.endpoint()).parameter("awsStsCAFile", ca_file.display());
         let mongod = options(builder).start();
+        prepare(&mongod);
         mongod.create_external_user(&user.arn, bson!([{ "role": "readWrite", "db": "shop" }]));
         mongod.create_external_user(ROLE_USER_NAME, bson!([{ "role": "read", "db": "shop" }]));
         Self { mongod, sts, user, role, folder }

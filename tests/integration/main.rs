@@ -11,5 +11,7 @@ mod logins;
 mod parameters;
 mod preload;
 mod refusals;
+mod server_status;
+mod servers;
 mod sources;
 mod trouble;

@@ -2,9 +2,11 @@
 
 use std::process::{Command, Output};
 
+use crate::fixture::Fixture;
 use crate::support::aws_client::{MECHANISM, client_first};
-use crate::support::mongod::{DEFAULT_VERSION, Mongod, binary_of, plugin};
+use crate::support::mongod::{DEFAULT_VERSION, Mongod, binary_of, command_of, plugin};
 use crate::support::wire::{WireClient, is_ok};
+use local_sts::Answer;
 
 /// Runs a command with and without the plugin.
 fn with_and_without(program: &str, arguments: &[&str]) -> (Output, Output) {
@@ -90,28 +92,52 @@ fn without_the_plugin_the_server_refuses_the_mechanism_by_itself() {
     assert!(exit.output().contains("SASL mechanism"), "{}", exit.output());
 }
 
-#[test]
-fn it_works_in_a_server_that_forks_into_the_background() {
+/// Starts a server that forks into the background, and has it answer a client's first message.
+pub fn assert_works_in_the_background(version: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     std::fs::create_dir(path("db")).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let started = Command::new(binary_of(DEFAULT_VERSION))
+    let mut command = command_of(version);
+    command
         .env("LD_PRELOAD", plugin())
         .args(["--fork", "--bind_ip", "127.0.0.1", "--nounixsocket", "--port", &port.to_string()])
         .args(["--dbpath", &path("db"), "--logpath", &path("log"), "--pidfilepath", &path("pid")])
-        .args(["--setParameter", "authenticationMechanisms=MONGODB-AWS,SCRAM-SHA-256"])
-        .output()
-        .unwrap();
+        .args(["--setParameter", "authenticationMechanisms=MONGODB-AWS,SCRAM-SHA-256"]);
+    let started = command.output().unwrap();
     assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stdout));
     let pid = std::fs::read_to_string(path("pid")).unwrap().trim().to_owned();
     let reply = WireClient::connect(port).and_then(|mut client| client.sasl_start(MECHANISM, &client_first(&[7; 32])));
-    let stopped = Command::new("sh")
-        .args(["-c", &format!("kill {pid} && while kill -0 {pid} 2>/dev/null; do sleep 0.05; done")])
-        .status();
+    let stop = format!("kill {pid} && while kill -0 {pid} 2>/dev/null; do sleep 0.05; done");
+    let stopped = Command::new("sh").args(["-c", &stop]).status();
     assert!(stopped.unwrap().success());
+    let log = std::fs::read_to_string(path("log")).unwrap();
+    assert!(log.contains("88000001") && log.contains("\"exitCode\":0"), "{log}");
     let reply = reply.unwrap();
     assert!(is_ok(&reply), "{reply}");
+}
+
+#[test]
+fn it_works_in_a_server_that_forks_into_the_background() {
+    assert_works_in_the_background(DEFAULT_VERSION);
+}
+
+#[test]
+fn it_leaves_the_server_s_signals_and_environment_as_they_are() {
+    let state = |mongod: &Mongod| {
+        let read = |name: &str| std::fs::read(format!("/proc/{}/{name}", mongod.pid())).unwrap();
+        let status = String::from_utf8(read("status")).unwrap();
+        let signals: Vec<_> = status.lines().filter(|line| line.starts_with("Sig")).map(str::to_owned).collect();
+        (signals.into_iter().filter(|line| !line.starts_with("SigQ")).collect::<Vec<_>>(), read("comm"))
+    };
+    let fixture = Fixture::start();
+    let at_first = state(&fixture.mongod);
+    fixture.login(&fixture.user).unwrap();
+    fixture.sts.set_answer(Answer::Raw(vec![]));
+    fixture.login(&fixture.user).unwrap_err();
+    assert_eq!(state(&fixture.mongod), at_first);
+    let without = Mongod::builder().preload(false).start();
+    assert_eq!(state(&without), at_first);
 }
 
 /// The dynamic symbols of the object, as `nm` prints them.

@@ -133,7 +133,6 @@ impl Builder {
     }
 
     fn spawn(&self) -> Mongod {
-        let binary = binary_of(&self.version);
         let port = free_port();
         let folder = tempfile::Builder::new().prefix("psmdb-aws-iam-test-").tempdir().expect("a temporary folder");
         let database = folder.path().join("db");
@@ -146,7 +145,7 @@ impl Builder {
             "SCRAM-SHA-256"
         });
 
-        let mut command = Command::new(&binary);
+        let mut command = command_of(&self.version);
         command
             .arg("--dbpath")
             .arg(&database)
@@ -168,11 +167,6 @@ impl Builder {
         }
         command.args(&self.arguments);
 
-        let libraries = cache().join("openssl-1.1");
-        if NEED_OPENSSL_1_1.contains(&self.version.as_str()) && libraries.is_dir() {
-            command.env("LD_LIBRARY_PATH", libraries);
-        }
-        command.env_remove("LD_PRELOAD");
         if self.preload {
             command.env("LD_PRELOAD", self.plugin.clone().unwrap_or_else(plugin));
         }
@@ -183,7 +177,7 @@ impl Builder {
             .stdout(file(STDOUT))
             .stderr(file(STDERR))
             .spawn()
-            .unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
+            .unwrap_or_else(|error| panic!("mongod {} does not start: {error}", self.version));
         Mongod {
             version: self.version.clone(),
             child: Mutex::new(child),
@@ -444,6 +438,17 @@ fn cache() -> PathBuf {
     let base = set("XDG_CACHE_HOME")
         .map_or_else(|| Path::new(&set("HOME").expect("HOME is set")).join(".cache"), PathBuf::from);
     base.join("psmdb-aws-iam")
+}
+
+/// A command that runs the mongod of a version with the libraries that it needs, and without the plugin.
+pub fn command_of(version: &str) -> Command {
+    let mut command = Command::new(binary_of(version));
+    let libraries = cache().join("openssl-1.1");
+    if NEED_OPENSSL_1_1.contains(&version) && libraries.is_dir() {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    command.env_remove("LD_PRELOAD");
+    command
 }
 
 /// The mongod of a version.
