@@ -14,7 +14,7 @@ TEST_FLAGS = --workspace --locked --features panic-on-demand
 PYTHON ?= python3
 export PYTHONDONTWRITEBYTECODE := 1
 
-C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c)
+C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c tests/native-stand-in/*.cpp tests/native-stand-in/*.h tests/server-doubles/*.cpp tests/server-doubles/*.h)
 CLANG_FORMAT = lint_python=$$($(PYTHON) tools/python_env.py tools/requirements-lint.txt) && \
 	"$$lint_python" -c 'import clang_format; clang_format.clang_format()'
 

@@ -8,6 +8,7 @@ mod support;
 mod c_abi;
 mod fixture;
 mod logins;
+mod native;
 mod parameters;
 mod preload;
 mod refusals;

@@ -167,6 +167,43 @@ fn what_is_not_an_answer_of_sts_logs_nobody_in() {
     fixture.assert_still_serves("what is not an answer of STS");
 }
 
+#[test]
+fn an_answer_in_any_form_of_http_is_read() {
+    let fixture = Fixture::start();
+    let body = format!(
+        "<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>{}</Arn><UserId>A</UserId>\
+         <Account>123456789012</Account></GetCallerIdentityResult></GetCallerIdentityResponse>",
+        fixture.user.arn
+    );
+    let length = body.len();
+    let (first, second) = body.split_at(40);
+    for (name, answer) in [
+        ("HTTP/1.0", format!("HTTP/1.0 200 OK\r\nContent-Type: text/xml\r\n\r\n{body}")),
+        (
+            "HTTP/1.0 with a length",
+            format!("HTTP/1.0 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n\r\n{body}"),
+        ),
+        ("until the end", format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nConnection: close\r\n\r\n{body}")),
+        (
+            "in chunks",
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
+                first.len(),
+                second.len()
+            ),
+        ),
+        (
+            "with lower-case names",
+            format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/xml;charset=UTF-8\r\ncontent-length: {length}\r\n\r\n{body}"
+            ),
+        ),
+    ] {
+        fixture.sts.set_answer(Answer::Raw(answer.into_bytes()));
+        assert!(fixture.login(&fixture.user).is_ok(), "{name}: {:?}", fixture.denial_reasons(1));
+    }
+}
+
 /// An answer for one user, and a surplus one for another that nobody has asked for yet. Wherever the rest of it is when
 /// the first login ends - in the socket, decrypted, or as half a TLS record in a buffer - the next login must not get it.
 #[test]
