@@ -21,7 +21,7 @@ CLANG_FORMAT = lint_python=$$($(PYTHON) tools/python_env.py tools/requirements-l
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
-build: ## build the plugin and local-sts, optimised
+build: ## build the plugin, the command and local-sts, optimised
 	cargo build --release --locked --workspace
 
 fetch: ## download the servers that tests and demo run on, once

@@ -35,8 +35,8 @@ fn generate_header() {
     }
 }
 
-/// Compiles every file of the shim. It becomes part of the shared object only: the Rust library has nothing to
-/// register with.
+/// Compiles every file of the shim. It becomes part of the shared object, and its checks of a server part of the
+/// command; the Rust library has nothing to register with.
 fn compile_shim() {
     println!("cargo:rerun-if-changed={SHIM}");
     let sources: Vec<PathBuf> = files_of(Path::new(SHIM), "cpp");
@@ -66,6 +66,11 @@ fn compile_shim() {
         .compile_intermediates();
     for object in objects {
         println!("cargo:rustc-link-arg-cdylib={}", object.display());
+        // The command makes the same checks of a server's file.
+        let name = object.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with("server_symbols.o") || name.ends_with("vtable.o") {
+            println!("cargo:rustc-link-arg-bins={}", object.display());
+        }
     }
     // Symbolic functions: the object's own functions are bound inside it, whatever else the process has loaded. (With
     // all of -Bsymbolic, dlsym would look into the object before it looks into the server.)

@@ -294,10 +294,16 @@ void Server::findSlots(Checks& checks) {
     }
     // Slots that keep the server's function must have that of the base class: one of PLAIN's own would run on an object
     // that is not PLAIN's.
-    for (const char* kept : {"_ZNK5mongo19ServerMechanismBase16getPrincipalNameEv",
-                             "_ZN5mongo19ServerMechanismBase19isAuthorizedToActAsENS_10StringDataES1_",
-                             "_ZN5mongo19ServerMechanismBase10setOptionsENS_7BSONObjE"}) {
-        checks.check("what the SASL mechanism PLAIN inherits", _mechanism.holds(checks.find(kept)), kept);
+    const struct {
+        const char* what;
+        const char* function;
+    } kept[] = {
+        {"the name of a mechanism's principal, inherited", "_ZNK5mongo19ServerMechanismBase16getPrincipalNameEv"},
+        {"who may act as whom, inherited", "_ZN5mongo19ServerMechanismBase19isAuthorizedToActAsENS_10StringDataES1_"},
+        {"the options of a mechanism, inherited", "_ZN5mongo19ServerMechanismBase10setOptionsENS_7BSONObjE"},
+    };
+    for (const auto& row : kept) {
+        checks.check(row.what, _mechanism.holds(checks.find(row.function)), row.function);
     }
 }
 

@@ -6,6 +6,7 @@
 mod support;
 
 mod c_abi;
+mod check_server;
 mod fixture;
 mod logins;
 mod native;
