@@ -41,8 +41,11 @@ Status toStatus(Outcome outcome) {
 // --- The virtual functions. A first parameter `self` is the server's `this`.
 
 void keep(void*) {
-    // Parameters live as long as the process.
+    // What the server's constructor made is the server's to take apart, and it exports no way to.
 }
+
+// 8.0 and newer own their parameters; before, a parameter lives as long as the process.
+void keepAndDelete(Parameter* self) { ::operator delete(self); }
 
 void appendValue(const Parameter* self, void* builder, Text name) {
     psmdb_aws_iam_buffer* value =
@@ -179,7 +182,7 @@ void addParameters() {
     const auto& ours = server.slots().parameter;
     parameterVtable.copy(server.parameterVtable());
     parameterVtable.put(0, keep);
-    parameterVtable.put(1, keep);
+    parameterVtable.put(1, keepAndDelete);
     parameterVtable.put(ours.validate, validate);
     parameterVtable.put(ours.set, set);
     if (server.parameterArguments() == ParameterArguments::kStringWords) {

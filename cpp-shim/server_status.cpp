@@ -22,8 +22,12 @@ constexpr uint8_t kShardServer = 1;  // what a mongod is, in a replica set too
 
 // --- The virtual functions. A first parameter `self` is the server's `this`.
 
-void keep(void*) {
-    // The section lives as long as the process.
+void destroy(Section* self) { self->~Section(); }
+
+// 8.0 and newer own their sections; before, a section lives as long as the process.
+void destroyAndDelete(Section* self) {
+    destroy(self);
+    ::operator delete(self);
 }
 
 bool includeByDefault(const Section*) { return true; }
@@ -45,8 +49,8 @@ void registerServerStatus() {
         return;
     }
     sectionVtable.copy(server.sectionVtable());
-    sectionVtable.put(0, keep);
-    sectionVtable.put(1, keep);
+    sectionVtable.put(0, destroy);
+    sectionVtable.put(1, destroyAndDelete);
     sectionVtable.put(server.slots().section.includeByDefault, includeByDefault);
     sectionVtable.put(server.slots().section.appendSection, appendSection);
 

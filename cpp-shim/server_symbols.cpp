@@ -150,6 +150,24 @@ constexpr char kFactoryVtable[] = "_ZTVN5mongo18PLAINServerFactoryE";
 constexpr char kParameterVtable[] = "_ZTVN5mongo15ServerParameterE";
 constexpr char kSectionVtable[] = "_ZTVN5mongo19ServerStatusSectionE";
 
+// How many virtual functions they have in the servers that are known, from the oldest to the newest. A function more is
+// one that nobody has looked at: of PLAIN's own it would run on objects that are not PLAIN's.
+constexpr size_t kMechanismSizes[] = {10, 11, 15};    // 4.4, 5.0 and 6.0, 7.0 and 8.0
+constexpr size_t kMechanismSizeWithRequest = 16;      // 8.2, which has makeUserRequest
+constexpr size_t kFactorySizes[] = {8};               // all
+constexpr size_t kParameterSizes[] = {5, 6, 10, 13};  // 4.4, 5.0, 6.0 to 8.0, 8.2
+constexpr size_t kParameterSizeWithDetails = 11;      // 8.0, if it has appendDetails
+
+template <size_t count>
+constexpr bool isOneOf(size_t size, const size_t (&sizes)[count]) {
+    for (const size_t known : sizes) {
+        if (size == known) {
+            return true;
+        }
+    }
+    return false;
+}
+
 #define MECHANISM_OF_PLAIN "_ZNK5mongo19MakeServerMechanismINS_11PLAINPolicyEE"
 #define FACTORY_OF_PLAIN "5mongo17MakeServerFactoryINS_24SASLPlainServerMechanismEE"
 
@@ -194,12 +212,8 @@ private:
 
 bool Server::isServer(const psmdb_aws_iam_image& image) {
     const Checks checks(image, nullptr);
-    for (const char* name : kSymbols[static_cast<size_t>(Symbol::kRegistryGet)].names) {
-        if (name && checks.find(name)) {
-            return true;
-        }
-    }
-    return false;
+    const auto& names = kSymbols[static_cast<size_t>(Symbol::kRegistryGet)].names;
+    return checks.find(names[0]) || checks.find(names[1]) || checks.find(kMechanismVtable);
 }
 
 const char* Server::bind(const psmdb_aws_iam_image& image, const CheckReport* report) {
@@ -238,8 +252,13 @@ void Server::findSymbols(Checks& checks) {
 
 void Server::findSlots(Checks& checks) {
     const bool found = _mechanism.find(checks.image(), kMechanismVtable);
-    checks.check("the virtual functions of the SASL mechanism PLAIN", found, kMechanismVtable);
-    const bool factoryFound = _factory.find(checks.image(), kFactoryVtable);
+    const bool hasRequest =
+        _mechanism.holds(checks.find("_ZNK5mongo19ServerMechanismBase15makeUserRequestEPNS_16OperationContextE"));
+    const bool knownSize = hasRequest ? _mechanism.slotCount() == kMechanismSizeWithRequest
+                                      : isOneOf(_mechanism.slotCount(), kMechanismSizes);
+    checks.check("the virtual functions of the SASL mechanism PLAIN", found && knownSize, kMechanismVtable);
+    const bool factoryFound =
+        _factory.find(checks.image(), kFactoryVtable) && isOneOf(_factory.slotCount(), kFactorySizes);
     checks.check("the virtual functions of the factory of PLAIN", factoryFound, kFactoryVtable);
 
     auto& mechanism = _slots.mechanism;
@@ -311,7 +330,11 @@ void Server::findSlots(Checks& checks) {
 // setFromString, and set stands between them where it is pure (4.4, 5.0).
 void Server::findParameterSlots(Checks& checks) {
     const bool found = _parameter.find(checks.image(), kParameterVtable);
-    checks.check("the virtual functions of server parameters", found, kParameterVtable);
+    const int details = _parameter.slotOf(
+        checks.find("_ZN5mongo15ServerParameter13appendDetailsEPNS_16OperationContextEPNS_14BSONObjBuilder" TENANT));
+    const bool knownSize = isOneOf(_parameter.slotCount(), kParameterSizes) ||
+                           (details == 3 && _parameter.slotCount() == kParameterSizeWithDetails);
+    checks.check("the virtual functions of server parameters", found && knownSize, kParameterVtable);
 
     const uint64_t pure = checks.find("__cxa_pure_virtual");
     int pureSlots[3] = {-1, -1, -1};

@@ -1,0 +1,709 @@
+//! The plugin in doubles of servers, made for series of which no binary can be had: see tests/server-doubles.
+//!
+//! A double shows that the plugin and the double agree on the facts about a series, and no more than that. The one of
+//! 6.0, of which there are real servers too, shows what a double is worth.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bson::{Bson, Document, bson, doc};
+use local_sts::{Identity, LocalSts};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::fixture::{ACCOUNT, ROLE_USER_NAME, STS_HOST, credentials};
+use crate::support::aws_client::{Credentials, MECHANISM, Signer, client_first, client_second};
+use crate::support::mongod::plugin;
+
+const BAD_VALUE: i32 = 2;
+const AUTHENTICATION_FAILED: i32 = 18;
+const MECHANISM_UNAVAILABLE: i32 = 334;
+
+/// What a double ends with when something was done to it that a server would not survive.
+const VIOLATION: i32 = 99;
+/// What valgrind is told to end with when it finds an error or a leak.
+const FOUND_BY_VALGRIND: &str = "9";
+
+/// Makes a test of its own of each function for each series.
+macro_rules! in_each_series {
+    ($($(#[$attribute:meta])* fn $name:ident($series:ident: &str) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            $(#[$attribute])*
+            fn test($series: &str) $body
+
+            #[test]
+            fn in_6_0() {
+                test("6_0");
+            }
+
+            #[test]
+            fn in_7_0() {
+                test("7_0");
+            }
+
+            #[test]
+            fn in_8_0() {
+                test("8_0");
+            }
+
+            #[test]
+            fn in_8_2() {
+                test("8_2");
+            }
+        }
+    )*};
+}
+
+/// Compiles the double of a series, which a definition may change, unless that is done.
+fn double_of(series: &str, definition: Option<&str>) -> PathBuf {
+    type Builds = Mutex<HashMap<String, Arc<OnceLock<PathBuf>>>>;
+    static BUILDS: OnceLock<Builds> = OnceLock::new();
+    let name = definition.map_or_else(|| series.to_owned(), |definition| format!("{series}-{definition}"));
+    let build = BUILDS.get_or_init(Builds::default).lock().unwrap().entry(name.clone()).or_default().clone();
+    build.get_or_init(|| compile(&name, series, definition)).clone()
+}
+
+fn compile(name: &str, series: &str, definition: Option<&str>) -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server-doubles");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("server-doubles");
+    fs::create_dir_all(&folder).expect("a folder in the target folder");
+    let program = folder.join(format!("double-{name}"));
+    let modified = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    let newest = fs::read_dir(&sources).expect("the sources").map(|entry| modified(&entry.unwrap().path())).max();
+    if modified(&program) > newest.expect("there are sources") {
+        return program;
+    }
+    // Another process may be at it too; whoever comes last replaces what is the same.
+    let unfinished = folder.join(format!("double-{name}.{}", process::id()));
+    let mut command = Command::new("c++");
+    command
+        .args(["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-rdynamic", "-pthread"])
+        .arg(format!("-DSERIES=\"series_{series}.h\""))
+        .args(definition.map(|definition| format!("-D{definition}=1")))
+        .args(["server.cpp", "main.cpp"].map(|file| sources.join(file)))
+        .arg("-o")
+        .arg(&unfinished);
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    fs::rename(&unfinished, &program).expect("a file in the target folder");
+    program
+}
+
+/// A command line of a double, with the plugin.
+struct Options {
+    words: Vec<String>,
+    preload: bool,
+}
+
+impl Options {
+    fn of(program: &Path) -> Self {
+        Self { words: vec![program.to_str().expect("UTF-8").to_owned()], preload: true }
+    }
+
+    fn of_series(series: &str) -> Self {
+        Self::of(&double_of(series, None))
+    }
+
+    fn without_plugin(mut self) -> Self {
+        self.preload = false;
+        self
+    }
+
+    fn mechanisms(self, names: &str) -> Self {
+        self.option("--mechanisms", names)
+    }
+
+    fn parameter(self, name: &str, value: impl ToString) -> Self {
+        self.option("--parameter", &format!("{name}={}", value.to_string()))
+    }
+
+    fn option(mut self, name: &str, value: &str) -> Self {
+        self.words.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Puts a program and its options before the command line.
+    fn under(mut self, words: &[&str]) -> Self {
+        self.words.splice(0..0, words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.words[0]);
+        // Cargo puts the folder of another build into LD_LIBRARY_PATH.
+        command.args(&self.words[1..]).env_remove("LD_LIBRARY_PATH").env_remove("LD_PRELOAD");
+        if self.preload {
+            command.env("LD_PRELOAD", plugin());
+        }
+        command
+    }
+
+    /// Gives a double all its commands at once.
+    fn run(&self, commands: &[&str]) -> Output {
+        let mut child = self
+            .command()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the double starts");
+        let mut input = child.stdin.take().expect("a pipe");
+        // It may have ended before it reads.
+        let _ = input.write_all(commands.join("\n").as_bytes());
+        drop(input);
+        child.wait_with_output().expect("its output")
+    }
+
+    fn start(&self) -> Double {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut child = self
+            .command()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(folder.path().join("stderr")).expect("a file"))
+            .spawn()
+            .expect("the double starts");
+        let input = child.stdin.take().expect("a pipe");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut double = Double { child, input, output, log: Vec::new(), folder };
+        double.answer();
+        double
+    }
+}
+
+/// A running double.
+struct Double {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    /// What it has logged so far.
+    log: Vec<Value>,
+    folder: TempDir,
+}
+
+impl Double {
+    fn answer(&mut self) -> Value {
+        loop {
+            let mut line = String::new();
+            self.output.read_line(&mut line).expect("UTF-8");
+            if line.is_empty() {
+                let status = self.child.wait().expect("its exit status");
+                panic!("the double has ended: {status}\n{}", self.stderr());
+            }
+            let parse = |text| serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {line}"));
+            match line.strip_prefix("= ") {
+                Some(answer) => return parse(answer),
+                None => self.log.push(parse(&line)),
+            }
+        }
+    }
+
+    fn ask(&mut self, command: &str) -> Value {
+        writeln!(self.input, "{command}").expect("the double reads");
+        self.answer()
+    }
+
+    fn stderr(&self) -> String {
+        fs::read_to_string(self.folder.path().join("stderr")).expect("UTF-8")
+    }
+
+    fn parameter(&mut self, name: &str) -> Bson {
+        let answer = self.ask(&format!("getParameter {name}"));
+        document(&answer["bson"]).get(name).unwrap_or_else(|| panic!("no {name} in {answer}")).clone()
+    }
+
+    fn set_parameter(&mut self, name: &str, value: Bson) -> Value {
+        let message = doc! { name: value }.to_vec().expect("BSON");
+        self.ask(&format!("setParameterBson {name} {}", hex::encode(message)))
+    }
+
+    /// Exchanges the first messages; returns the host and the nonce to sign.
+    fn start_login(&mut self) -> (String, Vec<u8>) {
+        let answer = self.ask(&format!("saslStart {}", hex::encode(client_first(&[5; 32]))));
+        assert_eq!((&answer["ok"], &answer["done"]), (&json!(1), &json!(false)), "{answer}");
+        let message = document(&answer["payload"]);
+        let nonce = message.get_binary_generic("s").expect("a nonce");
+        assert_eq!((nonce.len(), &nonce[..32]), (64, &[5; 32][..]));
+        (message.get_str("h").expect("a host").to_owned(), nonce.clone())
+    }
+
+    /// Logs in as a driver does.
+    fn login(&mut self, credentials: &Credentials) -> Value {
+        let (host, nonce) = self.start_login();
+        assert_eq!(host, STS_HOST);
+        let message = client_second(&Signer::new(credentials, &host, &nonce).sign());
+        self.ask(&format!("saslContinue {}", hex::encode(message)))
+    }
+
+    /// Asserts that it ends as it should, with nothing on stderr.
+    fn quit(mut self) {
+        self.ask("quit");
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).expect("UTF-8");
+        let status = self.child.wait().expect("its exit status");
+        assert_eq!((status.code(), &*rest, &*self.stderr()), (Some(0), "", ""));
+    }
+}
+
+impl Drop for Double {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A BSON document in hexadecimal digits.
+fn document(digits: &Value) -> Document {
+    let digits = digits.as_str().unwrap_or_else(|| panic!("not a text: {digits}"));
+    Document::from_reader(&hex::decode(digits).expect("hexadecimal digits")[..]).expect("BSON")
+}
+
+/// An STS and those whom it knows.
+struct World {
+    sts: LocalSts,
+    user: Identity,
+    role: Identity,
+    folder: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let user = Identity::iam_user(ACCOUNT, "team/alice");
+        let role = Identity::assumed_role(ACCOUNT, "reporting", "i-0123456789abcdef0");
+        let sts = LocalSts::builder().identity(user.clone()).identity(role.clone()).start().expect("an STS");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("ca.pem"), sts.ca_pem()).expect("a file for the CA");
+        Self { sts, user, role, folder }
+    }
+
+    /// Has a double use the mechanism and ask this STS.
+    fn options(&self, options: Options) -> Options {
+        options
+            .mechanisms("MONGODB-AWS,PLAIN")
+            .parameter("awsStsEndpoint", self.sts.endpoint())
+            .parameter("awsStsCAFile", self.folder.path().join("ca.pem").display())
+    }
+
+    fn start(&self, series: &str) -> Double {
+        self.options(Options::of_series(series)).start()
+    }
+
+    /// Asserts that the user and the role log in.
+    fn assert_lets_in(&self, double: &mut Double) {
+        for (identity, name) in [(&self.user, &*self.user.arn), (&self.role, ROLE_USER_NAME)] {
+            let answer = double.login(&credentials(identity));
+            assert_eq!((&answer["ok"], &answer["done"]), (&json!(1), &json!(true)), "{answer}");
+            assert_eq!(answer["principal"], name);
+            let extra = document(&answer["extraInfo"]);
+            assert_eq!(extra.get_str("awsArn").unwrap(), identity.arn);
+            assert_eq!(extra.get_str("awsId").unwrap(), identity.user_id);
+        }
+    }
+}
+
+fn is_ours(line: &Value) -> bool {
+    line["id"] == 88_000_001
+}
+
+in_each_series! {
+    fn a_mechanism_that_is_not_enabled_is_not_registered(series: &str) {
+        let mut double = Options::of_series(series).mechanisms("PLAIN").start();
+        assert_eq!(double.ask("mechanisms"), json!([["PLAIN"]]));
+        let answer = double.ask(&format!("saslStart {}", hex::encode(client_first(&[5; 32]))));
+        assert_eq!(answer["code"], MECHANISM_UNAVAILABLE, "{answer}");
+        assert!(!double.log.iter().any(is_ours));
+        assert_eq!(double.parameter("awsStsHost"), bson!(STS_HOST));
+        double.quit();
+    }
+
+    fn an_enabled_mechanism_is_registered_and_logged(series: &str) {
+        let mut double = Options::of_series(series).mechanisms("MONGODB-AWS,PLAIN").start();
+        assert_eq!(double.ask("mechanisms"), json!([["PLAIN", MECHANISM]]));
+        assert_eq!(double.log.iter().filter(|line| is_ours(line)).count(), 1);
+        assert_eq!((&double.log[0]["s"], &double.log[0]["c"]), (&json!("I"), &json!("ACCESS")));
+        let factories = double.ask("factories");
+        let ours = &factories[1];
+        assert_eq!((&ours["name"], &ours["list"]), (&json!(MECHANISM), &json!("external")), "{factories}");
+        assert_eq!(ours["internal"], false);
+        double.quit();
+    }
+
+    fn without_the_plugin_an_enabled_mechanism_stops_the_server(series: &str) {
+        let output = Options::of_series(series).without_plugin().mechanisms("MONGODB-AWS,PLAIN").run(&["quit"]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stdout).contains(MECHANISM));
+    }
+
+    fn parameters_are_read_and_set(series: &str) {
+        let mut double = Options::of_series(series).parameter("awsStsHost", "sts.eu-central-1.amazonaws.com").start();
+        let all = double.ask("getParameters");
+        for (name, at_startup, text, value) in [
+            ("awsStsHost", bson!("sts.eu-central-1.amazonaws.com"), "sts.eu-west-1.amazonaws.com", bson!(STS_HOST)),
+            ("awsStsEndpoint", bson!(""), "https://127.0.0.1:1", bson!("https://127.0.0.1")),
+            ("awsStsTimeoutMS", bson!(10_000), "2500", bson!(100)),
+        ] {
+            assert_eq!(document(&all[name]), doc! { name: at_startup.clone() });
+            assert_eq!(double.parameter(name), at_startup);
+            let answer = double.ask(&format!("setParameter {name} {text}"));
+            assert_eq!(answer["ok"], 1, "{answer}");
+            assert_eq!(double.parameter(name).to_string().trim_matches('"'), text);
+            let answer = double.set_parameter(name, value.clone());
+            assert_eq!(answer["ok"], 1, "{answer}");
+            assert_eq!(double.parameter(name), value);
+        }
+        assert_eq!(document(&all["awsStsCAFile"]), doc! { "awsStsCAFile": "" });
+        double.quit();
+    }
+
+    fn bad_values_are_refused_with_a_sentence_and_change_nothing(series: &str) {
+        let mut double = Options::of_series(series).start();
+        for (name, value) in [
+            ("awsStsHost", bson!("sts.amazonaws.com:443")),
+            ("awsStsHost", bson!(1)),
+            ("awsStsHost", bson!({ "a": 1 })),
+            ("awsStsHost", bson!(null)),
+            ("awsStsEndpoint", bson!("https://host/path")),
+            ("awsStsEndpoint", bson!(true)),
+            ("awsStsCAFile", bson!("/etc/hostname")),
+            ("awsStsTimeoutMS", bson!(99)),
+            ("awsStsTimeoutMS", bson!(1000.5)),
+            ("awsStsTimeoutMS", bson!("1000")),
+        ] {
+            let before = double.parameter(name);
+            let mut answers = vec![double.set_parameter(name, value.clone())];
+            if let (Bson::String(text), false) = (&value, name == "awsStsTimeoutMS") {
+                answers.push(double.ask(&format!("setParameter {name} {text}")));
+            }
+            for answer in answers {
+                assert_eq!((&answer["ok"], &answer["code"]), (&json!(0), &json!(BAD_VALUE)), "{name}: {value}");
+                let reason = answer["reason"].as_str().unwrap();
+                assert!(reason.contains(name) && reason.contains("allowed"), "{reason}");
+            }
+            assert_eq!(double.parameter(name), before);
+        }
+        double.quit();
+    }
+
+    fn a_bad_value_at_startup_stops_the_server_with_a_sentence(series: &str) {
+        for (name, value, reason) in [
+            ("awsStsHost", "https://sts.amazonaws.com", "a host name in lower case is allowed"),
+            ("awsStsTimeoutMS", "5", "from 100 to 60000"),
+        ] {
+            let output = Options::of_series(series).parameter(name, value).run(&["quit"]);
+            assert_eq!(output.status.code(), Some(1));
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(stderr.contains(reason), "{stderr}");
+        }
+    }
+
+    fn a_user_and_a_role_log_in(series: &str) {
+        let world = World::new();
+        let mut double = world.start(series);
+        world.assert_lets_in(&mut double);
+        assert_eq!(world.sts.request_count(), 2);
+        double.quit();
+    }
+
+    fn a_wrong_secret_is_refused_with_the_reason(series: &str) {
+        let world = World::new();
+        let mut double = world.start(series);
+        let answer = double.login(&Credentials::new(&world.user.access_key_id, "not-the-secret"));
+        assert_eq!((&answer["ok"], &answer["code"]), (&json!(0), &json!(AUTHENTICATION_FAILED)), "{answer}");
+        assert!(answer["reason"].as_str().unwrap().contains("SignatureDoesNotMatch"), "{answer}");
+        world.assert_lets_in(&mut double);
+        double.quit();
+    }
+
+    fn what_is_no_message_is_refused_without_asking_sts(series: &str) {
+        let world = World::new();
+        let mut double = world.start(series);
+        for garbage in ["", "ff", "67617262616765"] {
+            let answer = double.ask(&format!("saslStart {garbage}"));
+            assert_eq!(answer["code"], AUTHENTICATION_FAILED, "{answer}");
+            double.start_login();
+            let answer = double.ask(&format!("saslContinue {garbage}"));
+            assert_eq!(answer["code"], AUTHENTICATION_FAILED, "{answer}");
+        }
+        assert_eq!(world.sts.request_count(), 0);
+        double.quit();
+    }
+
+    fn a_conversation_that_nobody_ends_is_freed(series: &str) {
+        let world = World::new();
+        let mut double = world.start(series);
+        double.start_login();
+        double.start_login();
+        double.quit();
+    }
+
+    fn server_status_has_the_plugin_s_section(series: &str) {
+        let world = World::new();
+        let mut double = world.start(series);
+        world.assert_lets_in(&mut double);
+        let sections = double.ask("serverStatus");
+        let ours = &sections["awsIam"];
+        assert_eq!((&ours["byDefault"], &ours["allowed"]), (&json!(true), &json!(true)), "{sections}");
+        let message = document(&ours["bson"]);
+        assert!(!message.get_document("awsIam").expect("the section").is_empty(), "{message}");
+        assert!(document(&sections["asserts"]["bson"]).contains_key("asserts"));
+        double.quit();
+    }
+
+    fn a_login_frees_what_it_allocates(series: &str) {
+        if Command::new("valgrind").arg("--version").output().is_err() {
+            // Past the harness, which shows nothing that a passing test prints.
+            let _ = writeln!(io::stderr(), "SKIPPED: no valgrind to look for leaks with");
+            return;
+        }
+        let world = World::new();
+        let error_status = format!("--error-exitcode={FOUND_BY_VALGRIND}");
+        let mut double = world
+            .options(Options::of_series(series))
+            .under(&[
+                "valgrind",
+                "--quiet",
+                &error_status,
+                "--leak-check=full",
+                // Parameters and idle connections stay until the process ends; some are found by inner pointers only,
+                // as those of hash tables are, and then valgrind calls them possibly lost.
+                "--show-leak-kinds=definite",
+                "--errors-for-leak-kinds=definite",
+                // Values that went through ring's assembly are reported as uninitialised wherever TLS uses them.
+                "--undef-value-errors=no",
+                // The double's own operator new, which is above malloc, stays in use.
+                "--soname-synonyms=somalloc=nouserintercepts",
+            ])
+            .start();
+        world.assert_lets_in(&mut double);
+        let answer = double.login(&Credentials::new(&world.user.access_key_id, "not-the-secret"));
+        assert_eq!(answer["code"], AUTHENTICATION_FAILED, "{answer}");
+        double.ask("serverStatus");
+        double.ask("getParameters");
+        double.ask("setParameter awsStsTimeoutMS 5");
+        double.quit();
+    }
+
+    fn it_exports_the_names_that_are_known_of_the_series(series: &str) {
+        let exported = exports_of(&double_of(series, None));
+        let (known, unknown) = names_of(series);
+        for name in known {
+            assert!(exported.contains_key(&name), "{name} is missing");
+        }
+        for name in unknown {
+            assert!(!exported.contains_key(&name), "{name} is of another series");
+        }
+        for (class, functions) in VTABLES {
+            let slots = functions[usize::from(series != "6_0") + usize::from(series == "8_2")];
+            assert_eq!(exported[&format!("_ZTVN5mongo{class}E")], 8 * (slots + 2), "{class}");
+        }
+    }
+}
+
+/// Makes a test of its own for each way in which a double of a series can be wrong, and what the plugin says of it.
+macro_rules! is_left_alone {
+    ($($name:ident: $series:literal, $wrong:literal, $differs:literal;)*) => {
+        mod a_server_that_differs_is_left_alone {
+            $(
+                #[test]
+                fn $name() {
+                    super::assert_left_alone($series, $wrong, $differs);
+                }
+            )*
+        }
+    };
+}
+
+// Each double takes seconds to compile, so that each deviation is tried in one of the series.
+is_left_alone! {
+    in_the_order_of_a_mechanism: "7_0", "WRONG_MECHANISM_ORDER", "version 7.0.14, is not supported: it differs in: the place of a mechanism's properties";
+    in_the_size_of_a_mechanism: "8_0", "WRONG_MECHANISM_SIZE", "the virtual functions of the SASL mechanism PLAIN";
+    in_the_order_of_a_parameter: "8_0", "WRONG_PARAMETER_ORDER", "the places of a server parameter's functions";
+    in_the_size_of_a_parameter: "7_0", "WRONG_PARAMETER_SIZE", "the virtual functions of server parameters";
+    in_its_errors: "8_2", "WRONG_NO_STATUS", "version 8.2.1, is not supported: it differs in: the maker of errors";
+    in_its_builder_of_documents: "7_0", "WRONG_NO_APPEND_ELEMENTS", "the builder of BSON documents";
+    in_its_registration: "8_0", "WRONG_REGISTERER", "version 8.0.4, is not supported: it differs in: the registration of actions on the service context";
+    in_its_texts: "7_0", "WRONG_STRING_DATA", "the form of texts";
+    in_its_registry: "8_0", "WRONG_NO_REGISTRY_GET", "it differs in: the registry of SASL mechanisms";
+}
+
+/// Which is found when the server has its parameters already.
+#[test]
+fn a_registry_of_unknown_form_is_left_alone() {
+    let program = double_of("8_0", Some("WRONG_REGISTRY_OWNER"));
+    let commands = ["mechanisms", "factories", "quit"];
+    let with = Options::of(&program).mechanisms("MONGODB-AWS,PLAIN").run(&commands);
+    let without = Options::of(&program).mechanisms("MONGODB-AWS,PLAIN").without_plugin().run(&commands);
+    assert_refused_in_a_line(&with, &without, "the registry of SASL mechanisms has an unknown form");
+    assert_eq!(String::from_utf8_lossy(&with.stdout), String::from_utf8_lossy(&without.stdout));
+}
+
+/// What a double that the plugin leaves alone is asked.
+const COMMANDS: [&str; 9] = [
+    "mechanisms",
+    "factories",
+    "getParameters",
+    "setParameter quiet maybe",
+    "setParameter awsStsHost sts.amazonaws.com",
+    "serverStatus",
+    "saslStart 0075007269676874 PLAIN",
+    "saslStart 00750077726f6e67 PLAIN",
+    "quit",
+];
+
+/// Asserts that a double with a deviation runs as it does without the plugin, which tells in a line that it does nothing.
+fn assert_left_alone(series: &str, wrong: &str, differs: &str) {
+    let program = double_of(series, Some(wrong));
+    for mechanisms in ["PLAIN", "MONGODB-AWS,PLAIN"] {
+        let with = Options::of(&program).mechanisms(mechanisms).run(&COMMANDS);
+        let without = Options::of(&program).mechanisms(mechanisms).without_plugin().run(&COMMANDS);
+        assert_refused_in_a_line(&with, &without, differs);
+        assert_eq!(String::from_utf8_lossy(&with.stdout), String::from_utf8_lossy(&without.stdout), "{wrong}");
+    }
+}
+
+/// Asserts that the plugin has told in one line that it is not registered and what differs, and that the double ended as
+/// without it.
+fn assert_refused_in_a_line(with: &Output, without: &Output, differs: &str) {
+    let stderr = String::from_utf8_lossy(&with.stderr);
+    assert_eq!(with.status.code(), without.status.code(), "{stderr}");
+    assert_ne!(with.status.code(), Some(VIOLATION), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&without.stderr), "");
+    let lines: Vec<_> = stderr.lines().collect();
+    assert!(
+        lines.len() == 1 && lines[0].starts_with("psmdb-aws-iam") && lines[0].contains("not registered"),
+        "{stderr:?}"
+    );
+    assert!(lines[0].ends_with(differs), "{stderr:?}");
+}
+
+/// With an embedded router there are two services, and each has a registry of its own.
+#[test]
+fn two_services_have_the_mechanism_each() {
+    let world = World::new();
+    for series in ["8_0", "8_2"] {
+        let mut double = world.options(Options::of_series(series)).option("--services", "2").start();
+        assert_eq!(double.ask("mechanisms"), json!([["PLAIN", MECHANISM], ["PLAIN", MECHANISM]]));
+        world.assert_lets_in(&mut double);
+        double.quit();
+    }
+}
+
+/// Which of two forms the last virtual function of a parameter has in 7.0 is not known.
+#[test]
+fn either_last_function_of_a_parameter_of_7_0_will_do() {
+    let world = World::new();
+    let program = double_of("7_0", Some("FCV_PARAMETERS"));
+    let mut double = world.options(Options::of(&program)).start();
+    world.assert_lets_in(&mut double);
+    double.ask("getParameters");
+    double.quit();
+}
+
+/// The dynamic symbols that a program defines, with their sizes.
+fn exports_of(program: &Path) -> HashMap<String, usize> {
+    let output =
+        Command::new("readelf").args(["-W", "--dyn-syms"]).arg(program).output().expect("readelf, of binutils");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let symbol = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let defined = words.len() == 8 && words[6] != "UND";
+        defined.then(|| Some((words[7].to_owned(), words[2].parse().ok()?))).flatten()
+    };
+    text.lines().filter_map(symbol).collect()
+}
+
+/// The virtual functions of each class: in 6.0, in 7.0 and 8.0, in 8.2.
+const VTABLES: [(&str, [usize; 3]); 5] = [
+    ("24SASLPlainServerMechanism", [11, 15, 16]),
+    ("19ServerMechanismBase", [11, 15, 16]),
+    ("18PLAINServerFactory", [8, 8, 8]),
+    ("15ServerParameter", [10, 10, 13]),
+    ("19ServerStatusSection", [6, 6, 6]),
+];
+
+/// The mangled names that are known to be in a series, and those that are known not to be.
+fn names_of(series: &str) -> (Vec<String>, Vec<String>) {
+    const STRING: &str = "NSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE";
+    let parameters = format!(
+        "C1E{STRING}St8functionIFvPNS_18InitializerContextEEES7_IFvPNS_20DeinitializerContextEEESt6vectorIS6_SaIS6_EESI_"
+    );
+    let in_all = [
+        format!("_ZN5mongo27GlobalInitializerRegisterer{parameters}"),
+        "_ZNK5mongo27SASLServerMechanismRegistry17getMechanismNamesB5cxx11Ev".to_owned(),
+        "_ZNK5mongo27SASLServerMechanismRegistry27_mechanismSupportedByConfigENS_10StringDataE".to_owned(),
+        "_ZN5mongo15ServerParameterC1ENS_10StringDataENS_19ServerParameterTypeE".to_owned(),
+        "_ZN5mongo15ServerParameterC2ENS_10StringDataENS_19ServerParameterTypeE".to_owned(),
+        "_ZN5mongo18ServerParameterSet19getNodeParameterSetEv".to_owned(),
+        format!("_ZN5mongo18ServerParameterSet6removeERK{STRING}"),
+        "_ZN5mongo18BSONObjBuilderBaseINS_14BSONObjBuilderENS_10BufBuilderEE14appendElementsERKNS_7BSONObjE".to_owned(),
+        "_ZN5mongo24SASLPlainServerMechanism8stepImplB5cxx11EPNS_16OperationContextENS_10StringDataE".to_owned(),
+        "_ZNK5mongo19MakeServerMechanismINS_11PLAINPolicyEE13mechanismNameEv".to_owned(),
+        format!("_ZN5mongo17MakeServerFactoryINS_24SASLPlainServerMechanismEE10createImplE{STRING}"),
+        "_ZN5mongo5logv210LogOptionsC1ENS0_12LogComponentE".to_owned(),
+        "_ZN5mongo5logv26detail9doLogImplEiRKNS0_11LogSeverityERKNS0_10LogOptionsENS_10StringDataERKNS0_\
+         26TypeErasedAttributeStorageE"
+            .to_owned(),
+        "_Znwm".to_owned(),
+        "_ZdlPv".to_owned(),
+    ];
+    let until_7_0 = [
+        "_ZN5mongo27SASLServerMechanismRegistry3getEPNS_14ServiceContextE".to_owned(),
+        format!(
+            "_ZN5mongo14ServiceContext27ConstructorActionRegistererC1E{STRING}St6vectorIS7_SaIS7_EESA_St8functionIFvPS0_\
+             EESE_"
+        ),
+        "_ZN5mongo18ServerParameterSet3addEPNS_15ServerParameterE".to_owned(),
+        "_ZN5mongo23registerServerParameterEPNS_15ServerParameterE".to_owned(),
+        format!("_ZN5mongo19ServerStatusSectionC1ERK{STRING}"),
+        "_ZN5mongo27ServerStatusSectionRegistry3getEv".to_owned(),
+        "_ZN5mongo27ServerStatusSectionRegistry10addSectionEPNS_19ServerStatusSectionE".to_owned(),
+        format!("_ZN5mongo6StatusC1ENS_10ErrorCodes5ErrorE{STRING}"),
+    ];
+    let from_8_0 = [
+        "_ZN5mongo27SASLServerMechanismRegistry3getEPNS_7ServiceE".to_owned(),
+        format!(
+            "_ZN5mongo31ConstructorActionRegistererTypeINS_7ServiceEEC1E{STRING}St6vectorIS8_SaIS8_EESB_St8functionIFvPS1_\
+             EESF_"
+        ),
+        "_ZN5mongo18ServerParameterSet3addESt10unique_ptrINS_15ServerParameterESt14default_deleteIS2_EE".to_owned(),
+        "_ZN5mongo23registerServerParameterESt10unique_ptrINS_15ServerParameterESt14default_deleteIS1_EE".to_owned(),
+        "_ZN5mongo27ServerStatusSectionRegistry8instanceEv".to_owned(),
+        "_ZN5mongo27ServerStatusSectionRegistry10addSectionESt10unique_ptrINS_19ServerStatusSectionESt14default_delete\
+         IS2_EE"
+            .to_owned(),
+        format!(
+            "_ZN5mongo6Status16_createErrorInfoENS_10ErrorCodes5ErrorE{STRING}St10shared_ptrIKNS_14ErrorExtraInfoEE"
+        ),
+    ];
+    let tenant = "RKN5boost8optionalINS_8TenantIdEEE";
+    let old_parameter = [
+        "_ZN5mongo15ServerParameter3setERKNS_11BSONElementE".to_owned(),
+        "_ZN5mongo15ServerParameter5resetEv".to_owned(),
+    ];
+    let new_parameter = [
+        format!("_ZN5mongo15ServerParameter3setERKNS_11BSONElementE{tenant}"),
+        format!("_ZN5mongo15ServerParameter5resetE{tenant}"),
+    ];
+    let request = "_ZNK5mongo19ServerMechanismBase14getUserRequestEv".to_owned();
+    let make_request = "_ZNK5mongo19ServerMechanismBase15makeUserRequestEPNS_16OperationContextE".to_owned();
+
+    let (mut known, mut unknown) = (in_all.to_vec(), Vec::new());
+    let is_new = series.starts_with('8');
+    let mut sort = |names: &[String], is_known: bool| {
+        if is_known { &mut known } else { &mut unknown }.extend_from_slice(names);
+    };
+    sort(&until_7_0, !is_new);
+    sort(&from_8_0, is_new);
+    sort(&old_parameter, series == "6_0");
+    sort(&new_parameter, series != "6_0");
+    sort(&[request], matches!(series, "7_0" | "8_0"));
+    sort(&[make_request], series == "8_2");
+    (known, unknown)
+}

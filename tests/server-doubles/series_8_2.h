@@ -1,0 +1,60 @@
+// MongoDB 8.2, from its headers: no binary of it was at hand.
+#pragma once
+
+#define SERIES_VERSION "8.2.1"
+
+// mongo::StringData holds a std::string_view, which libstdc++ lays out as {length, data}.
+#define TEXT_LENGTH_FIRST 1
+// Only the static function that makes what a Status points to is exported.
+#define STATUS_MAKER 1
+// Each Service has a registry of mechanisms; actions are registered by a template.
+#define REGISTRY_OF_SERVICE 1
+// Parameters and sections are handed over as unique_ptr, and deleted by the server.
+#define OWNING_SETS 1
+// Functions of parameters end with a tenant; builders are pointers and names StringData.
+#define TENANTS 1
+// A section checks the authorization in its slot 3, and has to be added to the registry with a role.
+#define SECTION_BUILDER 1
+
+// Virtual functions in order of their slots, after the six that all mechanisms and factories begin with.
+// clang-format off
+#define MECHANISM_SLOTS \
+    GET_PRINCIPAL_NAME \
+    GET_EXPIRATION_TIME \
+    APPEND_EXTRA_INFO \
+    IS_AUTHORIZED \
+    IS_CLUSTER_MEMBER \
+    SET_OPTIONS \
+    CURRENT_STEP \
+    TOTAL_STEPS \
+    MAKE_USER_REQUEST \
+    STEP_IMPL
+// clang-format on
+#define HAS_STEPS 1
+#define HAS_EXPIRATION 1
+#define HAS_USER_REQUEST 0
+#define HAS_MAKE_USER_REQUEST 1
+
+// After the two destructors.
+// clang-format off
+#define PARAMETER_SLOTS \
+    APPEND \
+    APPEND_DETAILS \
+    APPEND_SUPPORTING_ROUNDTRIP \
+    VALIDATE \
+    SET \
+    RESET \
+    SET_FROM_STRING \
+    GET_CLUSTER_PARAMETER_TIME \
+    IS_FOR_INCREMENTAL_FEATURE_ROLLOUT \
+    WARN_IF_DEPRECATED \
+    ON_REGISTRATION
+// clang-format on
+#define PARAMETER_MEMBERS                                               \
+    bool _testOnly = false, _redact = false, _isOmittedInFtdc = false;  \
+    FeatureFlag* _featureFlag = nullptr;                                \
+    boost::optional<multiversion::FeatureCompatibilityVersion> _minFCV; \
+    std::atomic<int> _state{0};
+#define PARAMETER_SIZE 72
+// registerServerParameter calls ON_REGISTRATION before it adds.
+#define REGISTRATION_HOOK 1
