@@ -13,6 +13,9 @@ void registerMechanism();
 // parameters.cpp: has the parameters, and the section of serverStatus, registered when the server collects its own
 // parameters.
 void registerInitializers();
+// Whether that has happened. It has when the server makes its registry of SASL mechanisms, unless it has parameters of
+// the same names that could not be replaced.
+bool parametersAreRegistered();
 
 // server_status.cpp: has the counters shown as the section awsIam of serverStatus, where the server lets us.
 void registerServerStatus();
@@ -21,7 +24,7 @@ void registerServerStatus();
 // plugin's own, see LogId.
 enum class LogId : int {
     kMechanismRegistered = 88000001,
-    kUserRefused = 88000002,
+    kNoLoginSeen = 88000002,
     kNativeTakenOver = 88000003,
 };
 void logInfo(LogId id, const std::string& message);

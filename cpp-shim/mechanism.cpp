@@ -30,19 +30,21 @@ struct Mechanism {
 
 // --- The mechanism's virtual functions. A first parameter `self` is the server's `this`.
 
-// The server looks the user up after the last step, and does not log why it refuses.
-void logRefusalByServer(const Mechanism* self) {
+// The server looks the user up after the last step, and does not log why it refuses. It does not tell the plugin
+// either, but for the line about its success, which a server that is told to be quiet leaves out.
+void logNoLoginSeen(const Mechanism* self) {
     const std::string arn = toString(psmdb_aws_iam_conversation_arn(self->conversation));
-    const std::string& user = self->base.principalName;
-    logInfo(LogId::kUserRefused, "Authentication failed: MONGODB-AWS: AWS STS confirmed " + arn +
-                                     ", but the server has no such user or does not let it in from here; to create it: "
-                                     "db.getSiblingDB(\"$external\").createUser({user: \"" +
-                                     user + "\", roles: [...]})");
+    logInfo(
+        LogId::kNoLoginSeen,
+        "MONGODB-AWS: AWS STS confirmed " + arn +
+            ", but the server reported no login. Unless it runs with quiet, it has no such user or does not let it in "
+            "from here; to create it: db.getSiblingDB(\"$external\").createUser({user: \"" +
+            self->base.principalName + "\", roles: [...]})");
 }
 
 void destroy(Mechanism* self) {
     if (self->awaitsServer) {
-        logRefusalByServer(self);
+        logNoLoginSeen(self);
     }
     psmdb_aws_iam_conversation_free(self->conversation);
     self->~Mechanism();
@@ -199,6 +201,10 @@ void serve(void* owner) {
     }
     using SupportedByConfig = bool(const Registry*, StringWords);
     if (!server.function<SupportedByConfig>(Symbol::kMechanismSupportedByConfig)(registry, server.words(kNameText))) {
+        return;
+    }
+    if (server.hasNativeMechanism() && !parametersAreRegistered()) {
+        // With its own parameters in force, the server's own mechanism is the one to serve.
         return;
     }
     fillVtables();

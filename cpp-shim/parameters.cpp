@@ -8,6 +8,7 @@ namespace psmdb_aws_iam {
 namespace {
 
 constinit OurVtable parameterVtable;
+bool registered = false;
 
 // A server parameter of ours. The server's part is made by its own constructor, in more room than
 // it needs.
@@ -176,7 +177,7 @@ void addToSet(Parameter* parameter) {
 
 void addParameters() {
     if (server.hasNativeMechanism() && !removeNativeParameters()) {
-        fprintf(stderr, "psmdb-aws-iam: no parameters registered: the set of server parameters has an unknown form\n");
+        fprintf(stderr, "psmdb-aws-iam: not registered: the set of server parameters has an unknown form\n");
         return;
     }
     const auto& ours = server.slots().parameter;
@@ -207,6 +208,7 @@ void addParameters() {
             addToSet(parameter);
         }
     }
+    registered = true;
 }
 
 void initialize(void* /*initializerContext*/) {
@@ -235,6 +237,8 @@ void registerInitializer(Returned function(void*)) {
 }
 
 }  // namespace
+
+bool parametersAreRegistered() { return registered; }
 
 void registerInitializers() {
     if (server.variant(Symbol::kInitializer) == variant::kReturnsNothing) {

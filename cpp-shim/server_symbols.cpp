@@ -144,6 +144,16 @@ static_assert(rowsAreInOrder());
 // A server that exports this has a MONGODB-AWS of its own, and may have a parameter of the name of one of ours.
 constexpr char kNativeMechanism[] = "_ZTVN5mongo6awsIam13ServerFactoryE";
 
+// What the shim needs of the C++ runtime, which it shares with the server: see server_types.h.
+constexpr const char* kRuntime[] = {
+    "_Znwm",                          // operator new(size_t)
+    "_ZdlPv",                         // operator delete(void*)
+    "_ZdlPvm",                        // operator delete(void*, size_t)
+    "_ZSt17__throw_bad_allocv",       // std::__throw_bad_alloc()
+    "_ZSt19__throw_logic_errorPKc",   // std::__throw_logic_error(char const*)
+    "_ZSt20__throw_length_errorPKc",  // std::__throw_length_error(char const*)
+};
+
 // The vtables that are copied.
 constexpr char kMechanismVtable[] = "_ZTVN5mongo24SASLPlainServerMechanismE";
 constexpr char kFactoryVtable[] = "_ZTVN5mongo18PLAINServerFactoryE";
@@ -157,6 +167,8 @@ constexpr size_t kMechanismSizeWithRequest = 16;      // 8.2, which has makeUser
 constexpr size_t kFactorySizes[] = {8};               // all
 constexpr size_t kParameterSizes[] = {5, 6, 10, 13};  // 4.4, 5.0, 6.0 to 8.0, 8.2
 constexpr size_t kParameterSizeWithDetails = 11;      // 8.0, if it has appendDetails
+
+constexpr size_t kSectionSizes[] = {6};  // all
 
 template <size_t count>
 constexpr bool isOneOf(size_t size, const size_t (&sizes)[count]) {
@@ -237,6 +249,9 @@ void Server::findSymbols(Checks& checks) {
         if (found.address || row.need == Need::kAlways) {
             checks.check(row.what, found.address != 0, by);
         }
+    }
+    for (const char* name : kRuntime) {
+        checks.check("the C++ runtime", checks.find(name) != 0, name);
     }
     // The pairs that one series has and another has not; a mixture is none that is known.
     const bool perService = variant(Symbol::kRegistryGet) == 1;
@@ -392,7 +407,9 @@ void Server::findSectionSlots(Checks& checks) {
     const int append =
         _section.slotOf(checks.find("_ZNK5mongo19ServerStatusSection13appendSectionEPNS_16OperationContextERKNS_"
                                     "11BSONElementEPNS_14BSONObjBuilderE"));
-    if (pure && _section.slot(2) == pure && append >= 0) {
+    // One pure function, which is ours to give; another would end the server when it is called.
+    const bool knownSize = isOneOf(_section.slotCount(), kSectionSizes);
+    if (knownSize && pure && _section.slotOf(pure) == 2 && append == 5) {
         section.includeByDefault = 2;
         section.appendSection = append;
         checks.check("the virtual functions of serverStatus sections", true, kSectionVtable);

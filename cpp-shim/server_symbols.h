@@ -66,7 +66,7 @@ struct CheckReport {
 
 class Server {
 public:
-    // Whether the image is a server at all, known or not. Cheap: two look-ups.
+    // Whether the image is a server at all, known or not. Cheap: three look-ups.
     static bool isServer(const psmdb_aws_iam_image& image);
 
     // Finds and checks everything. Null when all is there, otherwise the first thing that is missing or different, in

@@ -18,18 +18,15 @@
 
 // The shim links no C++ library. What the headers of the standard library leave to it is taken from
 // the server, which exports its runtime. The references are weak, so that the object loads in
-// processes that have no C++ runtime; the shim never gets as far as using one there.
+// processes that have no C++ runtime; the shim never gets as far as using one there. In a server their presence is
+// checked (kRuntime in server_symbols.cpp).
 __asm__(
-    ".weak _Znwm\n"                                // operator new(size_t)
-    ".weak _ZdlPv\n"                               // operator delete(void*)
-    ".weak _ZdlPvm\n"                              // operator delete(void*, size_t)
-    ".weak _ZSt17__throw_bad_allocv\n"             // std::__throw_bad_alloc()
-    ".weak _ZSt20__throw_length_errorPKc\n"        // std::__throw_length_error(char const*)
-    ".weak _ZSt19__throw_logic_errorPKc\n"         // std::__throw_logic_error(char const*)
-    ".weak _ZSt24__throw_out_of_range_fmtPKcz\n"   // std::__throw_out_of_range_fmt(char const*, ...)
-    ".weak _ZSt28__throw_bad_array_new_lengthv\n"  // std::__throw_bad_array_new_length()
-    ".weak _ZSt25__throw_bad_function_callv\n"     // std::__throw_bad_function_call()
-);
+    ".weak _Znwm\n"                            // operator new(size_t)
+    ".weak _ZdlPv\n"                           // operator delete(void*)
+    ".weak _ZdlPvm\n"                          // operator delete(void*, size_t)
+    ".weak _ZSt17__throw_bad_allocv\n"         // std::__throw_bad_alloc()
+    ".weak _ZSt19__throw_logic_errorPKc\n"     // std::__throw_logic_error(char const*)
+    ".weak _ZSt20__throw_length_errorPKc\n");  // std::__throw_length_error(char const*)
 
 namespace psmdb_aws_iam {
 

@@ -372,6 +372,9 @@ fn expect_loader(source: &Source, segments: &[Segment]) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// Longest name of a symbol that is kept, with its NUL. None that is looked for is a tenth as long.
+const LONGEST_NAME: usize = 4096;
+
 /// The symbols that a look-up by name can find.
 fn exports_of(symbols: &[Symbol], names: &[u8]) -> HashMap<Box<[u8]>, Export> {
     let mut exports = HashMap::new();
@@ -386,6 +389,8 @@ fn exports_of(symbols: &[Symbol], names: &[u8]) -> HashMap<Box<[u8]>, Export> {
             continue;
         }
         let name = names.get(symbol.st_name(ENDIAN) as usize..).unwrap_or_default();
+        // A file may let many symbols share one very long name.
+        let name = &name[..name.len().min(LONGEST_NAME)];
         if let Ok(name) = CStr::from_bytes_until_nul(name) {
             let export = Export { address, size: symbol.st_size(ENDIAN) };
             exports.entry(name.to_bytes().into()).or_insert(export);

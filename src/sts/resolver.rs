@@ -1,7 +1,7 @@
 //! Name resolution for the STS client: bounded in time and in threads.
 //!
-//! The system's resolver (getaddrinfo) cannot be told to give up, so that it runs on a thread of its own. There is at
-//! most one such thread for each client: whoever else needs the name waits for the same answer, and an answer serves for a
+//! The system's resolver (getaddrinfo) cannot be told to give up, so that it runs on a thread of its own. There is one
+//! such thread at a time, and a few more only when one does not come back: whoever else needs the name waits for the same answer, and an answer serves for a
 //! while, so that a hung resolver piles up nothing and a login over a kept connection asks nobody.
 
 use std::fmt;
@@ -22,6 +22,12 @@ const SERVES: Duration = Duration::from_secs(30);
 /// Addresses that are tried, in the resolver's order. The HTTP library has room for 16.
 const MAX_ADDRESSES: usize = 8;
 
+/// After this time another thread asks: one that never comes back must not be the last word.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
+
+/// Threads that may be asking at the same time, all but one of them given up.
+const MAX_THREADS: usize = 4;
+
 /// Resolves one name, whatever URL is asked for, as curl's connect-to does.
 pub struct FixedTarget {
     host_and_port: String,
@@ -36,8 +42,10 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// A thread is asking.
-    asking: bool,
+    /// Threads that are asking.
+    asking: usize,
+    /// When the latest of them began.
+    asked: Option<Instant>,
     /// Counts the answers, so that those who wait know a new one.
     answers: u64,
     latest: Option<(Instant, Result<Vec<SocketAddr>, io::ErrorKind>)>,
@@ -60,9 +68,11 @@ impl FixedTarget {
         {
             return Ok(addresses.clone());
         }
-        if !state.asking {
-            self.ask().map_err(|_| Failure::NotFound)?;
-            state.asking = true;
+        let given_up = state.asked.is_none_or(|asked| asked.elapsed() >= GIVEN_UP_AFTER);
+        if state.asking == 0 || (given_up && state.asking < MAX_THREADS) {
+            self.ask().map_err(Failure::NoThread)?;
+            state.asking += 1;
+            state.asked = Some(Instant::now());
         }
         let seen = state.answers;
         while state.answers == seen {
@@ -86,7 +96,7 @@ impl FixedTarget {
         thread::Builder::new().name("awsStsResolver".to_owned()).spawn(move || {
             let answer = name.to_socket_addrs().map(|found| found.take(MAX_ADDRESSES).collect());
             let mut state = shared.lock();
-            state.asking = false;
+            state.asking -= 1;
             state.answers += 1;
             state.latest = Some((Instant::now(), answer.map_err(|error: io::Error| error.kind())));
             shared.changed.notify_all();
@@ -101,9 +111,11 @@ impl Shared {
     }
 }
 
+#[derive(Debug)]
 enum Failure {
     NotFound,
     TimedOut,
+    NoThread(io::Error),
 }
 
 impl Resolver for FixedTarget {
@@ -111,6 +123,7 @@ impl Resolver for FixedTarget {
         let found = self.addresses(*timeout.after).map_err(|failure| match failure {
             Failure::NotFound => Error::HostNotFound,
             Failure::TimedOut => Error::Timeout(timeout.reason),
+            Failure::NoThread(error) => Error::Io(error),
         })?;
         let mut addresses = self.empty();
         for address in found {
@@ -164,7 +177,25 @@ mod tests {
     #[test]
     fn whoever_cannot_wait_does_not() {
         let target = FixedTarget::new("localhost:443".to_owned());
-        target.shared.lock().asking = true; // a thread that never answers
+        hang(&target, 1, Instant::now());
         assert!(matches!(target.addresses(Duration::from_millis(50)), Err(Failure::TimedOut)));
+    }
+
+    #[test]
+    fn a_thread_that_never_comes_back_is_given_up_but_only_so_often() {
+        let long_ago = Instant::now().checked_sub(GIVEN_UP_AFTER).expect("the machine has run for a minute");
+        let target = FixedTarget::new("localhost:443".to_owned());
+        hang(&target, MAX_THREADS - 1, long_ago);
+        assert!(target.addresses(ENOUGH).is_ok());
+        let target = FixedTarget::new("localhost:443".to_owned());
+        hang(&target, MAX_THREADS, long_ago);
+        assert!(matches!(target.addresses(Duration::from_millis(50)), Err(Failure::TimedOut)));
+    }
+
+    /// Makes it look as if threads were asking that never answer.
+    fn hang(target: &FixedTarget, threads: usize, since: Instant) {
+        let mut state = target.shared.lock();
+        state.asking = threads;
+        state.asked = Some(since);
     }
 }

@@ -12,27 +12,20 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use ureq::Error;
+use ureq::unversioned::transport::time::{Duration, Instant};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
 /// Builds the settings of TLS: the system's roots and these, and nothing else; TLS 1.2 and 1.3; sessions are resumed.
 ///
-/// The system's roots are read once in the life of the process, as OpenSSL finds them: the environment variables
+/// The system's roots are read once in the life of the process, when that goes well, as OpenSSL finds them: the environment variables
 /// SSL_CERT_FILE and SSL_CERT_DIR come first.
 ///
 /// # Errors
 /// An unavailable denial when there is no root certificate at all.
 pub fn client_config(extra_roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, Denial> {
-    static SYSTEM_ROOTS: OnceCell<RootCertStore> = OnceCell::new();
-    let mut roots = SYSTEM_ROOTS
-        .get_or_init(|| {
-            let mut store = RootCertStore::empty();
-            // A system's store may hold certificates that are no roots by today's rules; the others count.
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            store
-        })
-        .clone();
+    let mut roots = system_roots();
     roots.add_parsable_certificates(extra_roots.iter().cloned());
     if roots.is_empty() {
         return Err(Denial::unavailable(
@@ -47,6 +40,22 @@ pub fn client_config(extra_roots: &[CertificateDer<'static>]) -> Result<Arc<Clie
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+fn system_roots() -> RootCertStore {
+    static ROOTS: OnceCell<RootCertStore> = OnceCell::new();
+    if let Some(roots) = ROOTS.get() {
+        return roots.clone();
+    }
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // A system's store may hold certificates that are no roots by today's rules; the others count.
+    roots.add_parsable_certificates(found.certs);
+    // What was read in part, for want of file descriptors perhaps, is not kept.
+    if found.errors.is_empty() && !roots.is_empty() {
+        return ROOTS.get_or_init(|| roots).clone();
+    }
+    roots
 }
 
 /// Puts TLS on a TCP connection. The name in the certificate has to be the host of the URL.
@@ -74,11 +83,26 @@ impl<In: Transport> Connector<In> for TlsConnector {
             adapter: TransportAdapter::new(tcp, Arc::clone(&details.current_time)),
             records: Records::default(),
         };
-        socket.adapter.set_timeout(details.timeout);
+        socket.adapter.set_timeout(time_left(details)?);
         tls.complete_io(&mut socket)?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
         Ok(Some(TlsTransport { buffers, stream: StreamOwned::new(tls, socket) }))
     }
+}
+
+/// What is left of the time for making a connection, of which the TCP connection has taken its part.
+fn time_left(details: &ConnectionDetails) -> Result<NextTimeout, Error> {
+    let mut timeout = details.timeout;
+    if let Duration::Exact(limit) = timeout.after
+        && let (Instant::Exact(began), Instant::Exact(now)) = (details.now, (details.current_time)())
+    {
+        let taken = now.saturating_duration_since(began);
+        timeout.after = Duration::Exact(limit.saturating_sub(taken));
+        if limit <= taken {
+            return Err(Error::Timeout(timeout.reason));
+        }
+    }
+    Ok(timeout)
 }
 
 impl fmt::Debug for TlsConnector {
@@ -97,8 +121,9 @@ impl TlsTransport {
     /// Whether all that has come from the other side has been handed on.
     fn is_drained(&mut self) -> bool {
         let decrypted = match self.stream.conn.process_new_packets() {
-            Ok(state) => state.plaintext_bytes_to_read(),
-            Err(_) => return false,
+            // A peer that has said goodbye answers nothing more, though its socket may be open for a while.
+            Ok(state) if !state.peer_has_closed() => state.plaintext_bytes_to_read(),
+            _ => return false,
         };
         let socket = &mut self.stream.sock;
         decrypted == 0 && socket.records.at_boundary() && socket.adapter.get_mut().buffers().input().is_empty()

@@ -583,6 +583,18 @@ fn assert_refused_in_a_line(with: &Output, without: &Output, differs: &str) {
     assert!(lines[0].ends_with(differs), "{stderr:?}");
 }
 
+/// Logins do not depend on the section: where it is not as known, there is none.
+#[test]
+fn a_section_of_unknown_form_is_not_registered() {
+    let world = World::new();
+    let program = double_of("8_2", Some("WRONG_SECTION_SIZE"));
+    let mut double = world.options(Options::of(&program)).start();
+    world.assert_lets_in(&mut double);
+    let sections = double.ask("serverStatus");
+    assert!(sections.get("asserts").is_some() && sections.get("awsIam").is_none(), "{sections}");
+    double.quit();
+}
+
 /// With an embedded router there are two services, and each has a registry of its own.
 #[test]
 fn two_services_have_the_mechanism_each() {

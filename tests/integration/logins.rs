@@ -67,6 +67,16 @@ fn the_server_s_log_names_the_user_the_arn_and_the_unique_id() {
     assert_eq!(extra["awsArn"], fixture.role.arn, "{text}");
 }
 
+/// A server that is told to be quiet does not say that a login succeeded, and the plugin must not call it a failure.
+#[test]
+fn a_quiet_server_s_log_calls_no_login_failed() {
+    let fixture = Fixture::start_with(|builder| builder.arg("--quiet"));
+    fixture.login(&fixture.user).unwrap();
+    let text = fixture.mongod.log_text();
+    assert!(!text.contains("Authentication failed"), "{text}");
+    assert!(text.contains("Unless it runs with quiet"), "{text}");
+}
+
 #[test]
 fn what_sts_receives_is_built_from_constants_and_three_values_of_the_client() {
     let fixture = Fixture::start();

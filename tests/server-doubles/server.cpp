@@ -720,6 +720,9 @@ public:
     BSONObj generateSection(OperationContext*, const BSONElement&) const override {
         return BSONObjBuilder().append("regular", "0").obj();
     }
+#if WRONG_SECTION_SIZE
+    bool notInThisSeries() const override { return true; }
+#endif
 };
 
 #if SECTION_BUILDER

@@ -702,6 +702,9 @@ public:
     virtual BSONObj generateSection(OperationContext* context, const BSONElement& element) const;
     virtual void appendSection(OperationContext* context, const BSONElement& element, BSONObjBuilder* builder) const;
 #endif
+#if WRONG_SECTION_SIZE
+    virtual bool notInThisSeries() const = 0;
+#endif
     const std::string& name() const { return _name; }
 
 private:
