@@ -54,17 +54,14 @@ impl Principal {
     /// `arn:P:sts::A:federated-user/NAME`.
     ///
     /// # Errors
-    /// A refusal for every other text; it does not repeat the text.
+    /// A refusal for every other text; it repeats the text only if that is printable ASCII of bounded length.
     pub fn parse(arn: &str) -> Result<Self, Denial> {
-        let unknown = || {
-            Denial::refused(
-                "STS named a principal that cannot log in: only IAM users, the root user, role sessions and federated \
-                 users can",
-            )
-        };
+        const WHO_CAN: &str = "only IAM users, the root user, role sessions and federated users can";
         if arn.len() > MAX_ARN_LENGTH || !arn.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(unknown());
+            return Err(Denial::refused(format!("STS named a principal that cannot log in: {WHO_CAN}")));
         }
+        // Printable and short, as just checked.
+        let unknown = || Denial::refused(format!("STS named a principal that cannot log in, {arn}: {WHO_CAN}"));
         // IAM paths may hold colons, so that only the first five separate fields.
         let fields: Vec<&str> = arn.splitn(6, ':').collect();
         let ["arn", partition, service, "", account, resource] = fields[..] else {

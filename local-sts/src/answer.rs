@@ -39,6 +39,12 @@ pub enum Answer {
     /// Writes each of these as a TLS record of its own, all at once, in place of HTTP; the connection stays, so that what
     /// is too much waits for the next request.
     RawRecords(Vec<Vec<u8>>),
+    /// Verifies the first request of each connection. A further one is read, and then the connection is closed without a
+    /// word, or stays silent: what a client sees of connections that died while they were kept.
+    OncePerConnection {
+        /// Stay silent instead of closing.
+        silent: bool,
+    },
     /// Reads the request and never answers; the connection stays until the client or the server closes it.
     Silence,
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::mem;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -363,13 +364,16 @@ impl Shared {
     }
 
     /// Records `request`, decides what becomes of it, and tells the observer.
-    fn handle(&self, request: &Request) -> Reaction {
+    /// `first` says whether it is the first request of its connection.
+    fn handle(&self, request: &Request, first: bool) -> Reaction {
         let now = self.now();
         self.record(request);
         let answer = Arc::clone(&lock(&self.answer));
         let mut error_code = None;
         let reaction = match &*answer {
-            Answer::Verified => {
+            Answer::OncePerConnection { silent: true } if !first => Reaction::Silence,
+            Answer::OncePerConnection { silent: false } if !first => Reaction::WriteAndClose(Vec::new()),
+            Answer::Verified | Answer::OncePerConnection { .. } => {
                 let verifier = Verifier { host_names: &self.host_names, port: self.port, now };
                 let identity_of = |id: &str| lock(&self.identities).get(id).cloned();
                 Reaction::Respond(match verifier.verify(request, identity_of) {
@@ -499,6 +503,7 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
     let connection = ServerConnection::new(Arc::clone(&shared.tls)).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, TimedSocket { socket, deadline: None });
     let mut buffer = Vec::new();
+    let mut first = true;
     loop {
         if buffer.is_empty() {
             stream.sock.deadline = Some(Instant::now() + shared.idle_timeout);
@@ -514,7 +519,7 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
         let (response, keep_alive) = match http::read_request(&mut stream, &mut buffer) {
             Ok(request) => {
                 let keep_alive = request.keep_alive;
-                match shared.handle(&request) {
+                match shared.handle(&request, mem::take(&mut first)) {
                     Reaction::Respond(response) => (response, keep_alive),
                     Reaction::WriteAndClose(bytes) => {
                         write(&mut stream, shared, &bytes)?;

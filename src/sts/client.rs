@@ -7,11 +7,12 @@ use super::endpoint::{Endpoint, StsHost};
 use super::request::{BODY, IdentityRequest};
 use super::resolver::FixedTarget;
 use super::response::{self, Answer, CallerIdentity};
-use super::tls::TlsConnector;
+use super::tls::{self, TlsConnector};
 use crate::denial::Denial;
 use rustls::ClientConfig;
-use std::sync::Arc;
-use std::time::Duration;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use ureq::config::Config;
 use ureq::http::HeaderValue;
 use ureq::unversioned::transport::{Connector, TcpConnector};
@@ -47,8 +48,26 @@ pub struct Route<'a> {
 /// A client that can be used by many threads at once.
 #[derive(Debug)]
 pub struct Client {
-    agent: Agent,
+    config: Config,
+    tls: Arc<ClientConfig>,
+    target: FixedTarget,
     timeout: Duration,
+    pool: RwLock<Pool>,
+}
+
+/// The connections that are kept, and the number of times that others were there before them.
+#[derive(Clone, Debug)]
+struct Pool {
+    agent: Agent,
+    generation: u64,
+}
+
+/// Why a question has no answer.
+enum Unanswered {
+    /// There was no answer at all, not even the beginning of one.
+    Transport(Error),
+    /// There was an answer, and it denies the login; or there cannot be one.
+    Denied(Denial),
 }
 
 impl Client {
@@ -69,65 +88,117 @@ impl Client {
             .max_idle_age(MAX_IDLE_AGE)
             .timeout_global(Some(route.timeout))
             .build();
-        let target = route.endpoint.map_or_else(|| format!("{}:443", route.host), Endpoint::authority);
-        let connector = ().chain(TcpConnector::default()).chain(TlsConnector::new(route.tls));
-        Self { agent: Agent::with_parts(config, connector, FixedTarget::new(target)), timeout: route.timeout }
+        let target =
+            FixedTarget::new(route.endpoint.map_or_else(|| format!("{}:443", route.host), Endpoint::authority));
+        let pool = Pool { agent: new_agent(&config, &route.tls, &target), generation: 0 };
+        Self { config, tls: route.tls, target, timeout: route.timeout, pool: RwLock::new(pool) }
     }
 
     /// Asks STS who signed the request and reads the answer.
     ///
-    /// Blocks until the answer is there, at most for the route's timeout.
+    /// Blocks until the answer is there, at most for the route's timeout. A kept connection may turn out to be dead when
+    /// it is used: then the kept ones are given up, and the question is asked once more, with the same signature, over a
+    /// new one.
     ///
     /// # Errors
     /// A refusal when STS says no, an unavailable denial when it could not be asked in time.
     pub fn get_caller_identity(&self, request: &IdentityRequest) -> Result<CallerIdentity, Denial> {
-        let mut post = self.agent.post(request.url());
-        for (name, value) in request.headers() {
-            let mut value = HeaderValue::from_str(value.expose())
-                .map_err(|_| Denial::internal("a checked value is not a header value after all"))?;
-            // Keeps it out of whatever prints headers.
-            value.set_sensitive(true);
-            post = post.header(name, value);
+        let begun = Instant::now();
+        let pool = self.pool();
+        let (result, connected) = tls::noting_connections(|| ask(&pool.agent, request, self.timeout));
+        let error = match result {
+            Ok(identity) => return Ok(identity),
+            Err(Unanswered::Denied(denial)) => return Err(denial),
+            Err(Unanswered::Transport(error)) => error,
+        };
+        if connected {
+            return Err(self.unavailable(&error));
         }
-        let mut answer = post.send(BODY).map_err(|error| self.unavailable(&error))?;
-        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if !header("content-encoding").is_empty() {
-            return Err(Denial::unavailable("what answered for STS sent an encoding that was not asked for"));
+        self.give_up(&pool);
+        let left = self.timeout.saturating_sub(begun.elapsed());
+        if left.is_zero() || !matches!(error, Error::Io(_) | Error::ConnectionFailed) {
+            return Err(self.unavailable(&error));
         }
-        let content_type = header("content-type").to_owned();
-        let status = answer.status().as_u16();
-        let body = answer
-            .body_mut()
-            .with_config()
-            .limit(response::MAX_BODY_LENGTH as u64)
-            .read_to_vec()
-            .map_err(|error| self.unavailable(&error))?;
-        response::read(&Answer { status, content_type: &content_type, body: &body })
+        ask(&self.pool().agent, request, left).map_err(|unanswered| match unanswered {
+            Unanswered::Denied(denial) => denial,
+            Unanswered::Transport(error) => self.unavailable(&error),
+        })
     }
 
-    /// Says what went wrong on the way. Only errors whose text is known to hold no bytes of a message are shown whole.
+    fn pool(&self) -> Pool {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the kept connections, of which one was dead, unless another thread has done so. Questions under way end
+    /// on the old ones.
+    fn give_up(&self, dead: &Pool) {
+        let mut pool = self.pool.write().unwrap_or_else(PoisonError::into_inner);
+        if pool.generation == dead.generation {
+            let agent = new_agent(&self.config, &self.tls, &self.target);
+            *pool = Pool { agent, generation: dead.generation + 1 };
+        }
+    }
+
+    /// Says why there is no answer. Only errors whose text is known to hold no bytes of a message are shown.
     fn unavailable(&self, error: &Error) -> Denial {
         Denial::unavailable(match error {
-            Error::Timeout(phase) => {
-                format!("STS did not answer within {} ms (waiting for: {phase})", self.timeout.as_millis())
-            }
+            Error::Timeout(_) => format!("STS did not answer within {} ms", self.timeout.as_millis()),
             Error::HostNotFound => "the name of the STS host or endpoint was not found".to_owned(),
             Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                Some(error) => untrusted(error),
-                None => format!("no connection to STS: {error}"),
+                Some(error @ rustls::Error::InvalidCertificate(_)) => {
+                    format!("the TLS connection to STS is not trusted: {}", printable(error))
+                }
+                Some(error) => format!("no TLS connection to STS: {}", printable(error)),
+                // The text of this one is the TLS library's, with a link to its documentation.
+                None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    "the connection to STS was closed before there was an answer".to_owned()
+                }
+                None => format!("no connection to STS: {}", printable(error)),
             },
             Error::Tls(error) => format!("no TLS connection to STS: {error}"),
             Error::ConnectionFailed => "no connection to STS".to_owned(),
-            Error::BodyExceedsLimit(limit) => format!("what answered for STS sent more than {limit} bytes"),
             _ => "what answered for STS does not speak HTTP as expected".to_owned(),
         })
     }
 }
 
+fn new_agent(config: &Config, tls: &Arc<ClientConfig>, target: &FixedTarget) -> Agent {
+    let connector = ().chain(TcpConnector::default()).chain(TlsConnector::new(Arc::clone(tls)));
+    Agent::with_parts(config.clone(), connector, target.clone())
+}
+
+/// Asks once.
+fn ask(agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<CallerIdentity, Unanswered> {
+    let denied = |denial| Unanswered::Denied(denial);
+    let mut post = agent.post(request.url()).config().timeout_global(Some(timeout)).build();
+    for (name, value) in request.headers() {
+        let mut value = HeaderValue::from_str(value.expose())
+            .map_err(|_| denied(Denial::internal("a checked value is not a header value after all")))?;
+        // Keeps it out of whatever prints headers.
+        value.set_sensitive(true);
+        post = post.header(name, value);
+    }
+    let mut answer = post.send(BODY).map_err(Unanswered::Transport)?;
+    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !header("content-encoding").is_empty() {
+        return Err(denied(Denial::unavailable("what answered for STS sent an encoding that was not asked for")));
+    }
+    let content_type = header("content-type").to_owned();
+    let status = answer.status().as_u16();
+    let body = answer.body_mut().with_config().limit(response::MAX_BODY_LENGTH as u64).read_to_vec();
+    let body = body.map_err(|error| {
+        denied(Denial::unavailable(match error {
+            Error::Timeout(_) => format!("STS did not finish its answer within {} ms", timeout.as_millis()),
+            Error::BodyExceedsLimit(limit) => format!("what answered for STS sent more than {limit} bytes"),
+            _ => "STS broke off in its answer".to_owned(),
+        }))
+    })?;
+    response::read(&Answer { status, content_type: &content_type, body: &body }).map_err(denied)
+}
+
 /// A TLS error may repeat names from a certificate that nobody vouches for: what is shown of it is short and printable.
-fn untrusted(error: &rustls::Error) -> String {
+fn printable(error: &dyn std::fmt::Display) -> String {
     const LONGEST: usize = 300;
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    let shown: String = error.to_string().chars().take(LONGEST).map(plain).collect();
-    format!("the TLS connection to STS is not trusted: {shown}")
+    error.to_string().chars().take(LONGEST).map(plain).collect()
 }

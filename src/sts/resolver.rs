@@ -28,7 +28,8 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
 /// Threads that may be asking at the same time, all but one of them given up.
 const MAX_THREADS: usize = 4;
 
-/// Resolves one name, whatever URL is asked for, as curl's connect-to does.
+/// Resolves one name, whatever URL is asked for, as curl's connect-to does. Clones share their answers.
+#[derive(Clone)]
 pub struct FixedTarget {
     host_and_port: String,
     shared: Arc<Shared>,

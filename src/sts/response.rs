@@ -110,6 +110,7 @@ fn read_error(answer: &Answer<'_>) -> Denial {
     }
     let throttled = matches!(code, Some("Throttling" | "ThrottlingException" | "RequestLimitExceeded"));
     match answer.status {
+        429 if code.is_none() => Denial::unavailable(format!("{reason}: STS is limiting the account's requests")),
         408 | 429 => Denial::unavailable(reason),
         400..=499 if code.is_some() && !throttled => Denial::refused(reason),
         _ => Denial::unavailable(reason),

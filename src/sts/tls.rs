@@ -8,6 +8,7 @@ use crate::denial::Denial;
 use once_cell::sync::OnceCell;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -58,6 +59,19 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
+thread_local! {
+    /// Whether this thread has made a connection since it last asked: the HTTP library makes one on the thread of the
+    /// request, and does not tell whether it took a kept one instead.
+    static CONNECTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a request and says whether it made a connection of its own.
+pub fn noting_connections<T>(request: impl FnOnce() -> T) -> (T, bool) {
+    CONNECTED.set(false);
+    let result = request();
+    (result, CONNECTED.get())
+}
+
 /// Puts TLS on a TCP connection. The name in the certificate has to be the host of the URL.
 pub struct TlsConnector {
     config: Arc<ClientConfig>,
@@ -74,6 +88,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
     type Out = TlsTransport;
 
     fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<TlsTransport>, Error> {
+        CONNECTED.set(true);
         let tcp: Box<dyn Transport> = Box::new(chained.ok_or(Error::ConnectionFailed)?);
         let name = details.uri.host().unwrap_or_default().to_owned();
         let name = ServerName::try_from(name).map_err(|_| Error::Tls("the host is not a DNS name"))?;

@@ -204,6 +204,33 @@ fn an_answer_in_any_form_of_http_is_read() {
     }
 }
 
+#[test]
+fn a_kept_connection_that_dies_when_it_is_used_costs_no_login() {
+    let fixture = Fixture::start();
+    fixture.sts.set_answer(Answer::OncePerConnection { silent: false });
+    for _ in 0..20 {
+        fixture.assert_still_serves("a connection that died");
+    }
+    assert!(fixture.denial_reasons(0).is_empty());
+    assert_eq!(fixture.sts.connection_count(), 20, "kept connections were not tried at all, or not given up");
+}
+
+#[test]
+fn kept_connections_that_have_gone_silent_cost_one_login_and_not_one_each() {
+    const KEPT: usize = 8;
+    let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 1000));
+    thread::scope(|scope| {
+        for _ in 0..KEPT {
+            scope.spawn(|| fixture.login(&fixture.user).expect("a login"));
+        }
+    });
+    let kept = fixture.sts.connection_count();
+    fixture.sts.set_answer(Answer::OncePerConnection { silent: true });
+    assert!(fixture.login(&fixture.user).is_err(), "the connection was not a kept one");
+    fixture.login(&fixture.user).expect("a login over a new connection");
+    assert_eq!(fixture.sts.connection_count(), kept + 1);
+}
+
 /// An answer for one user, and a surplus one for another that nobody has asked for yet. Wherever the rest of it is when
 /// the first login ends - in the socket, decrypted, or as half a TLS record in a buffer - the next login must not get it.
 #[test]
