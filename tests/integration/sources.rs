@@ -64,3 +64,25 @@ fn unsafe_code_is_in_the_ffi_folder_only() {
         assert!(found.is_none(), "{}: {found:?}", file.display());
     }
 }
+
+/// A threat model that names tests which are not there proves nothing.
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let document = fs::read_to_string(root().join("docs/threat-model.md")).unwrap();
+    let mut sources = String::new();
+    for folder in ["src", "tests/integration"] {
+        for file in rust_files(&root().join(folder)) {
+            sources.push_str(&fs::read_to_string(file).unwrap());
+        }
+    }
+    let mut named = 0;
+    for row in document.lines().filter(|line| line.starts_with('|')) {
+        // Names of tests are sentences; other code in the tables has no underscores.
+        for name in row.split('`').skip(1).step_by(2).filter(|code| code.matches('_').count() > 2) {
+            let there = sources.contains(&format!("fn {name}()")) || sources.contains(&format!("mod {name} "));
+            assert!(there, "{name} is not a test");
+            named += 1;
+        }
+    }
+    assert!(named > 20);
+}
