@@ -1,7 +1,7 @@
 # Everything a developer runs, one verb a task. CI runs these same targets: see .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build fetch test test-servers lint format demo clean
+.PHONY: help build fetch test test-servers fuzz lint format demo clean
 
 # The mongod that tests run on, one of those that tools/fetch_mongod.py knows.
 MONGOD ?= 6.0.5
@@ -13,6 +13,12 @@ TEST_FLAGS = --workspace --locked --features panic-on-demand
 
 PYTHON ?= python3
 export PYTHONDONTWRITEBYTECODE := 1
+
+# For make fuzz: how many seconds for each target, and which.
+SECONDS = 60
+TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+# The flags are in fuzz/.cargo/config.toml; a stable compiler takes them with RUSTC_BOOTSTRAP.
+FUZZ_CARGO = env -u RUSTFLAGS RUSTC_BOOTSTRAP=1 cargo
 
 C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c tests/native-stand-in/*.cpp tests/native-stand-in/*.h tests/server-doubles/*.cpp tests/server-doubles/*.h)
 CLANG_FORMAT = lint_python=$$($(PYTHON) tools/python_env.py tools/requirements-lint.txt) && \
@@ -36,8 +42,20 @@ test-servers: build fetch ## run the whole set of integration tests on each of t
 		PSMDB_AWS_IAM_MONGOD_VERSION=$$version cargo test $(TEST_FLAGS) --test integration || exit 1; \
 	done
 
+fuzz: ## look for inputs that break a parser, for SECONDS=60 on each of TARGETS
+	cd fuzz && $(FUZZ_CARGO) build --release --locked
+	@cd fuzz && for target in $(TARGETS); do \
+		echo "$$target, for $(SECONDS) seconds:"; \
+		mkdir -p target/corpus/$$target artifacts/$$target && \
+		$(FUZZ_CARGO) run --quiet --release --locked --bin $$target -- \
+			-max_total_time=$(SECONDS) -timeout=10 -max_len=4096 -verbosity=0 -print_final_stats=1 \
+			-dict=dict/$$target.dict -artifact_prefix=artifacts/$$target/ \
+			target/corpus/$$target corpus/$$target || exit 1; \
+	done
+
 lint: ## check formatting, clippy and the generated header
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	@$(if $(C_FILES),echo clang-format --dry-run $(C_FILES))
 	@$(if $(C_FILES),$(CLANG_FORMAT) --dry-run --Werror $(C_FILES))
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
@@ -49,6 +67,7 @@ lint: ## check formatting, clippy and the generated header
 
 format: ## lay out all code as lint wants it
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 	@$(if $(C_FILES),$(CLANG_FORMAT) -i $(C_FILES))
 
 demo: build ## log in to a real mongod with PyMongo, step by step

@@ -280,7 +280,7 @@ impl Store {
 impl CaFile {
     /// Reads a PEM file of root certificates.
     fn read(path: &str) -> Result<Self, String> {
-        if path.len() > MAX_PATH_LENGTH || path.contains('\0') || !path.starts_with('/') {
+        if path.len() > MAX_PATH_LENGTH || path.contains(char::is_control) || !path.starts_with('/') {
             return Err("the absolute path of a PEM file with root certificates is allowed".to_owned());
         }
         let wrong = |why: &str| format!("a PEM file with root certificates is allowed, but {path} {why}");

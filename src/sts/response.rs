@@ -45,7 +45,7 @@ pub struct Answer<'a> {
 /// # Errors
 /// A refusal for a 4xx answer with an error code of STS's, otherwise an unavailable denial: throttling, a server error,
 /// or a 200 that is not exactly one GetCallerIdentityResponse document. No text of the body is repeated except an error
-/// code and a request id of the documented alphabets.
+/// code and a request id of the documented alphabets, and an ARN of printable ASCII that cannot log in.
 pub fn read(answer: &Answer<'_>) -> Result<CallerIdentity, Denial> {
     if answer.status != 200 {
         return Err(read_error(answer));
@@ -155,6 +155,9 @@ fn parse(body: &[u8]) -> Result<Vec<Element>, &'static str> {
     if body.len() > MAX_BODY_LENGTH {
         return Err("it is too long");
     }
+    if text.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n')) {
+        return Err("it holds a control character");
+    }
     if text.starts_with('\u{feff}') {
         return Err("it begins with a byte order mark");
     }
@@ -165,22 +168,18 @@ fn parse(body: &[u8]) -> Result<Vec<Element>, &'static str> {
     let mut finished = false;
     loop {
         match reader.read_event().map_err(|_| BROKEN)? {
-            Event::Decl(declaration) if first => {
-                let utf8 = match declaration.encoding() {
-                    None => true,
-                    Some(Ok(encoding)) => encoding.eq_ignore_ascii_case("utf-8"),
-                    Some(Err(_)) => false,
-                };
-                if !utf8 {
-                    return Err("it is not UTF-8");
-                }
-            }
+            Event::Decl(declaration) if first && is_expected(&declaration) => {}
             Event::Start(start) => {
                 if finished || open.len() == MAX_DEPTH {
                     return Err(if finished { BROKEN } else { "it is nested too deep" });
                 }
                 for attribute in start.attributes() {
-                    attribute.map_err(|_| BROKEN)?;
+                    let attribute = attribute.map_err(|_| BROKEN)?;
+                    // STS writes a namespace and no other; it does not matter, but must be sound.
+                    let name = attribute.key.as_ref();
+                    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) || attribute.value.contains(['<', '&']) {
+                        return Err("it holds an attribute that STS does not write");
+                    }
                 }
                 let name = start.name().as_ref().to_owned();
                 // STS declares its namespace as the default one. A prefix would allow two names for one element.
@@ -225,6 +224,12 @@ fn parse(body: &[u8]) -> Result<Vec<Element>, &'static str> {
         }
         first = false;
     }
+}
+
+/// The declaration of a document in UTF-8, in the ways it is written.
+fn is_expected(declaration: &str) -> bool {
+    let plain = declaration.trim_end().replace('\'', "\"").to_ascii_lowercase();
+    matches!(plain.as_str(), "xml version=\"1.0\"" | "xml version=\"1.0\" encoding=\"utf-8\"")
 }
 
 /// The five entities that XML itself defines, and numeric characters; there are no others without a document type.
@@ -325,6 +330,13 @@ mod tests {
             ("instruction", USER.replace("<Arn>", "<?x y?><Arn>")),
             ("late prolog", USER.replace("<Arn>", "<?xml version=\"1.0\"?><Arn>")),
             ("other encoding", format!("<?xml version=\"1.0\" encoding=\"utf-16\"?>{USER}")),
+            ("misspelt prolog", format!("<?xml vesrion=\"1.0\"?>{USER}")),
+            ("broken prolog", format!("<?xml version=\"1.0\"`encoding=\"UTF-8\"?>{USER}")),
+            ("tag in an attribute", USER.replace("2011-06-15/", "2011<Arn>06-15/")),
+            ("entity in an attribute", USER.replace("2011-06-15/", "2011&a;06-15/")),
+            ("odd attribute", USER.replace(" xmlns", " -xmlns")),
+            ("control character", USER.replace("d8741953", "d874\u{1}953")),
+            ("nul", USER.replace("d8741953", "d874\0953")),
             ("wrong end tag", USER.replace("</Arn>", "</arn>")),
             ("attribute twice", USER.replace("<Arn>", "<Arn a='1' a='2'>")),
             ("other account", USER.replace("<Account>123456789012", "<Account>210987654321")),

@@ -1,0 +1,45 @@
+//! The client's first message. What is accepted is the one document that a second reader of BSON writes again, byte
+//! for byte, and its 32 bytes are what the client has to sign.
+#![no_main]
+
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, Document, doc};
+use libfuzzer_sys::fuzz_target;
+use psmdb_aws_iam::denial::{Denial, Kind};
+use psmdb_aws_iam::sasl::{Conversation, MAX_CLIENT_FIRST_LENGTH, NONCE_LENGTH, Next};
+use psmdb_aws_iam::sts::endpoint::StsHost;
+
+const NOW: i64 = 1_795_288_380;
+
+fn sevens(buffer: &mut [u8]) -> Result<(), Denial> {
+    buffer.fill(7);
+    Ok(())
+}
+
+fuzz_target!(|message: &[u8]| {
+    let mut conversation = Conversation::new(StsHost::default());
+    match conversation.step(message, sevens, NOW) {
+        Ok(Next::Reply(reply)) => {
+            assert!(message.len() <= MAX_CLIENT_FIRST_LENGTH);
+            let first = Document::from_reader(message).expect("a second reader accepts it");
+            assert_eq!(first.to_vec().expect("it can be written"), message);
+            assert_eq!(first.len(), 2);
+            assert_eq!(first.get("p"), Some(&Bson::Int32(110)));
+            let Some(Bson::Binary(nonce)) = first.get("r") else { panic!("accepted without a nonce: {first}") };
+            assert_eq!((nonce.subtype, nonce.bytes.len()), (BinarySubtype::Generic, NONCE_LENGTH));
+
+            let both = [&nonce.bytes[..], &[7; NONCE_LENGTH]].concat();
+            let both = Binary { subtype: BinarySubtype::Generic, bytes: both };
+            let expected = doc! { "s": both, "h": StsHost::default().as_str() };
+            assert_eq!(Document::from_reader(&reply[..]).expect("the reply is BSON"), expected);
+        }
+        Ok(Next::AskSts(_)) => panic!("a first message was taken for a signature"),
+        Err(denial) => {
+            assert_eq!(denial.kind(), Kind::MalformedMessage);
+            assert!(!denial.reason().is_empty() && !denial.reason().contains(char::is_control), "{denial:?}");
+        }
+    }
+    // Neither a refused conversation nor a challenged one takes a first message.
+    assert!(conversation.step(message, sevens, NOW).is_err());
+    assert!(conversation.step(message, sevens, NOW).is_err());
+});

@@ -1,0 +1,80 @@
+//! The client's second message, as bytes and as its fields. What is accepted says the same to a second reader of BSON,
+//! and every header made of it is printable ASCII.
+//!
+//! An input is taken twice: as the message, and as the fields `a`, `d` and `t` with the byte 0xff, which no text holds,
+//! between them.
+#![no_main]
+
+use bson::{Binary, Document, doc, spec::BinarySubtype};
+use libfuzzer_sys::fuzz_target;
+use psmdb_aws_iam::denial::{Denial, Kind};
+use psmdb_aws_iam::sasl::{Conversation, MAX_CLIENT_SECOND_LENGTH, Next};
+use psmdb_aws_iam::sigv4::{AmzDate, Authorization, Expected};
+use psmdb_aws_iam::sts::endpoint::StsHost;
+use std::sync::LazyLock;
+
+/// 2026-11-21T19:13:00Z, the moment the corpus is made for.
+const NOW: i64 = 1_795_288_380;
+
+static FIRST: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let nonce = Binary { subtype: BinarySubtype::Generic, bytes: vec![1; 32] };
+    doc! { "r": nonce, "p": 110 }.to_vec().expect("it can be written")
+});
+
+fn sevens(buffer: &mut [u8]) -> Result<(), Denial> {
+    buffer.fill(7);
+    Ok(())
+}
+
+fuzz_target!(|data: &[u8]| {
+    check(data);
+    let fields: Option<Vec<&str>> = data.split(|byte| *byte == 0xff).map(|field| str::from_utf8(field).ok()).collect();
+    let message = match fields.as_deref() {
+        Some([authorization, date]) => doc! { "a": *authorization, "d": *date },
+        Some([authorization, date, token]) => doc! { "a": *authorization, "d": *date, "t": *token },
+        _ => return,
+    };
+    check(&message.to_vec().expect("it can be written"));
+});
+
+fn check(message: &[u8]) {
+    let mut conversation = Conversation::new(StsHost::default());
+    assert!(matches!(conversation.step(&FIRST, sevens, NOW), Ok(Next::Reply(_))));
+    match conversation.step(message, sevens, NOW) {
+        Ok(Next::AskSts(request)) => {
+            assert!(message.len() <= MAX_CLIENT_SECOND_LENGTH);
+            let second = Document::from_reader(message).expect("a second reader accepts it");
+            assert_eq!(second.to_vec().expect("it can be written"), message);
+            let (authorization, date) = (second.get_str("a").unwrap(), second.get_str("d").unwrap());
+            let token = second.get("t").map(|token| token.as_str().expect("a token is a string"));
+            assert_eq!(second.len(), if token.is_some() { 3 } else { 2 });
+
+            assert_eq!(request.url(), "https://sts.amazonaws.com/");
+            assert_eq!(request.date.as_str(), date);
+            assert_eq!(request.token.as_ref().map(|token| token.expose()), token);
+            assert!(AmzDate::parse(date).unwrap().check_skew(NOW).is_ok());
+
+            let header = request.authorization.to_header();
+            assert_eq!(header.expose(), authorization);
+            let expected = Expected { date: &request.date, region: "us-east-1", with_token: token.is_some() };
+            let again = Authorization::parse(header.expose(), &expected).expect("what was written can be read");
+            assert_eq!(again.to_header().expose(), header.expose());
+            let signed = ["host", "x-amz-date", "x-mongodb-gs2-cb-flag", "x-mongodb-server-nonce"];
+            assert!(signed.iter().all(|name| request.authorization.signs(name)));
+            assert_eq!(request.authorization.signs("x-amz-security-token"), token.is_some());
+
+            let headers = request.headers();
+            assert_eq!(headers.len(), if token.is_some() { 7 } else { 6 });
+            for (name, value) in headers {
+                let printable = value.expose().bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+                assert!(printable && value.expose().trim() == value.expose(), "{name}: {:?}", value.expose());
+            }
+        }
+        Ok(Next::Reply(_)) => panic!("a second message was answered with a challenge"),
+        Err(denial) => {
+            assert_eq!(denial.kind(), Kind::MalformedMessage);
+            assert!(!denial.reason().is_empty() && !denial.reason().contains(char::is_control), "{denial:?}");
+        }
+    }
+    assert!(conversation.step(message, sevens, NOW).is_err(), "a conversation went on after its second message");
+}
