@@ -7,7 +7,7 @@ use super::endpoint::{Endpoint, StsHost};
 use super::request::{BODY, IdentityRequest};
 use super::resolver::FixedTarget;
 use super::response::{self, Answer, CallerIdentity};
-use super::tls::{self, TlsConnector};
+use super::tls::{self, NotedTcpConnector, TlsConnector};
 use crate::denial::Denial;
 use rustls::ClientConfig;
 use std::io;
@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use ureq::config::Config;
 use ureq::http::HeaderValue;
-use ureq::unversioned::transport::{Connector, TcpConnector};
+use ureq::unversioned::transport::Connector;
 use ureq::{Agent, Error};
 
 /// Largest answer header that is read, in bytes. Real ones have about 300.
@@ -111,7 +111,8 @@ impl Client {
             Err(Unanswered::Denied(denial)) => return Err(denial),
             Err(Unanswered::Transport(error)) => error,
         };
-        if connected {
+        // A name that was not found says nothing about the kept connections.
+        if connected || matches!(error, Error::HostNotFound) {
             return Err(self.unavailable(&error));
         }
         self.give_up(&pool);
@@ -163,7 +164,7 @@ impl Client {
 }
 
 fn new_agent(config: &Config, tls: &Arc<ClientConfig>, target: &FixedTarget) -> Agent {
-    let connector = ().chain(TcpConnector::default()).chain(TlsConnector::new(Arc::clone(tls)));
+    let connector = ().chain(NotedTcpConnector::default()).chain(TlsConnector::new(Arc::clone(tls)));
     Agent::with_parts(config.clone(), connector, target.clone())
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ureq::Error;
 use ureq::unversioned::transport::time::{Duration, Instant};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, TransportAdapter,
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, TcpConnector, Transport, TransportAdapter,
 };
 
 /// Builds the settings of TLS: the system's roots and these, and nothing else; TLS 1.2 and 1.3; sessions are resumed.
@@ -60,16 +60,29 @@ fn system_roots() -> RootCertStore {
 }
 
 thread_local! {
-    /// Whether this thread has made a connection since it last asked: the HTTP library makes one on the thread of the
-    /// request, and does not tell whether it took a kept one instead.
+    /// Whether this thread has set out to make a connection since it last asked: the HTTP library makes one on the thread
+    /// of the request, and does not tell whether it took a kept one instead.
     static CONNECTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a request and says whether it made a connection of its own.
+/// Runs a request and says whether it set out to make a connection of its own, with success or without.
 pub fn noting_connections<T>(request: impl FnOnce() -> T) -> (T, bool) {
     CONNECTED.set(false);
     let result = request();
     (result, CONNECTED.get())
+}
+
+/// Makes TCP connections, and notes that it was asked for one.
+#[derive(Debug, Default)]
+pub struct NotedTcpConnector(TcpConnector);
+
+impl<In: Transport> Connector<In> for NotedTcpConnector {
+    type Out = <TcpConnector as Connector<In>>::Out;
+
+    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
+        CONNECTED.set(true);
+        self.0.connect(details, chained)
+    }
 }
 
 /// Puts TLS on a TCP connection. The name in the certificate has to be the host of the URL.
@@ -88,7 +101,6 @@ impl<In: Transport> Connector<In> for TlsConnector {
     type Out = TlsTransport;
 
     fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<TlsTransport>, Error> {
-        CONNECTED.set(true);
         let tcp: Box<dyn Transport> = Box::new(chained.ok_or(Error::ConnectionFailed)?);
         let name = details.uri.host().unwrap_or_default().to_owned();
         let name = ServerName::try_from(name).map_err(|_| Error::Tls("the host is not a DNS name"))?;
