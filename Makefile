@@ -39,7 +39,7 @@ test: build fetch ## run every test, on a real mongod too (MONGOD=4.4.2 for anot
 test-servers: build fetch ## run the whole set of integration tests on each of the other servers
 	@for version in $(filter-out $(MONGOD),$(SERVERS)); do \
 		echo "on mongod $$version:"; \
-		PSMDB_AWS_IAM_MONGOD_VERSION=$$version cargo test $(TEST_FLAGS) --test integration || exit 1; \
+		PSMDB_AWS_IAM_MONGOD_VERSION=$$version cargo test $(TEST_FLAGS) --test integration --test attacks || exit 1; \
 	done
 
 fuzz: ## look for inputs that break a parser, for SECONDS=60 on each of TARGETS

@@ -11,8 +11,8 @@ use bson::Document;
 use local_sts::{Identity, LocalSts};
 use tempfile::TempDir;
 
-use crate::fixture::{ACCOUNT, ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::aws_client::{Credentials, Signer, client_first, client_second};
+use crate::support::fixture::{ACCOUNT, ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::mongod::plugin;
 
 const DENIED_MALFORMED: &str = "1";

@@ -15,8 +15,8 @@ use local_sts::{Identity, LocalSts};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::fixture::{ACCOUNT, ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::aws_client::{Credentials, MECHANISM, Signer, client_first, client_second};
+use crate::support::fixture::{ACCOUNT, ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::mongod::plugin;
 
 const BAD_VALUE: i32 = 2;

@@ -5,8 +5,8 @@ use std::thread;
 use bson::{Document, doc};
 use mongodb::error::{Error, ErrorKind};
 
-use crate::fixture::{ACCOUNT, Fixture, ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::aws_client;
+use crate::support::fixture::{ACCOUNT, Fixture, ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::wire::is_ok;
 
 /// MongoDB's error code for "not authorized on … to execute command".

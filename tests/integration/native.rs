@@ -12,8 +12,8 @@ use std::time::Duration;
 use bson::{Bson, Document, doc};
 use serde_json::Value;
 
-use crate::fixture::{Fixture, STS_HOST};
 use crate::support::aws_client::{self, MECHANISM, client_first};
+use crate::support::fixture::{Fixture, STS_HOST};
 use crate::support::mongod::{Builder, DEFAULT_VERSION, Mongod, plugin};
 use crate::support::wire::{WireClient, is_ok};
 

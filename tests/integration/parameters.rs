@@ -3,8 +3,8 @@
 use bson::{Bson, bson, doc};
 use local_sts::LocalSts;
 
-use crate::fixture::{Fixture, credentials};
 use crate::support::aws_client;
+use crate::support::fixture::{Fixture, credentials};
 use crate::support::mongod::Mongod;
 
 /// MongoDB's error code BadValue.

@@ -2,8 +2,8 @@
 
 use std::process::{Command, Output};
 
-use crate::fixture::Fixture;
 use crate::support::aws_client::{MECHANISM, client_first};
+use crate::support::fixture::Fixture;
 use crate::support::mongod::{DEFAULT_VERSION, Mongod, binary_of, command_of, plugin};
 use crate::support::wire::{WireClient, is_ok};
 use local_sts::Answer;

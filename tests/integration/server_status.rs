@@ -2,8 +2,8 @@
 
 use bson::{Document, doc};
 
-use crate::fixture::{Fixture, credentials};
 use crate::support::aws_client::{self, Conversation};
+use crate::support::fixture::{Fixture, credentials};
 use crate::support::mongod::Mongod;
 use local_sts::Answer;
 

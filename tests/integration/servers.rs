@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bson::{bson, doc};
 
-use crate::fixture::{Fixture, ROLE_USER_NAME};
 use crate::preload::assert_works_in_the_background;
+use crate::support::fixture::{Fixture, ROLE_USER_NAME};
 use crate::support::mongod::Mongod;
 use crate::support::wire::{WireClient, is_ok};
 

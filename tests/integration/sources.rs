@@ -70,7 +70,7 @@ fn unsafe_code_is_in_the_ffi_folder_only() {
 fn every_test_that_the_threat_model_names_is_there() {
     let document = fs::read_to_string(root().join("docs/threat-model.md")).unwrap();
     let mut sources = String::new();
-    for folder in ["src", "tests/integration"] {
+    for folder in ["src", "tests/integration", "tests/attacks"] {
         for file in rust_files(&root().join(folder)) {
             sources.push_str(&fs::read_to_string(file).unwrap());
         }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bson::doc;
 use local_sts::{Answer, LocalSts};
 
-use crate::fixture::{Fixture, ROLE_USER_NAME};
 use crate::support::aws_client::{self, client_first};
+use crate::support::fixture::{Fixture, ROLE_USER_NAME};
 use crate::support::wire::{WireClient, is_ok};
 
 fn xml(status: u16, body: &str) -> Answer {

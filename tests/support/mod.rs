@@ -4,6 +4,6 @@
 #![allow(dead_code, reason = "no test binary uses all of it")]
 
 pub mod aws_client;
+pub mod fixture;
 pub mod mongod;
-mod self_test;
 pub mod wire;

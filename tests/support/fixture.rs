@@ -11,11 +11,15 @@ use mongodb::sync::Client;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::aws_client::{self, Credentials};
-use crate::support::mongod::{Builder, Mongod};
+use super::aws_client::{self, Credentials};
+use super::mongod::{Builder, Mongod};
+use super::wire::is_ok;
 
 pub const ACCOUNT: &str = "123456789012";
 pub const STS_HOST: &str = "sts.amazonaws.com";
+
+/// MongoDB's error code AuthenticationFailed.
+pub const AUTHENTICATION_FAILED: i32 = 18;
 
 /// The plugin's own log line about a principal that the server has no user for.
 const USER_REFUSED: i32 = 88_000_002;
@@ -151,4 +155,11 @@ pub fn credentials(identity: &Identity) -> Credentials {
         Some(token) => credentials.with_token(token),
         None => credentials,
     }
+}
+
+/// Asserts that the reply says no more than that the login failed.
+pub fn assert_plain_denial(name: &str, reply: &Document) {
+    assert!(!is_ok(reply), "{name}: {reply}");
+    assert_eq!(reply.get_i32("code").unwrap(), AUTHENTICATION_FAILED, "{name}: {reply}");
+    assert_eq!(reply.get_str("errmsg").unwrap(), "Authentication failed.", "{name}");
 }

@@ -6,22 +6,12 @@ use std::time::{Duration, SystemTime};
 use bson::{Document, doc};
 use local_sts::{Answer, Identity};
 
-use crate::fixture::{ACCOUNT, Fixture, credentials};
 use crate::support::aws_client::{self, Conversation, SignedLogin, Signer, client_first, client_second};
+use crate::support::fixture::{ACCOUNT, Fixture, assert_plain_denial, credentials};
 use crate::support::wire::{WireClient, binary, is_ok};
-
-/// MongoDB's error code AuthenticationFailed.
-const AUTHENTICATION_FAILED: i32 = 18;
 
 /// MongoDB's error code UserNotFound.
 const USER_NOT_FOUND: i32 = 11;
-
-/// Asserts that the reply says no more than that the login failed.
-fn assert_plain_denial(name: &str, reply: &Document) {
-    assert!(!is_ok(reply), "{name}: {reply}");
-    assert_eq!(reply.get_i32("code").unwrap(), AUTHENTICATION_FAILED, "{name}: {reply}");
-    assert_eq!(reply.get_str("errmsg").unwrap(), "Authentication failed.", "{name}");
-}
 
 fn shift(time: SystemTime, seconds: i64) -> SystemTime {
     let by = Duration::from_secs(seconds.unsigned_abs());

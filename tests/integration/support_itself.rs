@@ -1,12 +1,12 @@
-//! Tests of the support itself, without the plugin.
+//! Tests of tests/support, without the plugin.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use bson::{bson, doc};
 
-use super::aws_client::{Conversation, Credentials, Signer, amz_date, client_first, region_of};
-use super::mongod::Mongod;
-use super::wire::{WireClient, is_ok};
+use crate::support::aws_client::{Conversation, Credentials, Signer, amz_date, client_first, region_of};
+use crate::support::mongod::Mongod;
+use crate::support::wire::{WireClient, is_ok};
 
 #[test]
 fn a_server_starts_serves_its_admin_and_stops() {
