@@ -64,6 +64,8 @@ enum psmdb_aws_iam_result
     PSMDB_AWS_IAM_RESULT_REFUSED_VALUE = 6,
     // A pointer is null, or an index or a length is out of range. Nothing was done.
     PSMDB_AWS_IAM_RESULT_INVALID_ARGUMENT = 7,
+    // Denied: STS confirmed the client, but awsIamAllowedAccounts does not list its account.
+    PSMDB_AWS_IAM_RESULT_DENIED_ACCOUNT = 8,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

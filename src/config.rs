@@ -4,6 +4,8 @@
 //! settings it began with.
 
 use crate::denial::Denial;
+use crate::principal::{self, Principal};
+use crate::sts::admission::Admission;
 use crate::sts::client::{Client, Route};
 use crate::sts::endpoint::{Endpoint, StsHost};
 use crate::sts::tls;
@@ -24,6 +26,9 @@ const MAX_CA_FILE_LENGTH: u64 = 4 * 1024 * 1024;
 /// Longest path of a file, in bytes, as Linux has it (PATH_MAX).
 const MAX_PATH_LENGTH: usize = 4096;
 
+/// Most accounts that awsIamAllowedAccounts can list.
+const MAX_ALLOWED_ACCOUNTS: usize = 1000;
+
 /// Bounds of awsStsTimeoutMS.
 const TIMEOUT_MS: std::ops::RangeInclusive<i64> = 100..=60_000;
 
@@ -34,9 +39,18 @@ pub struct Settings {
     endpoint: Option<Endpoint>,
     ca_file: Option<CaFile>,
     timeout_ms: i64,
+    allowed_accounts: AllowedAccounts,
+    /// Bounds the questions of the whole process, whatever the other values are.
+    admission: Arc<Admission>,
     /// Kept when other parameters change, with the TLS sessions that can be resumed.
     tls: Arc<OnceCell<Arc<ClientConfig>>>,
     client: OnceCell<Client>,
+}
+
+/// The accounts whose principals may log in, in the order they were given; none means all.
+#[derive(Clone, Debug, Default)]
+struct AllowedAccounts {
+    text: String,
 }
 
 /// A file of root certificates, read once, when the parameter was set.
@@ -53,6 +67,8 @@ impl Default for Settings {
             endpoint: None,
             ca_file: None,
             timeout_ms: 10_000,
+            allowed_accounts: AllowedAccounts::default(),
+            admission: Arc::default(),
             tls: Arc::default(),
             client: OnceCell::new(),
         }
@@ -63,6 +79,26 @@ impl Settings {
     /// The name of STS that clients are told.
     pub fn host(&self) -> &StsHost {
         &self.host
+    }
+
+    /// Says whether principals of this one's account may log in: the operator's second lock, after STS's word.
+    ///
+    /// # Errors
+    /// A denial that names the account, when awsIamAllowedAccounts lists others only.
+    pub fn check_account(&self, principal: &Principal) -> Result<(), Denial> {
+        if self.allowed_accounts.allow(&principal.account) {
+            return Ok(());
+        }
+        Err(Denial::account_not_allowed(format!(
+            "STS confirmed {}, but awsIamAllowedAccounts does not list account {}",
+            principal.user_name(),
+            principal.account
+        )))
+    }
+
+    /// What bounds the questions to STS.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// The client towards STS, made when it is first asked for so that a server starts without it.
@@ -78,6 +114,7 @@ impl Settings {
                 endpoint: self.endpoint.as_ref(),
                 tls: Arc::clone(tls),
                 timeout: Duration::from_millis(self.timeout_ms.unsigned_abs()),
+                admission: Arc::clone(&self.admission),
             }))
         })
     }
@@ -89,6 +126,8 @@ impl Settings {
             endpoint: self.endpoint.clone(),
             ca_file: self.ca_file.clone(),
             timeout_ms: self.timeout_ms,
+            allowed_accounts: self.allowed_accounts.clone(),
+            admission: Arc::clone(&self.admission),
             tls: Arc::clone(&self.tls),
             client: OnceCell::new(),
         }
@@ -111,7 +150,7 @@ enum Access {
 }
 
 /// Every parameter, in the order in which they are registered.
-pub static PARAMETERS: [Parameter; 4] = [
+pub static PARAMETERS: [Parameter; 5] = [
     Parameter {
         name: "awsStsHost",
         access: Access::Text {
@@ -152,6 +191,13 @@ pub static PARAMETERS: [Parameter; 4] = [
                 settings.timeout_ms = value;
                 Ok(())
             },
+        },
+    },
+    Parameter {
+        name: "awsIamAllowedAccounts",
+        access: Access::Text {
+            get: |settings| &settings.allowed_accounts.text,
+            set: |settings, text| AllowedAccounts::parse(text).map(|accounts| settings.allowed_accounts = accounts),
         },
     },
 ];
@@ -277,6 +323,26 @@ impl Store {
     }
 }
 
+impl AllowedAccounts {
+    /// Checks a list of 12-digit account ids, separated by commas; an empty one allows all accounts.
+    fn parse(text: &str) -> Result<Self, String> {
+        let accounts = text.split(',');
+        if !text.is_empty()
+            && (accounts.clone().count() > MAX_ALLOWED_ACCOUNTS || !accounts.clone().all(principal::is_account))
+        {
+            return Err(format!(
+                "account ids of 12 digits, separated by commas and without spaces, are allowed, such as \
+                 123456789012,210987654321, at most {MAX_ALLOWED_ACCOUNTS}; an empty text allows every account"
+            ));
+        }
+        Ok(Self { text: text.to_owned() })
+    }
+
+    fn allow(&self, account: &str) -> bool {
+        self.text.is_empty() || self.text.split(',').any(|allowed| allowed == account)
+    }
+}
+
 impl CaFile {
     /// Reads a PEM file of root certificates.
     fn read(path: &str) -> Result<Self, String> {
@@ -327,6 +393,7 @@ mod tests {
             ("awsStsEndpoint", ""),
             ("awsStsCAFile", ""),
             ("awsStsTimeoutMS", "10000"),
+            ("awsIamAllowedAccounts", ""),
         ];
         assert_eq!(values, expected.map(|(name, value)| (name, value.to_owned())));
     }
@@ -358,6 +425,43 @@ mod tests {
         assert!(parameter("awsStsTimeoutMS").set_text(&store, "1e3").is_err());
         assert!(parameter("awsStsEndpoint").set_text(&store, "http://127.0.0.1").is_err());
         assert_eq!(parameter("awsStsHost").to_text(&store), "sts.amazonaws.com");
+    }
+
+    #[test]
+    fn miri_an_account_has_to_be_on_the_list_as_a_whole_unless_the_list_is_empty() {
+        let store = Store::default();
+        let accounts = parameter("awsIamAllowedAccounts");
+        let principal = |account: &str| Principal::parse(&format!("arn:aws:iam::{account}:user/alice")).unwrap();
+        assert!(store.current().check_account(&principal("123456789012")).is_ok());
+        accounts.set_text(&store, "210987654321,123456789012").unwrap();
+        let settings = store.current();
+        assert!(settings.check_account(&principal("123456789012")).is_ok());
+        assert!(settings.check_account(&principal("210987654321")).is_ok());
+        for other in ["123456789013", "098765432112"] {
+            let denial = settings.check_account(&principal(other)).unwrap_err();
+            assert_eq!(denial.kind(), crate::denial::Kind::AccountNotAllowed);
+            assert!(denial.reason().contains(&format!("does not list account {other}")), "{denial}");
+        }
+        let many = vec!["123456789012"; MAX_ALLOWED_ACCOUNTS + 1].join(",");
+        for wrong in [
+            ",",
+            "123456789012,",
+            ",123456789012",
+            "12345678901",
+            "1234567890123",
+            "12345678901a",
+            "123456789012, 210987654321",
+            "123456789012;210987654321",
+            "*",
+            "１２３４56789012",
+            "123456789012\n",
+            &many,
+        ] {
+            assert!(accounts.set_text(&store, wrong).is_err(), "{wrong:?} was accepted");
+        }
+        assert_eq!(accounts.to_text(&store), "210987654321,123456789012");
+        accounts.set_text(&store, "").unwrap();
+        assert!(store.current().check_account(&principal("123456789013")).is_ok());
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub enum Kind {
     MalformedMessage,
     /// STS was asked and said no, or named a principal that cannot log in.
     RefusedBySts,
+    /// STS confirmed the client, but its account is not one that may log in.
+    AccountNotAllowed,
     /// STS could not be asked in time, or its answer was not an answer of STS.
     StsUnavailable,
     /// The plugin itself could not go on, for example without random bytes.
@@ -34,6 +36,11 @@ impl Denial {
     /// STS said no.
     pub fn refused(reason: impl Into<String>) -> Self {
         Self { kind: Kind::RefusedBySts, reason: reason.into() }
+    }
+
+    /// STS said yes, and the operator's list of accounts says no.
+    pub fn account_not_allowed(reason: impl Into<String>) -> Self {
+        Self { kind: Kind::AccountNotAllowed, reason: reason.into() }
     }
 
     /// STS could not be asked, or what answered is not STS.

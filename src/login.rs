@@ -55,11 +55,13 @@ impl Login {
         match self.conversation.step(message, fill_random, now)? {
             Next::Reply(reply) => Ok(Step::Continue(reply)),
             Next::AskSts(request) => {
+                let access_key_id = request.authorization.claimed_access_key_id();
                 let identity = self.settings.client()?.get_caller_identity(&request).map_err(|denial| {
                     // Until STS confirms it, the id is only what the client says it is.
-                    let claimed = request.authorization.claimed_access_key_id();
-                    denial.with_detail(&format!("the client claimed access key id {claimed}"))
+                    denial.with_detail(&format!("the client claimed access key id {access_key_id}"))
                 })?;
+                self.settings.check_account(&identity.principal)?;
+                self.settings.admission().remember(access_key_id);
                 Ok(Step::Authenticated(Authenticated {
                     user_name: identity.principal.user_name(),
                     arn: identity.arn,

@@ -14,6 +14,8 @@ pub struct Metrics {
     pub denied_malformed: Counter,
     /// Denials because STS said no.
     pub denied_by_sts: Counter,
+    /// Denials because the account is not on the operator's list.
+    pub denied_account: Counter,
     /// Denials because STS could not be asked in time.
     pub denied_sts_unavailable: Counter,
     /// Denials because the plugin could not go on.
@@ -48,18 +50,20 @@ impl Metrics {
             confirmed: zero(),
             denied_malformed: zero(),
             denied_by_sts: zero(),
+            denied_account: zero(),
             denied_sts_unavailable: zero(),
             denied_internal: zero(),
         }
     }
 
     /// The section of `serverStatus`: the version, the STS host in force and the counters, as
-    /// `{version, stsHost, logins: {started, confirmed, denied: {malformedMessage, refusedBySts, stsUnavailable,
-    /// internal}}}`.
+    /// `{version, stsHost, logins: {started, confirmed, denied: {malformedMessage, refusedBySts,
+    /// accountNotAllowed, stsUnavailable, internal}}}`.
     pub fn to_bson(&self, sts_host: &str) -> RawDocumentBuf {
         let mut denied = RawDocumentBuf::new();
         denied.append(cstr!("malformedMessage"), self.denied_malformed.get());
         denied.append(cstr!("refusedBySts"), self.denied_by_sts.get());
+        denied.append(cstr!("accountNotAllowed"), self.denied_account.get());
         denied.append(cstr!("stsUnavailable"), self.denied_sts_unavailable.get());
         denied.append(cstr!("internal"), self.denied_internal.get());
         let mut logins = RawDocumentBuf::new();
@@ -92,7 +96,8 @@ mod tests {
                 "started": 2_i64,
                 "confirmed": 0_i64,
                 "denied": {
-                    "malformedMessage": 0_i64, "refusedBySts": 1_i64, "stsUnavailable": 0_i64, "internal": 0_i64,
+                    "malformedMessage": 0_i64, "refusedBySts": 1_i64, "accountNotAllowed": 0_i64,
+                    "stsUnavailable": 0_i64, "internal": 0_i64,
                 },
             },
         };

@@ -64,6 +64,7 @@ fn code_of(kind: Kind) -> ResultCode {
     match kind {
         Kind::MalformedMessage => ResultCode::DeniedMalformed,
         Kind::RefusedBySts => ResultCode::DeniedBySts,
+        Kind::AccountNotAllowed => ResultCode::DeniedAccount,
         Kind::StsUnavailable => ResultCode::DeniedStsUnavailable,
         Kind::Internal => ResultCode::DeniedInternal,
     }

@@ -14,6 +14,7 @@ pub(super) fn count(code: ResultCode) {
         ResultCode::Authenticated => METRICS.confirmed.add(),
         ResultCode::DeniedMalformed => METRICS.denied_malformed.add(),
         ResultCode::DeniedBySts => METRICS.denied_by_sts.add(),
+        ResultCode::DeniedAccount => METRICS.denied_account.add(),
         ResultCode::DeniedStsUnavailable => METRICS.denied_sts_unavailable.add(),
         ResultCode::DeniedInternal | ResultCode::Panic => METRICS.denied_internal.add(),
         ResultCode::Ok | ResultCode::Continue | ResultCode::RefusedValue | ResultCode::InvalidArgument => {}

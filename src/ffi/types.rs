@@ -28,6 +28,8 @@ pub enum ResultCode {
     RefusedValue = 6,
     /// A pointer is null, or an index or a length is out of range. Nothing was done.
     InvalidArgument = 7,
+    /// Denied: STS confirmed the client, but awsIamAllowedAccounts does not list its account.
+    DeniedAccount = 8,
 }
 
 /// Bytes that belong to the library. They stay as they are until the object they came from is used again or freed;

@@ -3,6 +3,7 @@
 //! Every setting of the HTTP library that matters here is set explicitly: https only, no redirect followed, no proxy
 //! from the environment, a status is not an error, every size has an upper bound.
 
+use super::admission::Admission;
 use super::endpoint::{Endpoint, StsHost};
 use super::request::{BODY, IdentityRequest};
 use super::resolver::FixedTarget;
@@ -41,8 +42,10 @@ pub struct Route<'a> {
     pub endpoint: Option<&'a Endpoint>,
     /// The settings of TLS, with the roots that are trusted.
     pub tls: Arc<ClientConfig>,
-    /// Whole time one question may take: name resolution, connection, TLS, answer.
+    /// Whole time one question may take: a turn, name resolution, connection, TLS, answer.
     pub timeout: Duration,
+    /// What bounds the questions that are under way at once.
+    pub admission: Arc<Admission>,
 }
 
 /// A client that can be used by many threads at once.
@@ -52,6 +55,7 @@ pub struct Client {
     tls: Arc<ClientConfig>,
     target: FixedTarget,
     timeout: Duration,
+    admission: Arc<Admission>,
     pool: RwLock<Pool>,
 }
 
@@ -91,21 +95,37 @@ impl Client {
         let target =
             FixedTarget::new(route.endpoint.map_or_else(|| format!("{}:443", route.host), Endpoint::authority));
         let pool = Pool { agent: new_agent(&config, &route.tls, &target), generation: 0 };
-        Self { config, tls: route.tls, target, timeout: route.timeout, pool: RwLock::new(pool) }
+        Self {
+            config,
+            tls: route.tls,
+            target,
+            timeout: route.timeout,
+            admission: route.admission,
+            pool: RwLock::new(pool),
+        }
     }
 
     /// Asks STS who signed the request and reads the answer.
     ///
-    /// Blocks until the answer is there, at most for the route's timeout. A kept connection may turn out to be dead when
+    /// Blocks until the answer is there, at most for the route's timeout; while too many others ask, it waits for its
+    /// turn in that time. A kept connection may turn out to be dead when
     /// it is used: then the kept ones are given up, and the question is asked once more, with the same signature, over a
     /// new one.
     ///
     /// # Errors
     /// A refusal when STS says no, an unavailable denial when it could not be asked in time.
     pub fn get_caller_identity(&self, request: &IdentityRequest) -> Result<CallerIdentity, Denial> {
-        let begun = Instant::now();
+        let deadline = Instant::now() + self.timeout;
+        let claimed = request.authorization.claimed_access_key_id();
+        let _turn = self.admission.enter(claimed, deadline).ok_or_else(|| {
+            Denial::unavailable(format!(
+                "too many logins at once: there was no turn to ask STS within {} ms",
+                self.timeout.as_millis()
+            ))
+        })?;
+        let left = || deadline.saturating_duration_since(Instant::now());
         let pool = self.pool();
-        let (result, connected) = tls::noting_connections(|| ask(&pool.agent, request, self.timeout));
+        let (result, connected) = tls::noting_connections(|| ask(&pool.agent, request, left()));
         let error = match result {
             Ok(identity) => return Ok(identity),
             Err(Unanswered::Denied(denial)) => return Err(denial),
@@ -116,7 +136,7 @@ impl Client {
             return Err(self.unavailable(&error));
         }
         self.give_up(&pool);
-        let left = self.timeout.saturating_sub(begun.elapsed());
+        let left = left();
         if left.is_zero() || !matches!(error, Error::Io(_) | Error::ConnectionFailed) {
             return Err(self.unavailable(&error));
         }
@@ -189,7 +209,7 @@ fn ask(agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<Ca
     let body = answer.body_mut().with_config().limit(response::MAX_BODY_LENGTH as u64).read_to_vec();
     let body = body.map_err(|error| {
         denied(Denial::unavailable(match error {
-            Error::Timeout(_) => format!("STS did not finish its answer within {} ms", timeout.as_millis()),
+            Error::Timeout(_) => "STS did not finish its answer in time".to_owned(),
             Error::BodyExceedsLimit(limit) => format!("what answered for STS sent more than {limit} bytes"),
             _ => "STS broke off in its answer".to_owned(),
         }))

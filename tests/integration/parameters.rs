@@ -22,6 +22,7 @@ fn parameters_have_their_documented_defaults() {
         ("awsStsEndpoint", bson!("")),
         ("awsStsCAFile", bson!("")),
         ("awsStsTimeoutMS", bson!(10_000)),
+        ("awsIamAllowedAccounts", bson!("")),
     ] {
         assert_eq!(value_of(&mongod, name), value, "{name}");
     }
@@ -55,6 +56,7 @@ fn a_bad_value_at_startup_stops_the_server_with_a_sentence() {
         ("awsStsEndpoint", "http://127.0.0.1:80", "https://host or https://host:port is allowed"),
         ("awsStsCAFile", "/does/not/exist.pem", "/does/not/exist.pem cannot be read"),
         ("awsStsTimeoutMS", "5", "from 100 to 60000"),
+        ("awsIamAllowedAccounts", "1234", "account ids of 12 digits, separated by commas"),
     ] {
         let exit = Mongod::builder().parameter(name, value).expect_exit();
         assert!(!exit.status.success(), "{name}={value}");
@@ -82,6 +84,8 @@ fn a_bad_value_at_runtime_is_refused_and_changes_nothing() {
         ("awsStsTimeoutMS", bson!(60_001)),
         ("awsStsTimeoutMS", bson!(1000.5)),
         ("awsStsTimeoutMS", bson!("1000")),
+        ("awsIamAllowedAccounts", bson!("123456789012, 210987654321")),
+        ("awsIamAllowedAccounts", bson!(123_456_789_012_i64)),
     ];
     for (name, value) in rows {
         let before = value_of(&mongod, name);

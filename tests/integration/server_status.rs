@@ -35,10 +35,20 @@ fn every_login_is_counted_by_how_it_ended() {
     fixture.sts.set_answer(Answer::Raw(vec![]));
     fixture.login(&fixture.user).unwrap_err();
 
+    fixture.sts.set_answer(Answer::Verified);
+    fixture.set_parameter("awsIamAllowedAccounts", "210987654321");
+    fixture.login(&fixture.user).unwrap_err();
+
     let expected = doc! {
-        "started": 5_i64,
+        "started": 6_i64,
         "confirmed": 2_i64,
-        "denied": { "malformedMessage": 1_i64, "refusedBySts": 1_i64, "stsUnavailable": 1_i64, "internal": 0_i64 },
+        "denied": {
+            "malformedMessage": 1_i64,
+            "refusedBySts": 1_i64,
+            "accountNotAllowed": 1_i64,
+            "stsUnavailable": 1_i64,
+            "internal": 0_i64,
+        },
     };
     assert_eq!(logins(&fixture.mongod), expected);
 }

@@ -6,4 +6,5 @@
 pub mod aws_client;
 pub mod fixture;
 pub mod mongod;
+pub mod process;
 pub mod wire;

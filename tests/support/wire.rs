@@ -27,7 +27,13 @@ impl WireClient {
     }
 
     /// Sends one command and returns its reply, which may say `ok: 0`.
-    pub fn command(&mut self, database: &str, mut command: Document) -> io::Result<Document> {
+    pub fn command(&mut self, database: &str, command: Document) -> io::Result<Document> {
+        self.send(database, command)?;
+        self.receive()
+    }
+
+    /// Sends one command, and leaves its reply for `receive`.
+    pub fn send(&mut self, database: &str, mut command: Document) -> io::Result<()> {
         command.insert("$db", database);
         let body = command.to_vec().map_err(io::Error::other)?;
         self.last_request += 1;
@@ -40,8 +46,7 @@ impl WireClient {
         }
         message.push(0); // one section, of the kind "body"
         message.extend(body);
-        self.send_raw(&message)?;
-        self.receive()
+        self.send_raw(&message)
     }
 
     /// Sends bytes as they are. `receive` reads what the server makes of them.
@@ -73,14 +78,7 @@ impl WireClient {
 
     /// Goes on with a SASL conversation on `$external`.
     pub fn sasl_continue(&mut self, conversation_id: &Bson, payload: &[u8]) -> io::Result<Document> {
-        self.command(
-            "$external",
-            doc! {
-                "saslContinue": 1,
-                "conversationId": conversation_id.clone(),
-                "payload": binary(payload),
-            },
-        )
+        self.command("$external", sasl_continue(conversation_id, payload))
     }
 
     /// Says who this connection is logged in as: `connectionStatus`'s users, each as `user@db`.
@@ -96,6 +94,11 @@ impl WireClient {
         };
         Ok(users.iter().filter_map(name).collect())
     }
+}
+
+/// The command that goes on with a SASL conversation.
+pub fn sasl_continue(conversation_id: &Bson, payload: &[u8]) -> Document {
+    doc! { "saslContinue": 1, "conversationId": conversation_id.clone(), "payload": binary(payload) }
 }
 
 /// Says whether a reply has `ok: 1`, in whichever number type.

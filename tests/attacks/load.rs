@@ -1,0 +1,129 @@
+//! Denial of service: strangers who hold as many connections as they can, with messages that only STS can refuse.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use local_sts::{Identity, LocalSts};
+
+use crate::support::aws_client::{Conversation, Credentials, client_second};
+use crate::support::fixture::{ACCOUNT, AUTHENTICATION_FAILED, Fixture};
+use crate::support::process;
+use crate::support::wire::sasl_continue;
+
+const STRANGERS: usize = 500;
+/// Each holds its part of the strangers' connections.
+const THREADS: usize = 5;
+/// As src/sts/admission.rs has it.
+const LANE_WIDTH: usize = 64;
+/// How long this STS thinks about a bad signature: 64 at once are 640 in a second.
+const THOUGHT: Duration = Duration::from_millis(100);
+
+/// How many refusals STS was at work on, and how many were ever at once.
+#[derive(Default)]
+struct Refusals {
+    under_way: AtomicUsize,
+    most: AtomicUsize,
+}
+
+#[test]
+fn five_hundred_strangers_hold_their_share_of_sts_and_no_more() {
+    let fixture = Fixture::start();
+    let refusals = Arc::new(Refusals::default());
+    let newcomers: Vec<Identity> =
+        (0..10).map(|n| Identity::assumed_role(ACCOUNT, "reporting", &format!("n{n}"))).collect();
+    let slow = slow_to_refuse(&fixture, &newcomers, &refusals);
+    fixture.set_parameter("awsStsCAFile", fixture.ca_file_of("slow.pem", &slow).to_str().unwrap());
+    fixture.set_parameter("awsStsEndpoint", slow.endpoint());
+    // One who has logged in before.
+    fixture.assert_still_serves("the start");
+    let threads_before = process::threads(fixture.mongod.pid());
+    let stop = AtomicBool::new(false);
+
+    thread::scope(|scope| {
+        let (fixture, stop) = (&fixture, &stop);
+        let spawn = |part| scope.spawn(move || besiege(fixture, STRANGERS / THREADS, part, stop));
+        let crowd: Vec<_> = (0..THREADS).map(spawn).collect();
+        // However the test ends, the crowd goes home.
+        let _at_end = StopAtEnd(stop);
+        let until = Instant::now() + Duration::from_secs(20);
+        while refusals.under_way.load(Ordering::SeqCst) < LANE_WIDTH {
+            assert!(Instant::now() < until, "the strangers never filled their lane");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let threads = process::threads(fixture.mongod.pid()) - threads_before;
+        assert!(threads <= STRANGERS + 16, "{threads} threads more: the plugin has made its own");
+
+        // Who has logged in before does not wait in their queue.
+        let begun = Instant::now();
+        for _ in 0..2 * newcomers.len() {
+            fixture.assert_still_serves("the siege began");
+        }
+        let known = begun.elapsed();
+        // Who has not waits for a turn among them, and gets it.
+        let begun = Instant::now();
+        for newcomer in &newcomers {
+            fixture.login(newcomer).unwrap_or_else(|reply| panic!("a newcomer: {reply}"));
+        }
+        let unknown = begun.elapsed();
+        assert!(known < unknown, "20 logins of a known caller took {known:?}, 10 of newcomers {unknown:?}");
+        stop.store(true, Ordering::SeqCst);
+        let refused: usize = crowd.into_iter().map(|thread| thread.join().expect("no reply is odd")).sum();
+        assert!(refused >= STRANGERS, "{refused} refusals");
+    });
+
+    let most = refusals.most.load(Ordering::SeqCst);
+    assert_eq!(most, LANE_WIDTH, "strangers had {most} questions under way at once");
+    fixture.assert_still_serves("the siege");
+}
+
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// An STS that knows the fixture's user and the newcomers at once, and takes its time to refuse anybody.
+fn slow_to_refuse(fixture: &Fixture, newcomers: &[Identity], refusals: &Arc<Refusals>) -> LocalSts {
+    let refusals = Arc::clone(refusals);
+    let builder = newcomers.iter().fold(LocalSts::builder(), |builder, newcomer| builder.identity(newcomer.clone()));
+    builder
+        .identity(fixture.user.clone())
+        .observer(move |outcome| {
+            if outcome.error_code.is_some() {
+                let now = refusals.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+                refusals.most.fetch_max(now, Ordering::SeqCst);
+                thread::sleep(THOUGHT);
+                refusals.under_way.fetch_sub(1, Ordering::SeqCst);
+            }
+        })
+        .start()
+        .expect("an STS")
+}
+
+/// Holds so many connections, each with a login that only STS can refuse, over and over; returns how many were refused.
+fn besiege(fixture: &Fixture, connections: usize, part: usize, stop: &AtomicBool) -> usize {
+    let mut refused = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let mut waiting: Vec<_> = (0..connections)
+            .map(|n| {
+                let mut conversation = Conversation::start(fixture.mongod.port()).expect("a challenge");
+                // A key that nobody has, another one each time.
+                let stranger = Credentials::new(&format!("AKIA{part}X{n}X{refused}"), "no-secret");
+                let message = client_second(&conversation.signer(&stranger).sign());
+                let command = sasl_continue(&conversation.conversation_id, &message);
+                conversation.client.send("$external", command).expect("it is sent");
+                conversation
+            })
+            .collect();
+        for conversation in &mut waiting {
+            let reply = conversation.client.receive().expect("a reply");
+            assert_eq!(reply.get_i32("code").unwrap(), AUTHENTICATION_FAILED, "{reply}");
+            refused += 1;
+        }
+    }
+    refused
+}
