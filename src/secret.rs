@@ -1,5 +1,6 @@
 //! Text that must not be seen: redacted when printed, zeroed when dropped.
 
+use bytes::Bytes;
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -18,6 +19,23 @@ impl Secret {
     /// The text itself, for the one place that has to send it.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// The text joined from pieces, without a copy of any of them left behind as a buffer grows.
+    pub fn concat(pieces: &[&str]) -> Self {
+        // The standard library adds the lengths up first.
+        Self::new(pieces.concat())
+    }
+
+    /// The text's bytes in a form that can be shared without a copy, zeroed when the last one who shares them is gone.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Secret {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 

@@ -196,13 +196,16 @@ impl Authorization {
 
     /// The header value, written anew from the checked parts.
     pub fn to_header(&self) -> Secret {
-        Secret::new(format!(
-            "AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={}, Signature={}",
-            self.access_key_id,
-            self.scope,
-            self.signed_headers,
-            self.signature.expose()
-        ))
+        Secret::concat(&[
+            "AWS4-HMAC-SHA256 Credential=",
+            &self.access_key_id,
+            "/",
+            &self.scope,
+            ", SignedHeaders=",
+            &self.signed_headers,
+            ", Signature=",
+            self.signature.expose(),
+        ])
     }
 }
 

@@ -193,7 +193,7 @@ fn ask(agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<Ca
     let denied = |denial| Unanswered::Denied(denial);
     let mut post = agent.post(request.url()).config().timeout_global(Some(timeout)).build();
     for (name, value) in request.headers() {
-        let mut value = HeaderValue::from_str(value.expose())
+        let mut value = HeaderValue::from_maybe_shared(value.into_bytes())
             .map_err(|_| denied(Denial::internal("a checked value is not a header value after all")))?;
         // Keeps it out of whatever prints headers.
         value.set_sensitive(true);
