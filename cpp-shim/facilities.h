@@ -28,6 +28,8 @@ enum class LogId : int {
     kNativeTakenOver = 88000003,
 };
 void logInfo(LogId id, const std::string& message);
+// Writes what the plugin has to say besides, with ids from 88000004 on.
+void logPending();
 
 inline std::string toString(psmdb_aws_iam_bytes bytes) {
     return std::string(reinterpret_cast<const char*>(bytes.data), bytes.length);

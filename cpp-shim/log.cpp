@@ -4,12 +4,17 @@
 
 namespace psmdb_aws_iam {
 
-void logInfo(LogId id, const std::string& message) {
+namespace {
+
+// mongo::logv2::LogSeverity
+constexpr int kInfo = -1;
+constexpr int kWarning = -2;
+
+void write(int id, int severity, const std::string& message) {
     if (!server.has(Symbol::kDoLog) || !server.has(Symbol::kLogOptionsConstructor)) {
         return;
     }
     constexpr int kAccessControl = 1;  // mongo::logv2::LogComponent::kAccessControl
-    constexpr int kInfo = -1;          // mongo::logv2::LogSeverity::Info
     // mongo::logv2::LogOptions is a few words; more room than it needs, zeroed.
     alignas(16) unsigned char options[256] = {};
     struct {
@@ -18,8 +23,21 @@ void logInfo(LogId id, const std::string& message) {
     } noAttributes = {};
     server.function<void(void*, int)>(Symbol::kLogOptionsConstructor)(options, kAccessControl);
     using DoLog = void(int, const int&, const void*, StringWords, const void*);
-    server.function<DoLog>(Symbol::kDoLog)(static_cast<int>(id), kInfo, options,
-                                           server.words({message.data(), message.size()}), &noAttributes);
+    server.function<DoLog>(Symbol::kDoLog)(id, severity, options, server.words({message.data(), message.size()}),
+                                           &noAttributes);
+}
+
+}  // namespace
+
+void logInfo(LogId id, const std::string& message) { write(static_cast<int>(id), kInfo, message); }
+
+void logPending() {
+    int32_t id = 0;
+    uint8_t isWarning = 0;
+    while (psmdb_aws_iam_buffer* line = psmdb_aws_iam_next_log_line(&id, &isWarning)) {
+        write(id, isWarning != 0 ? kWarning : kInfo, toString(psmdb_aws_iam_buffer_bytes(line)));
+        psmdb_aws_iam_buffer_free(line);
+    }
 }
 
 }  // namespace psmdb_aws_iam

@@ -76,8 +76,10 @@ void appendExtraInfo(Mechanism* self, void* builder) {
 StepResult step(Mechanism* self, void* /*operationContext*/, StringWords input) {
     const Text message = server.text(input);
     psmdb_aws_iam_bytes reply = {};
-    switch (psmdb_aws_iam_conversation_step(self->conversation, reinterpret_cast<const uint8_t*>(message.data),
-                                            message.length, &reply)) {
+    const psmdb_aws_iam_result result = psmdb_aws_iam_conversation_step(
+        self->conversation, reinterpret_cast<const uint8_t*>(message.data), message.length, &reply);
+    logPending();
+    switch (result) {
         case PSMDB_AWS_IAM_RESULT_CONTINUE:
             return StepResult(false, reinterpret_cast<const char*>(reply.data), reply.length);
         case PSMDB_AWS_IAM_RESULT_AUTHENTICATED:

@@ -16,7 +16,11 @@ struct Parameter {
     const void* vtable;
     unsigned char members[248];
     size_t index;
+    Parameter* next;
 };
+
+// All of them, for as long as the process lives.
+constinit Parameter* parameters = nullptr;
 
 // Turns the answer to a change into the server's Status.
 struct Outcome {
@@ -41,12 +45,9 @@ Status toStatus(Outcome outcome) {
 
 // --- The virtual functions. A first parameter `self` is the server's `this`.
 
-void keep(void*) {
-    // What the server's constructor made is the server's to take apart, and it exports no way to.
-}
-
-// 8.0 and newer own their parameters; before, a parameter lives as long as the process.
-void keepAndDelete(Parameter* self) { ::operator delete(self); }
+// Also for 8.0 and newer, which own their parameters and delete them when they end. What the server's constructor made
+// is the server's to take apart, and it exports no way to.
+void keep(void*) {}
 
 void appendValue(const Parameter* self, void* builder, Text name) {
     psmdb_aws_iam_buffer* value =
@@ -183,7 +184,7 @@ void addParameters() {
     const auto& ours = server.slots().parameter;
     parameterVtable.copy(server.parameterVtable());
     parameterVtable.put(0, keep);
-    parameterVtable.put(1, keepAndDelete);
+    parameterVtable.put(1, keep);
     parameterVtable.put(ours.validate, validate);
     parameterVtable.put(ours.set, set);
     if (server.parameterArguments() == ParameterArguments::kStringWords) {
@@ -204,6 +205,8 @@ void addParameters() {
             parameter, server.words({reinterpret_cast<const char*>(name.data), name.length}), startupAndRuntime);
         parameter->vtable = parameterVtable.address();
         parameter->index = index;
+        parameter->next = parameters;
+        parameters = parameter;
         if (!addsItself) {
             addToSet(parameter);
         }

@@ -222,6 +222,16 @@ psmdb_aws_iam_buffer *psmdb_aws_iam_parameter_get_bson(size_t index,
 psmdb_aws_iam_buffer *psmdb_aws_iam_server_status(const uint8_t *name,
                                                   size_t name_length);
 
+// Takes the next line that the server should write into its log: its text in a new buffer for the caller to free, its
+// number in `*log_id_out`, and in `*is_warning_out` whether it is a warning (1) or for information (0). Null when there is
+// none, or an argument is null; nothing is written then. Any thread may call it at any time; it is cheap, to be called
+// again until there is none after each step of a conversation.
+//
+// # Safety
+// `log_id_out` and `is_warning_out` are null or can be written.
+psmdb_aws_iam_buffer *psmdb_aws_iam_next_log_line(int32_t *log_id_out,
+                                                  uint8_t *is_warning_out);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

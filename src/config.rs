@@ -5,9 +5,10 @@
 
 use crate::denial::Denial;
 use crate::principal::{self, Principal};
-use crate::sts::admission::Admission;
+use crate::process::Process;
 use crate::sts::client::{Client, Route};
-use crate::sts::endpoint::{Endpoint, StsHost};
+use crate::sts::endpoint::{Endpoint, Proxy, StsHost};
+use crate::sts::hosts::{Host, Hosts};
 use crate::sts::tls;
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use once_cell::sync::OnceCell;
@@ -26,25 +27,42 @@ const MAX_CA_FILE_LENGTH: u64 = 4 * 1024 * 1024;
 /// Longest path of a file, in bytes, as Linux has it (PATH_MAX).
 const MAX_PATH_LENGTH: usize = 4096;
 
+/// Most hosts that awsStsFallbackHosts can list.
+const MAX_FALLBACK_HOSTS: usize = 8;
+
 /// Most accounts that awsIamAllowedAccounts can list.
 const MAX_ALLOWED_ACCOUNTS: usize = 1000;
 
 /// Bounds of awsStsTimeoutMS.
 const TIMEOUT_MS: std::ops::RangeInclusive<i64> = 100..=60_000;
 
-/// The values of all parameters at one moment, and the client made from them.
+/// The values of all parameters at one moment, and the clients made from them.
 #[derive(Debug)]
 pub struct Settings {
+    values: Values,
+    process: Arc<Process>,
+    /// Kept when other parameters change, with the TLS sessions that can be resumed.
+    tls: Arc<OnceCell<Arc<ClientConfig>>>,
+    hosts: Arc<Hosts>,
+}
+
+/// The values of all parameters.
+#[derive(Clone, Debug)]
+struct Values {
     host: StsHost,
     endpoint: Option<Endpoint>,
     ca_file: Option<CaFile>,
+    proxy: Option<Proxy>,
+    fallback_hosts: FallbackHosts,
     timeout_ms: i64,
     allowed_accounts: AllowedAccounts,
-    /// Bounds the questions of the whole process, whatever the other values are.
-    admission: Arc<Admission>,
-    /// Kept when other parameters change, with the TLS sessions that can be resumed.
-    tls: Arc<OnceCell<Arc<ClientConfig>>>,
-    client: OnceCell<Client>,
+}
+
+/// The hosts that stand in for awsStsHost, with the text that lists them.
+#[derive(Clone, Debug, Default)]
+struct FallbackHosts {
+    text: String,
+    hosts: Vec<(StsHost, Option<Endpoint>)>,
 }
 
 /// The accounts whose principals may log in, in the order they were given; none means all.
@@ -60,25 +78,42 @@ struct CaFile {
     roots: Vec<CertificateDer<'static>>,
 }
 
-impl Default for Settings {
+impl Default for Values {
     fn default() -> Self {
         Self {
             host: StsHost::default(),
             endpoint: None,
             ca_file: None,
+            proxy: None,
+            fallback_hosts: FallbackHosts::default(),
             timeout_ms: 10_000,
             allowed_accounts: AllowedAccounts::default(),
-            admission: Arc::default(),
-            tls: Arc::default(),
-            client: OnceCell::new(),
         }
     }
 }
 
+impl Values {
+    fn hosts(&self) -> Hosts {
+        let others = self.fallback_hosts.hosts.iter().map(|(name, endpoint)| Host::new(name.clone(), endpoint.clone()));
+        Hosts::new(Host::new(self.host.clone(), self.endpoint.clone()), others.collect())
+    }
+}
+
 impl Settings {
-    /// The name of STS that clients are told.
-    pub fn host(&self) -> &StsHost {
-        &self.host
+    fn new(process: Arc<Process>) -> Self {
+        let values = Values::default();
+        let hosts = Arc::new(values.hosts());
+        Self { values, process, tls: Arc::default(), hosts }
+    }
+
+    /// The STS hosts; clients are told the one whose turn it is.
+    pub fn hosts(&self) -> &Arc<Hosts> {
+        &self.hosts
+    }
+
+    /// What these settings share with those before and after them.
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
     }
 
     /// Says whether principals of this one's account may log in: the operator's second lock, after STS's word.
@@ -86,7 +121,7 @@ impl Settings {
     /// # Errors
     /// A denial that names the account, when awsIamAllowedAccounts lists others only.
     pub fn check_account(&self, principal: &Principal) -> Result<(), Denial> {
-        if self.allowed_accounts.allow(&principal.account) {
+        if self.values.allowed_accounts.allow(&principal.account) {
             return Ok(());
         }
         Err(Denial::account_not_allowed(format!(
@@ -96,42 +131,42 @@ impl Settings {
         )))
     }
 
-    /// What bounds the questions to STS.
-    pub fn admission(&self) -> &Admission {
-        &self.admission
-    }
-
-    /// The client towards STS, made when it is first asked for so that a server starts without it.
+    /// The client towards an STS host, made when it is first asked for so that a server starts without it.
     ///
     /// # Errors
     /// As [`tls::client_config`].
-    pub fn client(&self) -> Result<&Client, Denial> {
-        self.client.get_or_try_init(|| {
-            let roots = self.ca_file.as_ref().map_or(&[][..], |file| &file.roots);
+    pub fn client<'a>(&self, host: &'a Host) -> Result<&'a Client, Denial> {
+        host.client(|| {
+            let roots = self.values.ca_file.as_ref().map_or(&[][..], |file| &file.roots);
             let tls = self.tls.get_or_try_init(|| tls::client_config(roots))?;
-            Ok(Client::new(Route {
-                host: &self.host,
-                endpoint: self.endpoint.as_ref(),
+            let route = Route {
+                host: host.name(),
+                endpoint: host.endpoint(),
+                proxy: self.values.proxy.as_ref(),
                 tls: Arc::clone(tls),
-                timeout: Duration::from_millis(self.timeout_ms.unsigned_abs()),
-                admission: Arc::clone(&self.admission),
-            }))
+                timeout: Duration::from_millis(self.values.timeout_ms.unsigned_abs()),
+            };
+            Ok(Client::new(route, Arc::clone(&self.process)))
         })
     }
 
-    /// The same values without the client, to be changed.
-    fn draft(&self) -> Self {
-        Self {
-            host: self.host.clone(),
-            endpoint: self.endpoint.clone(),
-            ca_file: self.ca_file.clone(),
-            timeout_ms: self.timeout_ms,
-            allowed_accounts: self.allowed_accounts.clone(),
-            admission: Arc::clone(&self.admission),
-            tls: Arc::clone(&self.tls),
-            client: OnceCell::new(),
-        }
+    /// Changes a copy.
+    fn changed(&self, change: impl FnOnce(&mut Draft) -> Result<(), String>) -> Result<Self, String> {
+        let mut draft = Draft { values: self.values.clone(), new_hosts: false, new_tls: false };
+        change(&mut draft)?;
+        let Draft { values, new_hosts, new_tls } = draft;
+        // The others keep their connections, and the host whose turn it is.
+        let hosts = if new_hosts || new_tls { Arc::new(values.hosts()) } else { Arc::clone(&self.hosts) };
+        let tls = if new_tls { Arc::default() } else { Arc::clone(&self.tls) };
+        Ok(Self { values, process: Arc::clone(&self.process), tls, hosts })
     }
+}
+
+/// Values that are being changed, and what has to be made anew for them.
+struct Draft {
+    values: Values,
+    new_hosts: bool,
+    new_tls: bool,
 }
 
 /// One server parameter.
@@ -145,25 +180,30 @@ pub struct Parameter {
 /// How a parameter's value is read and changed; the type of the accessor is the type of the value.
 #[derive(Debug)]
 enum Access {
-    Text { get: fn(&Settings) -> &str, set: fn(&mut Settings, &str) -> Result<(), String> },
-    Integer { get: fn(&Settings) -> i64, set: fn(&mut Settings, i64) -> Result<(), String> },
+    Text { get: fn(&Values) -> &str, set: fn(&mut Draft, &str) -> Result<(), String> },
+    Integer { get: fn(&Values) -> i64, set: fn(&mut Draft, i64) -> Result<(), String> },
 }
 
 /// Every parameter, in the order in which they are registered.
-pub static PARAMETERS: [Parameter; 5] = [
+pub static PARAMETERS: [Parameter; 7] = [
     Parameter {
         name: "awsStsHost",
         access: Access::Text {
-            get: |settings| settings.host.as_str(),
-            set: |settings, text| StsHost::parse(text).map(|host| settings.host = host),
+            get: |values| values.host.as_str(),
+            set: |draft, text| {
+                draft.values.host = StsHost::parse(text)?;
+                draft.new_hosts = true;
+                Ok(())
+            },
         },
     },
     Parameter {
         name: "awsStsEndpoint",
         access: Access::Text {
-            get: |settings| settings.endpoint.as_ref().map_or("", Endpoint::as_str),
-            set: |settings, text| {
-                settings.endpoint = if text.is_empty() { None } else { Some(Endpoint::parse(text)?) };
+            get: |values| values.endpoint.as_ref().map_or("", Endpoint::as_str),
+            set: |draft, text| {
+                draft.values.endpoint = unless_empty(text, Endpoint::parse)?;
+                draft.new_hosts = true;
                 Ok(())
             },
         },
@@ -171,10 +211,10 @@ pub static PARAMETERS: [Parameter; 5] = [
     Parameter {
         name: "awsStsCAFile",
         access: Access::Text {
-            get: |settings| settings.ca_file.as_ref().map_or("", |file| &file.path),
-            set: |settings, text| {
-                settings.ca_file = if text.is_empty() { None } else { Some(CaFile::read(text)?) };
-                settings.tls = Arc::default();
+            get: |values| values.ca_file.as_ref().map_or("", |file| &file.path),
+            set: |draft, text| {
+                draft.values.ca_file = unless_empty(text, CaFile::read)?;
+                draft.new_tls = true;
                 Ok(())
             },
         },
@@ -182,13 +222,14 @@ pub static PARAMETERS: [Parameter; 5] = [
     Parameter {
         name: "awsStsTimeoutMS",
         access: Access::Integer {
-            get: |settings| settings.timeout_ms,
-            set: |settings, value| {
+            get: |values| values.timeout_ms,
+            set: |draft, value| {
                 if !TIMEOUT_MS.contains(&value) {
                     let (least, most) = (TIMEOUT_MS.start(), TIMEOUT_MS.end());
                     return Err(format!("a number of milliseconds from {least} to {most} is allowed"));
                 }
-                settings.timeout_ms = value;
+                draft.values.timeout_ms = value;
+                draft.new_hosts = true;
                 Ok(())
             },
         },
@@ -196,11 +237,41 @@ pub static PARAMETERS: [Parameter; 5] = [
     Parameter {
         name: "awsIamAllowedAccounts",
         access: Access::Text {
-            get: |settings| &settings.allowed_accounts.text,
-            set: |settings, text| AllowedAccounts::parse(text).map(|accounts| settings.allowed_accounts = accounts),
+            get: |values| &values.allowed_accounts.text,
+            set: |draft, text| {
+                draft.values.allowed_accounts = AllowedAccounts::parse(text)?;
+                Ok(())
+            },
+        },
+    },
+    Parameter {
+        name: "awsStsProxy",
+        access: Access::Text {
+            get: |values| values.proxy.as_ref().map_or("", Proxy::as_str),
+            set: |draft, text| {
+                draft.values.proxy = unless_empty(text, Proxy::parse)?;
+                draft.new_hosts = true;
+                Ok(())
+            },
+        },
+    },
+    Parameter {
+        name: "awsStsFallbackHosts",
+        access: Access::Text {
+            get: |values| &values.fallback_hosts.text,
+            set: |draft, text| {
+                draft.values.fallback_hosts = FallbackHosts::parse(text)?;
+                draft.new_hosts = true;
+                Ok(())
+            },
         },
     },
 ];
+
+/// Checks a value that can also be left empty, which means none.
+fn unless_empty<T>(text: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
 
 impl Parameter {
     /// Sets the value from text, as a command line or a configuration file gives it.
@@ -208,7 +279,7 @@ impl Parameter {
     /// # Errors
     /// One sentence that names the parameter and says what is allowed. Nothing has changed then.
     pub fn set_text(&self, store: &Store, text: &str) -> Result<(), String> {
-        store.change(|settings| self.put_text(settings, text))
+        store.change(|draft| self.put_text(draft, text))
     }
 
     /// Sets the value from a BSON document of one element, as the setParameter command gives it.
@@ -216,7 +287,7 @@ impl Parameter {
     /// # Errors
     /// As [`Parameter::set_text`], and when the element has another type.
     pub fn set_bson(&self, store: &Store, element: &RawDocument) -> Result<(), String> {
-        store.change(|settings| self.put_bson(settings, element))
+        store.change(|draft| self.put_bson(draft, element))
     }
 
     /// Says whether [`Parameter::set_bson`] would accept the element, and changes nothing.
@@ -224,7 +295,7 @@ impl Parameter {
     /// # Errors
     /// As [`Parameter::set_bson`].
     pub fn validate_bson(&self, store: &Store, element: &RawDocument) -> Result<(), String> {
-        self.put_bson(&mut store.current().draft(), element)
+        store.current().changed(|draft| self.put_bson(draft, element)).map(drop)
     }
 
     /// The value as the only element of a BSON document, under the name the server asks for.
@@ -233,13 +304,13 @@ impl Parameter {
     /// A sentence when the name holds a NUL.
     pub fn to_bson(&self, store: &Store, name: &str) -> Result<RawDocumentBuf, String> {
         let name: &bson::raw::CStr = name.try_into().map_err(|_| "a parameter's name holds no NUL".to_owned())?;
-        let settings = store.current();
+        let values = &store.current().values;
         let mut document = RawDocumentBuf::new();
         match &self.access {
-            Access::Text { get, .. } => document.append(name, get(&settings)),
-            Access::Integer { get, .. } => match i32::try_from(get(&settings)) {
+            Access::Text { get, .. } => document.append(name, get(values)),
+            Access::Integer { get, .. } => match i32::try_from(get(values)) {
                 Ok(small) => document.append(name, small),
-                Err(_) => document.append(name, get(&settings)),
+                Err(_) => document.append(name, get(values)),
             },
         }
         Ok(document)
@@ -247,41 +318,41 @@ impl Parameter {
 
     /// The value as text.
     pub fn to_text(&self, store: &Store) -> String {
-        let settings = store.current();
+        let values = &store.current().values;
         match &self.access {
-            Access::Text { get, .. } => get(&settings).to_owned(),
-            Access::Integer { get, .. } => get(&settings).to_string(),
+            Access::Text { get, .. } => get(values).to_owned(),
+            Access::Integer { get, .. } => get(values).to_string(),
         }
     }
 
-    fn put_text(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
+    fn put_text(&self, draft: &mut Draft, text: &str) -> Result<(), String> {
         match &self.access {
-            Access::Text { set, .. } => set(settings, text),
+            Access::Text { set, .. } => set(draft, text),
             Access::Integer { set, .. } => match text.parse() {
-                Ok(number) => set(settings, number),
+                Ok(number) => set(draft, number),
                 Err(_) => Err("a whole number is allowed".to_owned()),
             },
         }
         .map_err(|why| self.refusal(&why))
     }
 
-    fn put_bson(&self, settings: &mut Settings, element: &RawDocument) -> Result<(), String> {
+    fn put_bson(&self, draft: &mut Draft, element: &RawDocument) -> Result<(), String> {
         let mut elements = element.iter();
         let value = match (elements.next(), elements.next()) {
             (Some(Ok((_, value))), None) => value,
             _ => return Err(self.refusal("one value is allowed")),
         };
         match (&self.access, value) {
-            (Access::Text { set, .. }, RawBsonRef::String(text)) => set(settings, text),
+            (Access::Text { set, .. }, RawBsonRef::String(text)) => set(draft, text),
             (Access::Text { .. }, _) => Err("a string is allowed".to_owned()),
-            (Access::Integer { set, .. }, RawBsonRef::Int32(number)) => set(settings, i64::from(number)),
-            (Access::Integer { set, .. }, RawBsonRef::Int64(number)) => set(settings, number),
+            (Access::Integer { set, .. }, RawBsonRef::Int32(number)) => set(draft, i64::from(number)),
+            (Access::Integer { set, .. }, RawBsonRef::Int64(number)) => set(draft, number),
             // A shell sends its numbers as doubles; whole ones in the exact range are meant as integers.
             (Access::Integer { set, .. }, RawBsonRef::Double(number))
                 if number.fract() == 0.0 && number.abs() <= 9e15 =>
             {
                 #[expect(clippy::cast_possible_truncation, reason = "whole and in range, as just checked")]
-                set(settings, number as i64)
+                set(draft, number as i64)
             }
             (Access::Integer { .. }, _) => Err("a whole number is allowed".to_owned()),
         }
@@ -294,9 +365,18 @@ impl Parameter {
 }
 
 /// The settings in force. Readers never wait for a file or for STS.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Store {
+    process: Arc<Process>,
     current: RwLock<Arc<Settings>>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        let process = Arc::<Process>::default();
+        let current = RwLock::new(Arc::new(Settings::new(Arc::clone(&process))));
+        Self { process, current }
+    }
 }
 
 impl Store {
@@ -307,18 +387,41 @@ impl Store {
         Arc::clone(&current)
     }
 
+    /// What all settings share.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Changes a copy and puts it in force when the change succeeds.
-    fn change(&self, change: impl Fn(&mut Settings) -> Result<(), String>) -> Result<(), String> {
+    fn change(&self, change: impl Fn(&mut Draft) -> Result<(), String>) -> Result<(), String> {
         loop {
             // The change may read a file, so that it is made without the lock, and made again when it lost a race.
             let before = self.current();
-            let mut draft = before.draft();
-            change(&mut draft)?;
+            let after = before.changed(&change)?;
             let mut current = self.current.write().unwrap_or_else(std::sync::PoisonError::into_inner);
             if Arc::ptr_eq(&current, &before) {
-                *current = Arc::new(draft);
+                *current = Arc::new(after);
                 return Ok(());
             }
+        }
+    }
+}
+
+impl FallbackHosts {
+    /// Checks a list of `host` or `host=https://address[:port]`, separated by commas.
+    fn parse(text: &str) -> Result<Self, String> {
+        let parse = |entry: &str| match entry.split_once('=') {
+            Some((host, endpoint)) => Ok((StsHost::parse(host)?, Some(Endpoint::parse(endpoint)?))),
+            None => Ok((StsHost::parse(entry)?, None)),
+        };
+        let entries = unless_empty(text, |text| text.split(',').map(parse).collect::<Result<Vec<_>, String>>());
+        match entries.map(Option::unwrap_or_default) {
+            Ok(hosts) if hosts.len() <= MAX_FALLBACK_HOSTS => Ok(Self { text: text.to_owned(), hosts }),
+            Ok(_) => Err(format!("at most {MAX_FALLBACK_HOSTS} hosts are allowed")),
+            Err(why) => Err(format!(
+                "hosts or host=https://address:port, separated by commas and without spaces, are allowed; of one of these \
+                 only: {why}"
+            )),
         }
     }
 }
@@ -394,6 +497,8 @@ mod tests {
             ("awsStsCAFile", ""),
             ("awsStsTimeoutMS", "10000"),
             ("awsIamAllowedAccounts", ""),
+            ("awsStsProxy", ""),
+            ("awsStsFallbackHosts", ""),
         ];
         assert_eq!(values, expected.map(|(name, value)| (name, value.to_owned())));
     }
@@ -408,7 +513,7 @@ mod tests {
         let timeout = parameter("awsStsTimeoutMS");
         timeout.set_bson(&store, &rawdoc! { "awsStsTimeoutMS": 2500.0 }).unwrap();
         assert_eq!(timeout.to_bson(&store, "x").unwrap(), rawdoc! { "x": 2500 });
-        assert_eq!(store.current().host().region(), "eu-west-1");
+        assert_eq!(store.current().hosts().first().name().region(), "eu-west-1");
     }
 
     #[test]
@@ -462,6 +567,52 @@ mod tests {
         assert_eq!(accounts.to_text(&store), "210987654321,123456789012");
         accounts.set_text(&store, "").unwrap();
         assert!(store.current().check_account(&principal("123456789013")).is_ok());
+    }
+
+    #[test]
+    fn miri_fallback_hosts_are_hosts_with_an_address_each_or_none() {
+        let store = Store::default();
+        let fallback = parameter("awsStsFallbackHosts");
+        let list = "sts.us-west-2.amazonaws.com,sts.us-east-2.amazonaws.com=https://10.0.0.1:8443";
+        fallback.set_text(&store, list).unwrap();
+        assert_eq!(fallback.to_text(&store), list);
+        let many = vec!["sts.a.com"; MAX_FALLBACK_HOSTS + 1].join(",");
+        for wrong in [
+            ",",
+            "sts.a.com,",
+            "sts.a.com, sts.b.com",
+            "sts.a.com=",
+            "sts.a.com=10.0.0.1",
+            "=https://10.0.0.1",
+            "https://sts.a.com",
+            "sts.a.com=https://10.0.0.1=https://10.0.0.2",
+            "sts.amazonaws.com.cn",
+            &many,
+        ] {
+            let why = fallback.set_text(&store, wrong).unwrap_err();
+            assert!(why.starts_with("awsStsFallbackHosts: ") && why.contains("allowed"), "{why}");
+        }
+        assert_eq!(fallback.to_text(&store), list);
+    }
+
+    #[test]
+    fn miri_other_parameters_leave_the_hosts_as_they_are() {
+        let store = Store::default();
+        let before = store.current();
+        parameter("awsIamAllowedAccounts").set_text(&store, "123456789012").unwrap();
+        assert!(Arc::ptr_eq(before.hosts(), store.current().hosts()));
+        for (name, value) in [
+            ("awsStsHost", "sts.a.com"),
+            ("awsStsEndpoint", "https://10.0.0.1"),
+            ("awsStsProxy", "http://10.0.0.1:3128"),
+            ("awsStsFallbackHosts", "sts.b.com"),
+            ("awsStsTimeoutMS", "5000"),
+        ] {
+            let before = store.current();
+            parameter(name).set_text(&store, value).unwrap();
+            assert!(!Arc::ptr_eq(before.hosts(), store.current().hosts()), "{name}");
+            assert!(Arc::ptr_eq(before.process(), store.current().process()), "{name}");
+        }
     }
 
     #[test]

@@ -17,6 +17,17 @@ pub enum Kind {
     Internal,
 }
 
+/// Whether STS may be asked the same once more before the login is denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// The answer would be the same.
+    Never,
+    /// STS could not be reached, or could not answer.
+    Later,
+    /// STS limits the requests of the client's account.
+    Throttled,
+}
+
 /// One denied login.
 ///
 /// The reason is one plain sentence for the operator. It holds no secret, and no byte of the client's or of STS's
@@ -25,32 +36,37 @@ pub enum Kind {
 pub struct Denial {
     kind: Kind,
     reason: String,
+    again: Again,
 }
 
 impl Denial {
+    fn new(kind: Kind, reason: String) -> Self {
+        Self { kind, reason, again: Again::Never }
+    }
+
     /// The client's message breaks the protocol.
     pub fn malformed(reason: impl Into<String>) -> Self {
-        Self { kind: Kind::MalformedMessage, reason: reason.into() }
+        Self::new(Kind::MalformedMessage, reason.into())
     }
 
     /// STS said no.
     pub fn refused(reason: impl Into<String>) -> Self {
-        Self { kind: Kind::RefusedBySts, reason: reason.into() }
+        Self::new(Kind::RefusedBySts, reason.into())
     }
 
     /// STS said yes, and the operator's list of accounts says no.
     pub fn account_not_allowed(reason: impl Into<String>) -> Self {
-        Self { kind: Kind::AccountNotAllowed, reason: reason.into() }
+        Self::new(Kind::AccountNotAllowed, reason.into())
     }
 
     /// STS could not be asked, or what answered is not STS.
     pub fn unavailable(reason: impl Into<String>) -> Self {
-        Self { kind: Kind::StsUnavailable, reason: reason.into() }
+        Self::new(Kind::StsUnavailable, reason.into())
     }
 
     /// The plugin could not go on.
     pub fn internal(reason: impl Into<String>) -> Self {
-        Self { kind: Kind::Internal, reason: reason.into() }
+        Self::new(Kind::Internal, reason.into())
     }
 
     /// The same denial with more for the operator at the end of its reason.
@@ -59,6 +75,18 @@ impl Denial {
         self.reason.push_str("; ");
         self.reason.push_str(detail);
         self
+    }
+
+    /// The same denial, which may be no denial yet: STS can be asked again.
+    #[must_use]
+    pub fn unless_asked(mut self, again: Again) -> Self {
+        self.again = again;
+        self
+    }
+
+    /// Whether STS may be asked again.
+    pub fn again(&self) -> Again {
+        self.again
     }
 
     /// Which kind of failure this is.

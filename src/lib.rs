@@ -8,7 +8,8 @@
 //! - [`sasl`]: the conversation with the client, a state machine without I/O.
 //! - [`sts`]: the question to AWS STS and its answer.
 //! - [`sigv4`], [`principal`]: the client's signature header, the user's name.
-//! - [`config`], [`metrics`]: the parameters, the counters.
+//! - [`config`], [`metrics`], [`events`]: the parameters, the counters, the lines for the server's log.
+//! - [`process`]: what all logins share.
 #![deny(unsafe_code)]
 
 #[cfg(panic = "abort")]
@@ -16,11 +17,13 @@ compile_error!("psmdb-aws-iam must be built with panic=unwind: a panic has to en
 
 pub mod config;
 pub mod denial;
+pub mod events;
 #[allow(unsafe_code, reason = "the C ABI is the one place that handles raw pointers")]
 pub mod ffi;
 pub mod login;
 pub mod metrics;
 pub mod principal;
+pub mod process;
 pub mod sasl;
 pub mod secret;
 pub mod sigv4;

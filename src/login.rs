@@ -3,6 +3,8 @@
 use crate::config::{Settings, Store};
 use crate::denial::Denial;
 use crate::sasl::{Conversation, Next};
+use crate::sts::client::Client;
+use crate::sts::hosts::Host;
 use bson::raw::{RawDocumentBuf, cstr};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Debug)]
 pub struct Login {
     settings: Arc<Settings>,
+    host: Arc<Host>,
     conversation: Conversation,
 }
 
@@ -36,8 +39,12 @@ impl Login {
     /// Begins a login with the settings in force.
     pub fn new(store: &Store) -> Self {
         let settings = store.current();
-        let conversation = Conversation::new(settings.host().clone());
-        Self { settings, conversation }
+        let hosts = settings.hosts();
+        let for_probe = Arc::clone(&settings);
+        hosts.probe_if_due(settings.process(), move |host| for_probe.client(host).is_ok_and(Client::answers));
+        let host = Arc::clone(hosts.current());
+        let conversation = Conversation::new(host.name().clone());
+        Self { settings, host, conversation }
     }
 
     /// Takes the client's next message. The second one blocks while STS is asked, at most for awsStsTimeoutMS.
@@ -56,12 +63,14 @@ impl Login {
             Next::Reply(reply) => Ok(Step::Continue(reply)),
             Next::AskSts(request) => {
                 let access_key_id = request.authorization.claimed_access_key_id();
-                let identity = self.settings.client()?.get_caller_identity(&request).map_err(|denial| {
+                let Self { settings, host, .. } = self;
+                let attempted = |reached| settings.hosts().attempted(host, reached, settings.process());
+                let identity = settings.client(host)?.get_caller_identity(&request, attempted).map_err(|denial| {
                     // Until STS confirms it, the id is only what the client says it is.
                     denial.with_detail(&format!("the client claimed access key id {access_key_id}"))
                 })?;
-                self.settings.check_account(&identity.principal)?;
-                self.settings.admission().remember(access_key_id);
+                settings.check_account(&identity.principal)?;
+                settings.process().admission.remember(access_key_id);
                 Ok(Step::Authenticated(Authenticated {
                     user_name: identity.principal.user_name(),
                     arn: identity.arn,

@@ -20,6 +20,14 @@ pub struct Metrics {
     pub denied_sts_unavailable: Counter,
     /// Denials because the plugin could not go on.
     pub denied_internal: Counter,
+    /// Requests that were sent to STS, or tried to.
+    pub sts_requests: Counter,
+    /// Those of them that asked the same once more.
+    pub sts_retries: Counter,
+    /// Answers of STS that it limits the account's requests.
+    pub sts_throttled: Counter,
+    /// How often new logins were told another STS host.
+    pub fallback_switches: Counter,
 }
 
 /// A number that only grows.
@@ -40,25 +48,9 @@ impl Counter {
 }
 
 impl Metrics {
-    /// The counters of a process that has counted nothing.
-    pub const fn new() -> Self {
-        const fn zero() -> Counter {
-            Counter(AtomicI64::new(0))
-        }
-        Self {
-            started: zero(),
-            confirmed: zero(),
-            denied_malformed: zero(),
-            denied_by_sts: zero(),
-            denied_account: zero(),
-            denied_sts_unavailable: zero(),
-            denied_internal: zero(),
-        }
-    }
-
-    /// The section of `serverStatus`: the version, the STS host in force and the counters, as
+    /// The section of `serverStatus`: the version, the STS host that new logins are told, and the counters, as
     /// `{version, stsHost, logins: {started, confirmed, denied: {malformedMessage, refusedBySts,
-    /// accountNotAllowed, stsUnavailable, internal}}}`.
+    /// accountNotAllowed, stsUnavailable, internal}}, sts: {requests, retries, throttled, fallbackSwitches}}`.
     pub fn to_bson(&self, sts_host: &str) -> RawDocumentBuf {
         let mut denied = RawDocumentBuf::new();
         denied.append(cstr!("malformedMessage"), self.denied_malformed.get());
@@ -74,6 +66,12 @@ impl Metrics {
         section.append(cstr!("version"), env!("CARGO_PKG_VERSION"));
         section.append(cstr!("stsHost"), sts_host);
         section.append(cstr!("logins"), logins);
+        let mut sts = RawDocumentBuf::new();
+        sts.append(cstr!("requests"), self.sts_requests.get());
+        sts.append(cstr!("retries"), self.sts_retries.get());
+        sts.append(cstr!("throttled"), self.sts_throttled.get());
+        sts.append(cstr!("fallbackSwitches"), self.fallback_switches.get());
+        section.append(cstr!("sts"), sts);
         section
     }
 }
@@ -85,7 +83,7 @@ mod tests {
 
     #[test]
     fn miri_the_section_shows_what_was_counted() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         metrics.started.add();
         metrics.started.add();
         metrics.denied_by_sts.add();
@@ -100,6 +98,7 @@ mod tests {
                     "stsUnavailable": 0_i64, "internal": 0_i64,
                 },
             },
+            "sts": { "requests": 0_i64, "retries": 0_i64, "throttled": 0_i64, "fallbackSwitches": 0_i64 },
         };
         assert_eq!(metrics.to_bson("sts.amazonaws.com"), expected);
     }

@@ -1,29 +1,28 @@
-//! The counters through the C ABI.
+//! The counters, and lines for the server's log, through the C ABI.
 
 use super::boundary::{bytes, guard};
 use super::parameters::store;
 use super::types::{Buffer, ResultCode};
-use crate::metrics::Metrics;
+use crate::events::Severity;
 use bson::raw::{CStr, RawDocumentBuf};
-
-static METRICS: Metrics = Metrics::new();
 
 /// Counts how a step of a conversation ended.
 pub(super) fn count(code: ResultCode) {
+    let metrics = &store().process().metrics;
     match code {
-        ResultCode::Authenticated => METRICS.confirmed.add(),
-        ResultCode::DeniedMalformed => METRICS.denied_malformed.add(),
-        ResultCode::DeniedBySts => METRICS.denied_by_sts.add(),
-        ResultCode::DeniedAccount => METRICS.denied_account.add(),
-        ResultCode::DeniedStsUnavailable => METRICS.denied_sts_unavailable.add(),
-        ResultCode::DeniedInternal | ResultCode::Panic => METRICS.denied_internal.add(),
+        ResultCode::Authenticated => metrics.confirmed.add(),
+        ResultCode::DeniedMalformed => metrics.denied_malformed.add(),
+        ResultCode::DeniedBySts => metrics.denied_by_sts.add(),
+        ResultCode::DeniedAccount => metrics.denied_account.add(),
+        ResultCode::DeniedStsUnavailable => metrics.denied_sts_unavailable.add(),
+        ResultCode::DeniedInternal | ResultCode::Panic => metrics.denied_internal.add(),
         ResultCode::Ok | ResultCode::Continue | ResultCode::RefusedValue | ResultCode::InvalidArgument => {}
     }
 }
 
 /// Counts a conversation that begins.
 pub(super) fn count_start() {
-    METRICS.started.add();
+    store().process().metrics.started.add();
 }
 
 /// The counters since the process began, for a server's status report: a BSON document whose only element has the given
@@ -41,7 +40,32 @@ pub unsafe extern "C" fn psmdb_aws_iam_server_status(name: *const u8, name_lengt
             return std::ptr::null_mut();
         };
         let mut document = RawDocumentBuf::new();
-        document.append(name, METRICS.to_bson(store().current().host().as_str()));
+        document.append(name, store().process().metrics.to_bson(store().current().hosts().current().name().as_str()));
         Buffer::into_raw(document.into_bytes())
+    })
+}
+
+/// Takes the next line that the server should write into its log: its text in a new buffer for the caller to free, its
+/// number in `*log_id_out`, and in `*is_warning_out` whether it is a warning (1) or for information (0). Null when there is
+/// none, or an argument is null; nothing is written then. Any thread may call it at any time; it is cheap, to be called
+/// again until there is none after each step of a conversation.
+///
+/// # Safety
+/// `log_id_out` and `is_warning_out` are null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_next_log_line(log_id_out: *mut i32, is_warning_out: *mut u8) -> *mut Buffer {
+    guard(std::ptr::null_mut(), || {
+        if log_id_out.is_null() || is_warning_out.is_null() {
+            return std::ptr::null_mut();
+        }
+        let Some(event) = store().process().events.pop() else {
+            return std::ptr::null_mut();
+        };
+        // SAFETY: not null, as just checked, and writable, as the caller promises.
+        unsafe {
+            log_id_out.write(event.log_id());
+            is_warning_out.write(u8::from(event.severity() == Severity::Warning));
+        }
+        Buffer::into_raw(event.to_string().into_bytes())
     })
 }

@@ -3,16 +3,18 @@
 //! Every setting of the HTTP library that matters here is set explicitly: https only, no redirect followed, no proxy
 //! from the environment, a status is not an error, every size has an upper bound.
 
-use super::admission::Admission;
-use super::endpoint::{Endpoint, StsHost};
-use super::request::{BODY, IdentityRequest};
+use super::endpoint::{Endpoint, Proxy, StsHost};
+use super::proxy::TunnelConnector;
+use super::request::{BODY, CONTENT_TYPE, IdentityRequest};
 use super::resolver::FixedTarget;
 use super::response::{self, Answer, CallerIdentity};
 use super::tls::{self, NotedTcpConnector, TlsConnector};
-use crate::denial::Denial;
+use crate::denial::{Again, Denial};
+use crate::process::Process;
 use rustls::ClientConfig;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
 use std::time::{Duration, Instant};
 use ureq::config::Config;
 use ureq::http::HeaderValue;
@@ -33,6 +35,15 @@ const MAX_IDLE_CONNECTIONS: usize = 64;
 /// How long an idle connection is kept. STS is not known to drop one earlier.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
 
+/// The part of a login's time that a kept connection has to answer in. If it died unseen, the rest is for a new one.
+const KEPT_PATIENCE_PART: u32 = 3;
+
+/// How long the first pause before another attempt can be; it doubles with each attempt.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest that a pause can become.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// How to reach STS.
 #[derive(Clone, Debug)]
 pub struct Route<'a> {
@@ -40,22 +51,24 @@ pub struct Route<'a> {
     pub host: &'a StsHost,
     /// Where to connect instead of the host's own port 443.
     pub endpoint: Option<&'a Endpoint>,
+    /// The proxy to go through.
+    pub proxy: Option<&'a Proxy>,
     /// The settings of TLS, with the roots that are trusted.
     pub tls: Arc<ClientConfig>,
-    /// Whole time one question may take: a turn, name resolution, connection, TLS, answer.
+    /// Whole time one question may take: a turn, name resolution, connection, TLS, answer, and all of it once more when it
+    /// has to be asked again.
     pub timeout: Duration,
-    /// What bounds the questions that are under way at once.
-    pub admission: Arc<Admission>,
 }
 
 /// A client that can be used by many threads at once.
 #[derive(Debug)]
 pub struct Client {
     config: Config,
-    tls: Arc<ClientConfig>,
+    connector: StsConnector,
     target: FixedTarget,
+    probe_url: String,
     timeout: Duration,
-    admission: Arc<Admission>,
+    process: Arc<Process>,
     pool: RwLock<Pool>,
 }
 
@@ -66,17 +79,33 @@ struct Pool {
     generation: u64,
 }
 
-/// Why a question has no answer.
+/// Why an attempt has no answer.
 enum Unanswered {
     /// There was no answer at all, not even the beginning of one.
     Transport(Error),
     /// There was an answer, and it denies the login; or there cannot be one.
-    Denied(Denial),
+    Denied(Failure),
+}
+
+/// An attempt that failed.
+#[derive(Debug)]
+pub struct Failure {
+    denial: Denial,
+    /// For how long STS wants to be left alone, if it has said so.
+    retry_after: Option<Duration>,
+    /// Whether STS was there to answer.
+    reached: bool,
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        Self { denial, retry_after: None, reached: true }
+    }
 }
 
 impl Client {
     /// Makes a client. Nothing is looked up or sent.
-    pub fn new(route: Route<'_>) -> Self {
+    pub fn new(route: Route<'_>, process: Arc<Process>) -> Self {
         let config = Config::builder()
             .https_only(true)
             .http_status_as_error(false)
@@ -92,43 +121,94 @@ impl Client {
             .max_idle_age(MAX_IDLE_AGE)
             .timeout_global(Some(route.timeout))
             .build();
-        let target =
-            FixedTarget::new(route.endpoint.map_or_else(|| format!("{}:443", route.host), Endpoint::authority));
-        let pool = Pool { agent: new_agent(&config, &route.tls, &target), generation: 0 };
-        Self {
-            config,
-            tls: route.tls,
-            target,
-            timeout: route.timeout,
-            admission: route.admission,
-            pool: RwLock::new(pool),
-        }
+        let sts = route.endpoint.map_or_else(|| format!("{}:443", route.host), Endpoint::authority);
+        // With a proxy, it is the proxy that looks up the name of STS.
+        let (target, tunnel) = match route.proxy {
+            Some(proxy) => (FixedTarget::new(proxy.authority()), Some(sts)),
+            None => (FixedTarget::new(sts), None),
+        };
+        let connector = StsConnector { tunnel, tls: route.tls, kept_patience: route.timeout / KEPT_PATIENCE_PART };
+        let pool = Pool { agent: connector.agent(&config, &target), generation: 0 };
+        let probe_url = format!("https://{}/", route.host);
+        Self { config, connector, target, probe_url, timeout: route.timeout, process, pool: RwLock::new(pool) }
     }
 
     /// Asks STS who signed the request and reads the answer.
     ///
-    /// Blocks until the answer is there, at most for the route's timeout; while too many others ask, it waits for its
-    /// turn in that time. A kept connection may turn out to be dead when
-    /// it is used: then the kept ones are given up, and the question is asked once more, with the same signature, over a
-    /// new one.
+    /// Blocks until the answer is there, at most for the route's timeout. In that time it waits for its turn while too
+    /// many others ask, and asks again, with the same signature, when STS cannot be reached, cannot answer or throttles:
+    /// after a random pause of growing length (AWS, "Exponential backoff and jitter"), or when STS says. `attempted` is
+    /// told of each attempt whether STS could be reached and was able to answer.
     ///
     /// # Errors
     /// A refusal when STS says no, an unavailable denial when it could not be asked in time.
-    pub fn get_caller_identity(&self, request: &IdentityRequest) -> Result<CallerIdentity, Denial> {
+    pub fn get_caller_identity(
+        &self,
+        request: &IdentityRequest,
+        attempted: impl Fn(bool),
+    ) -> Result<CallerIdentity, Denial> {
         let deadline = Instant::now() + self.timeout;
-        let claimed = request.authorization.claimed_access_key_id();
-        let _turn = self.admission.enter(claimed, deadline).ok_or_else(|| {
-            Denial::unavailable(format!(
-                "too many logins at once: there was no turn to ask STS within {} ms",
-                self.timeout.as_millis()
-            ))
-        })?;
+        let key = request.authorization.claimed_access_key_id();
+        let Process { metrics, admission, pacing, .. } = &*self.process;
+        let mut last: Option<Denial> = None;
+        for attempt in 0_u32.. {
+            if pacing.wait(key, deadline).is_err() {
+                return Err(last.unwrap_or_else(|| self.too_late("STS is limiting the account's requests")));
+            }
+            let Some(turn) = admission.enter(key, deadline) else {
+                return Err(last.unwrap_or_else(|| self.too_late("too many logins at once")));
+            };
+            metrics.sts_requests.add();
+            let result = self.attempt(request, deadline);
+            drop(turn);
+            let failure = match result {
+                Ok(identity) => {
+                    pacing.answered(key);
+                    attempted(true);
+                    return Ok(identity);
+                }
+                Err(failure) => failure,
+            };
+            let again = failure.denial.again();
+            attempted(failure.reached);
+            match again {
+                Again::Never => {
+                    // A no is an answer, too.
+                    pacing.answered(key);
+                    return Err(failure.denial);
+                }
+                Again::Throttled => {
+                    metrics.sts_throttled.add();
+                    pacing.throttled(key, failure.retry_after);
+                }
+                Again::Later => {}
+            }
+            let pause = pause(attempt).max(failure.retry_after.unwrap_or_default());
+            if Instant::now() + pause >= deadline {
+                return Err(failure.denial);
+            }
+            thread::sleep(pause);
+            metrics.sts_retries.add();
+            last = Some(failure.denial);
+        }
+        Err(Denial::internal("more attempts to ask STS than can be"))
+    }
+
+    /// Finds out whether STS answers at all: any answer but its trouble counts. Nobody's signature is sent.
+    pub fn answers(&self) -> bool {
+        let post = self.pool().agent.post(&self.probe_url).content_type(CONTENT_TYPE);
+        post.send(BODY).is_ok_and(|answer| answer.status().as_u16() < 500)
+    }
+
+    /// Asks once. A kept connection may turn out to be dead when it is used: then the kept ones are given up, and the
+    /// question goes over a new one.
+    fn attempt(&self, request: &IdentityRequest, deadline: Instant) -> Result<CallerIdentity, Failure> {
         let left = || deadline.saturating_duration_since(Instant::now());
         let pool = self.pool();
         let (result, connected) = tls::noting_connections(|| ask(&pool.agent, request, left()));
         let error = match result {
             Ok(identity) => return Ok(identity),
-            Err(Unanswered::Denied(denial)) => return Err(denial),
+            Err(Unanswered::Denied(failure)) => return Err(failure),
             Err(Unanswered::Transport(error)) => error,
         };
         // A name that was not found says nothing about the kept connections.
@@ -136,14 +216,17 @@ impl Client {
             return Err(self.unavailable(&error));
         }
         self.give_up(&pool);
-        let left = left();
-        if left.is_zero() || !matches!(error, Error::Io(_) | Error::ConnectionFailed) {
+        if left().is_zero() {
             return Err(self.unavailable(&error));
         }
-        ask(&self.pool().agent, request, left).map_err(|unanswered| match unanswered {
-            Unanswered::Denied(denial) => denial,
+        ask(&self.pool().agent, request, left()).map_err(|unanswered| match unanswered {
+            Unanswered::Denied(failure) => failure,
             Unanswered::Transport(error) => self.unavailable(&error),
         })
+    }
+
+    fn too_late(&self, why: &str) -> Denial {
+        Denial::unavailable(format!("{why}: there was no turn to ask STS within {} ms", self.timeout.as_millis()))
     }
 
     fn pool(&self) -> Pool {
@@ -155,14 +238,24 @@ impl Client {
     fn give_up(&self, dead: &Pool) {
         let mut pool = self.pool.write().unwrap_or_else(PoisonError::into_inner);
         if pool.generation == dead.generation {
-            let agent = new_agent(&self.config, &self.tls, &self.target);
+            let agent = self.connector.agent(&self.config, &self.target);
             *pool = Pool { agent, generation: dead.generation + 1 };
         }
     }
 
     /// Says why there is no answer. Only errors whose text is known to hold no bytes of a message are shown.
-    fn unavailable(&self, error: &Error) -> Denial {
-        Denial::unavailable(match error {
+    fn unavailable(&self, error: &Error) -> Failure {
+        let untrusted = |error: &io::Error| {
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+        };
+        let again = match error {
+            // The same certificate will not be trusted the next time either.
+            Error::Io(error) if untrusted(error) => Again::Never,
+            Error::Io(_) | Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed => Again::Later,
+            _ => Again::Never,
+        };
+        let denial = Denial::unavailable(match error {
             Error::Timeout(_) => format!("STS did not answer within {} ms", self.timeout.as_millis()),
             Error::HostNotFound => "the name of the STS host or endpoint was not found".to_owned(),
             Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -179,18 +272,46 @@ impl Client {
             Error::Tls(error) => format!("no TLS connection to STS: {error}"),
             Error::ConnectionFailed => "no connection to STS".to_owned(),
             _ => "what answered for STS does not speak HTTP as expected".to_owned(),
-        })
+        });
+        Failure { denial: denial.unless_asked(again), retry_after: None, reached: false }
     }
 }
 
-fn new_agent(config: &Config, tls: &Arc<ClientConfig>, target: &FixedTarget) -> Agent {
-    let connector = ().chain(NotedTcpConnector::default()).chain(TlsConnector::new(Arc::clone(tls)));
-    Agent::with_parts(config.clone(), connector, target.clone())
+/// A random pause before the next attempt ("full jitter"), so that those who failed together do not come back together.
+fn pause(attempt: u32) -> Duration {
+    let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE);
+    let mut random = [0; 4];
+    // Without random bytes no login gets this far.
+    let _ = getrandom::fill(&mut random);
+    longest.mul_f64(f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX))
+}
+
+/// How connections are made: TCP, a tunnel through the proxy if there is one, TLS.
+#[derive(Debug)]
+struct StsConnector {
+    /// What the proxy is to connect to, `host:port`.
+    tunnel: Option<String>,
+    tls: Arc<ClientConfig>,
+    kept_patience: Duration,
+}
+
+impl StsConnector {
+    fn agent(&self, config: &Config, target: &FixedTarget) -> Agent {
+        let tls = TlsConnector::new(Arc::clone(&self.tls), self.kept_patience);
+        let tcp = ().chain(NotedTcpConnector::default());
+        match &self.tunnel {
+            Some(sts) => {
+                let connector = tcp.chain(TunnelConnector::new(sts.clone())).chain(tls);
+                Agent::with_parts(config.clone(), connector, target.clone())
+            }
+            None => Agent::with_parts(config.clone(), tcp.chain(tls), target.clone()),
+        }
+    }
 }
 
 /// Asks once.
 fn ask(agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<CallerIdentity, Unanswered> {
-    let denied = |denial| Unanswered::Denied(denial);
+    let denied = |denial: Denial| Unanswered::Denied(denial.into());
     let mut post = agent.post(request.url()).config().timeout_global(Some(timeout)).build();
     for (name, value) in request.headers() {
         let mut value = HeaderValue::from_maybe_shared(value.into_bytes())
@@ -205,16 +326,24 @@ fn ask(agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<Ca
         return Err(denied(Denial::unavailable("what answered for STS sent an encoding that was not asked for")));
     }
     let content_type = header("content-type").to_owned();
+    let retry_after = response::retry_after(header("retry-after"));
     let status = answer.status().as_u16();
     let body = answer.body_mut().with_config().limit(response::MAX_BODY_LENGTH as u64).read_to_vec();
     let body = body.map_err(|error| {
-        denied(Denial::unavailable(match error {
-            Error::Timeout(_) => "STS did not finish its answer in time".to_owned(),
-            Error::BodyExceedsLimit(limit) => format!("what answered for STS sent more than {limit} bytes"),
-            _ => "STS broke off in its answer".to_owned(),
-        }))
+        denied(match error {
+            Error::BodyExceedsLimit(limit) => {
+                Denial::unavailable(format!("what answered for STS sent more than {limit} bytes"))
+            }
+            Error::Timeout(_) => {
+                Denial::unavailable("STS did not finish its answer in time").unless_asked(Again::Later)
+            }
+            _ => Denial::unavailable("STS broke off in its answer").unless_asked(Again::Later),
+        })
     })?;
-    response::read(&Answer { status, content_type: &content_type, body: &body }).map_err(denied)
+    response::read(&Answer { status, content_type: &content_type, body: &body }).map_err(|denial| {
+        let reached = denial.again() != Again::Later;
+        Unanswered::Denied(Failure { denial, retry_after, reached })
+    })
 }
 
 /// A TLS error may repeat names from a certificate that nobody vouches for: what is shown of it is short and printable.

@@ -79,8 +79,7 @@ impl fmt::Display for StsHost {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     text: String,
-    host: String,
-    port: u16,
+    authority: String,
 }
 
 impl Endpoint {
@@ -89,36 +88,12 @@ impl Endpoint {
     /// # Errors
     /// A sentence that says what is allowed.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            "https://host or https://host:port is allowed, such as \
-             https://vpce-0123.sts.eu-west-1.vpce.amazonaws.com, without path, user or spaces"
-                .to_owned()
-        };
-        let authority = text.strip_prefix("https://").ok_or_else(wrong)?;
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (authority, None),
-        };
-        let port = match port {
-            None => 443,
-            Some(digits) if (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) => {
-                digits.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?
-            }
-            Some(_) => return Err(wrong()),
-        };
-        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let valid = match bracketed {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => {
-                let name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-                let labels = || host.split('.').all(|label| !label.is_empty() && label.len() <= 63);
-                host.len() <= 253 && host.bytes().all(name) && labels()
-            }
-        };
-        if !valid {
-            return Err(wrong());
+        match authority(text, "https://", Some(443)) {
+            Some(authority) => Ok(Self { text: text.to_owned(), authority }),
+            None => Err("https://host or https://host:port is allowed, such as \
+                         https://vpce-0123.sts.eu-west-1.vpce.amazonaws.com, without path, user or spaces"
+                .to_owned()),
         }
-        Ok(Self { text: text.to_owned(), host: host.to_owned(), port })
     }
 
     /// The text as it was configured.
@@ -128,8 +103,68 @@ impl Endpoint {
 
     /// `host:port`, with the brackets of an IPv6 address.
     pub fn authority(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        self.authority.clone()
     }
+}
+
+/// An HTTP proxy that makes tunnels. The connection to it is not encrypted; what goes through the tunnel is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    text: String,
+    authority: String,
+}
+
+impl Proxy {
+    /// Checks `http://host:port`; the host is as an endpoint's.
+    ///
+    /// # Errors
+    /// A sentence that says what is allowed.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match authority(text, "http://", None) {
+            Some(authority) => Ok(Self { text: text.to_owned(), authority }),
+            None => {
+                Err("http://host:port is allowed, such as http://proxy.example.com:3128, without path, user, password \
+                         or spaces"
+                    .to_owned())
+            }
+        }
+    }
+
+    /// The text as it was configured.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// `host:port`, with the brackets of an IPv6 address.
+    pub fn authority(&self) -> String {
+        self.authority.clone()
+    }
+}
+
+/// Reads `host` or `host:port` after the scheme, and returns it with its port; without a default the port must be there.
+fn authority(text: &str, scheme: &str, default_port: Option<u16>) -> Option<String> {
+    let authority = text.strip_prefix(scheme)?;
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let port = match port {
+        None => default_port?,
+        Some(digits) if (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) => {
+            digits.parse().ok().filter(|port| *port != 0)?
+        }
+        Some(_) => return None,
+    };
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let valid = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            let labels = || host.split('.').all(|label| !label.is_empty() && label.len() <= 63);
+            host.len() <= 253 && host.bytes().all(name) && labels()
+        }
+    };
+    valid.then(|| format!("{host}:{port}"))
 }
 
 #[cfg(test)]
@@ -216,6 +251,23 @@ mod tests {
             "https://a..b",
         ] {
             assert!(Endpoint::parse(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn miri_a_proxy_is_an_http_address_with_a_port() {
+        for (text, authority) in [("http://127.0.0.1:3128", "127.0.0.1:3128"), ("http://[::1]:80", "[::1]:80")] {
+            assert_eq!(Proxy::parse(text).unwrap().authority(), authority);
+        }
+        for wrong in [
+            "",
+            "http://proxy",
+            "https://proxy:3128",
+            "proxy:3128",
+            "http://user:pass@proxy:3128",
+            "http://proxy:3128/",
+        ] {
+            assert!(Proxy::parse(wrong).is_err(), "{wrong:?} was accepted");
         }
     }
 }

@@ -1,11 +1,15 @@
 //! Asking AWS STS who signed a request.
 //!
-//! [`request`] is what is sent, [`admission`] says when, [`client`] sends it, [`response`] reads the answer, [`endpoint`]
-//! says where to, [`resolver`] finds the address and [`tls`] makes the connection.
+//! [`hosts`] says whom to ask, [`admission`] and [`pacing`] say when, [`request`] is what is sent, [`client`] sends it, until
+//! there is an answer, and [`response`] reads that. [`endpoint`] says where to, [`resolver`] finds the address, and [`proxy`]
+//! and [`tls`] make the connection.
 
 pub mod admission;
 pub mod client;
 pub mod endpoint;
+pub mod hosts;
+pub mod pacing;
+pub mod proxy;
 pub mod request;
 pub mod resolver;
 pub mod response;

@@ -4,16 +4,20 @@
 //! document is how peers were broken (CVE-2020-16250), so that everything that a real answer does not need is refused:
 //! document types, comments, CDATA, processing instructions, a second document, an element in another place.
 
-use crate::denial::Denial;
+use crate::denial::{Again, Denial};
 use crate::principal::{self, Principal};
 use quick_xml::Reader;
 use quick_xml::events::{BytesRef, Event};
+use std::time::Duration;
 
 /// Largest answer that is read, in bytes. Real answers have about 500.
 pub const MAX_BODY_LENGTH: usize = 64 * 1024;
 
 /// Deepest nesting that is read. Real answers have three levels.
 const MAX_DEPTH: usize = 8;
+
+/// Longest time that STS can ask to be left alone, in seconds: the longest that a login can take.
+const MAX_RETRY_AFTER_SECONDS: u64 = 60;
 
 /// Longest UserId: 21 characters of a unique id, a colon and a session name of 64, with room to grow.
 const MAX_USER_ID_LENGTH: usize = 256;
@@ -109,12 +113,27 @@ fn read_error(answer: &Answer<'_>) -> Denial {
         reason.push_str(&format!(" (request id {request_id})"));
     }
     let throttled = matches!(code, Some("Throttling" | "ThrottlingException" | "RequestLimitExceeded"));
-    match answer.status {
+    // Only what AWS's clients ask again after; see "Common error types" for the codes.
+    let again = match answer.status {
+        429 => Again::Throttled,
+        400 if throttled => Again::Throttled,
+        500 | 503 => Again::Later,
+        _ => Again::Never,
+    };
+    let denial = match answer.status {
         429 if code.is_none() => Denial::unavailable(format!("{reason}: STS is limiting the account's requests")),
         408 | 429 => Denial::unavailable(reason),
         400..=499 if code.is_some() && !throttled => Denial::refused(reason),
         _ => Denial::unavailable(reason),
-    }
+    };
+    denial.unless_asked(again)
+}
+
+/// Reads a Retry-After header (RFC 9110, section 10.2.3) of the form that is a number of seconds. Its other form, a date, is
+/// taken for none.
+pub fn retry_after(header: &str) -> Option<Duration> {
+    let seconds: u64 = header.bytes().all(|byte| byte.is_ascii_digit()).then(|| header.parse().ok())??;
+    Some(Duration::from_secs(seconds.min(MAX_RETRY_AFTER_SECONDS)))
 }
 
 /// What an operator should know about a code of STS.
@@ -402,6 +421,36 @@ mod tests {
             (204, "None"),
         ] {
             assert_eq!(error(status, code).kind(), Kind::StsUnavailable, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn miri_only_trouble_that_may_pass_is_asked_about_again() {
+        for (status, code, again) in [
+            (400, "Throttling", Again::Throttled),
+            (400, "ThrottlingException", Again::Throttled),
+            (400, "RequestLimitExceeded", Again::Throttled),
+            (429, "TooMany", Again::Throttled),
+            (500, "InternalFailure", Again::Later),
+            (503, "ServiceUnavailable", Again::Later),
+            (400, "IncompleteSignature", Again::Never),
+            (403, "Throttling", Again::Never),
+            (403, "ExpiredToken", Again::Never),
+            (408, "RequestTimeout", Again::Never),
+            (302, "Found", Again::Never),
+            (501, "NotImplemented", Again::Never),
+        ] {
+            assert_eq!(error(status, code).again(), again, "{status} {code}");
+        }
+        assert_eq!(read_200("<html/>").unwrap_err().again(), Again::Never);
+    }
+
+    #[test]
+    fn miri_retry_after_is_a_bounded_number_of_seconds() {
+        assert_eq!(retry_after("2"), Some(Duration::from_secs(2)));
+        assert_eq!(retry_after("86400"), Some(Duration::from_secs(MAX_RETRY_AFTER_SECONDS)));
+        for none in ["", "-1", "+1", "1.5", "Sat, 21 Nov 2026 19:13:00 GMT", "99999999999999999999999"] {
+            assert_eq!(retry_after(none), None, "{none:?}");
         }
     }
 

@@ -89,12 +89,13 @@ impl<In: Transport> Connector<In> for NotedTcpConnector {
 /// Puts TLS on a TCP connection. The name in the certificate has to be the host of the URL.
 pub struct TlsConnector {
     config: Arc<ClientConfig>,
+    kept_patience: Duration,
 }
 
 impl TlsConnector {
-    /// Takes the settings for all connections.
-    pub fn new(config: Arc<ClientConfig>) -> Self {
-        Self { config }
+    /// Takes the settings for all connections, and how long one that was kept may be silent when it is used again.
+    pub fn new(config: Arc<ClientConfig>, kept_patience: std::time::Duration) -> Self {
+        Self { config, kept_patience: Duration::Exact(kept_patience) }
     }
 }
 
@@ -114,12 +115,17 @@ impl<In: Transport> Connector<In> for TlsConnector {
         socket.adapter.set_timeout(time_left(details)?);
         tls.complete_io(&mut socket)?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(TlsTransport { buffers, stream: StreamOwned::new(tls, socket) }))
+        Ok(Some(TlsTransport {
+            buffers,
+            stream: StreamOwned::new(tls, socket),
+            phase: Phase::New,
+            kept_patience: self.kept_patience,
+        }))
     }
 }
 
 /// What is left of the time for making a connection, of which the TCP connection has taken its part.
-fn time_left(details: &ConnectionDetails) -> Result<NextTimeout, Error> {
+pub(super) fn time_left(details: &ConnectionDetails) -> Result<NextTimeout, Error> {
     let mut timeout = details.timeout;
     if let Duration::Exact(limit) = timeout.after
         && let (Instant::Exact(began), Instant::Exact(now)) = (details.now, (details.current_time)())
@@ -143,6 +149,19 @@ impl fmt::Debug for TlsConnector {
 pub struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, Socket>,
+    phase: Phase,
+    kept_patience: Duration,
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It carries its first question.
+    New,
+    /// It has answered before, and now carries another question that nothing has answered yet.
+    Kept,
+    /// The other side has answered something to the latest question.
+    Answering,
 }
 
 impl TlsTransport {
@@ -165,6 +184,9 @@ impl Transport for TlsTransport {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.stream.sock.adapter.set_timeout(timeout);
+        if self.phase == Phase::Answering {
+            self.phase = Phase::Kept;
+        }
         let output = &mut self.buffers.output()[..amount];
         let written = self.stream.write_all(output);
         // The connection is kept, and a request holds a signature and perhaps a token.
@@ -172,9 +194,14 @@ impl Transport for TlsTransport {
         Ok(written?)
     }
 
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+    fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, Error> {
+        if self.phase == Phase::Kept {
+            // It may have died unseen, and there is time for a new one then.
+            timeout.after = timeout.after.min(self.kept_patience);
+        }
         self.stream.sock.adapter.set_timeout(timeout);
         let amount = self.stream.read(self.buffers.input_append_buf())?;
+        self.phase = Phase::Answering;
         self.buffers.input_appended(amount);
         Ok(amount > 0)
     }
