@@ -5,7 +5,7 @@
 //! [GetCallerIdentity]: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
 //! [common errors]: https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 use time::OffsetDateTime;
@@ -47,6 +47,25 @@ pub enum Answer {
     },
     /// Reads the request and never answers; the connection stays until the client or the server closes it.
     Silence,
+    /// Writes `first` at once and each byte of `rest` after a pause, in place of HTTP, and closes the connection.
+    Slow {
+        /// What is written at once.
+        first: Vec<u8>,
+        /// What is written byte by byte.
+        rest: Vec<u8>,
+        /// The time before each byte of `rest`.
+        pause: Duration,
+    },
+    /// Writes `first` and then `again` so many times, in place of HTTP, and closes the connection. No more of it is in
+    /// memory than these two.
+    Flood {
+        /// What is written first.
+        first: Vec<u8>,
+        /// What is written again and again.
+        again: Vec<u8>,
+        /// How many times; `None`: until the client closes the connection or the server stops.
+        times: Option<usize>,
+    },
 }
 
 /// A request that STS turns down.

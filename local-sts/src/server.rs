@@ -41,6 +41,7 @@ impl LocalSts {
         Builder {
             host_names: Vec::new(),
             certificate_name: None,
+            certificate_expired: false,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             identities: Vec::new(),
             clock_offset: 0,
@@ -136,6 +137,7 @@ fn join_until(thread: JoinHandle<()>, deadline: Instant) {
 pub struct Builder {
     host_names: Vec<String>,
     certificate_name: Option<String>,
+    certificate_expired: bool,
     listen: SocketAddr,
     identities: Vec<Identity>,
     clock_offset: i64,
@@ -158,6 +160,12 @@ impl Builder {
     /// Makes the certificate carry this name only, whatever the host names are: for tests of a wrong certificate.
     pub fn certificate_name(mut self, name: &str) -> Self {
         self.certificate_name = Some(name.to_owned());
+        self
+    }
+
+    /// Makes the certificate one that ended an hour ago; the authority's is still valid.
+    pub fn expired_certificate(mut self) -> Self {
+        self.certificate_expired = true;
         self
     }
 
@@ -229,10 +237,8 @@ impl Builder {
         if host_names.is_empty() {
             host_names.push(DEFAULT_HOST_NAME.to_owned());
         }
-        let tls = match self.certificate_name {
-            Some(name) => Tls::new(&[name])?,
-            None => Tls::new(&host_names)?,
-        };
+        let certificate_names = self.certificate_name.map_or_else(|| host_names.clone(), |name| vec![name]);
+        let tls = Tls::new(&certificate_names, self.certificate_expired)?;
         let listener = TcpListener::bind(self.listen)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -286,6 +292,8 @@ pub struct RecordedRequest {
     pub body: Vec<u8>,
     /// The bytes of the request line and the header fields, including the empty line after them.
     pub raw_head: Vec<u8>,
+    /// The name that the client asked for in TLS (SNI), if any.
+    pub server_name: Option<String>,
 }
 
 impl RecordedRequest {
@@ -323,7 +331,7 @@ pub struct Outcome {
     pub time: SystemTime,
     /// The access key id that the request claims, verified or not; `None` if there is none in its proper form.
     pub access_key_id: Option<String>,
-    /// The status answered; `None` for [`Answer::Raw`], [`Answer::RawRecords`] and [`Answer::Silence`].
+    /// The status answered; `None` where the answer is not made as HTTP, as for [`Answer::Raw`] and [`Answer::Silence`].
     pub status: Option<u16>,
     /// The error code, if STS itself turned the request down.
     pub error_code: Option<&'static str>,
@@ -364,10 +372,10 @@ impl Shared {
     }
 
     /// Records `request`, decides what becomes of it, and tells the observer.
-    /// `first` says whether it is the first request of its connection.
-    fn handle(&self, request: &Request, first: bool) -> Reaction {
+    /// `server_name` is the name asked for in TLS; `first` says whether it is the first request of its connection.
+    fn handle(&self, request: &Request, server_name: Option<&str>, first: bool) -> Reaction {
         let now = self.now();
-        self.record(request);
+        self.record(request, server_name);
         let answer = Arc::clone(&lock(&self.answer));
         let mut error_code = None;
         let reaction = match &*answer {
@@ -391,11 +399,17 @@ impl Shared {
             Answer::Raw(bytes) => Reaction::WriteAndClose(bytes.clone()),
             Answer::RawRecords(records) => Reaction::WriteRecords(records.clone()),
             Answer::Silence => Reaction::Silence,
+            Answer::Slow { first, rest, pause } => {
+                Reaction::WriteSlowly { first: first.clone(), rest: rest.clone(), pause: *pause }
+            }
+            Answer::Flood { first, again, times } => {
+                Reaction::WriteAgain { first: first.clone(), again: again.clone(), times: *times }
+            }
         };
         if let Some(observer) = &self.observer {
             let status = match &reaction {
                 Reaction::Respond(response) => Some(response.status),
-                Reaction::WriteAndClose(_) | Reaction::WriteRecords(_) | Reaction::Silence => None,
+                _ => None,
             };
             observer(&Outcome { time: now, access_key_id: claimed_access_key_id(request), status, error_code });
         }
@@ -403,10 +417,11 @@ impl Shared {
     }
 
     /// Keeps `request` if it is to be kept, and counts it after that, so that what was counted can be looked at.
-    fn record(&self, request: &Request) {
+    fn record(&self, request: &Request, server_name: Option<&str>) {
         if self.record_requests {
             let Request { method, target, headers, body, raw_head, .. } = request.clone();
-            lock(&self.requests).push(RecordedRequest { method, target, headers, body, raw_head });
+            let server_name = server_name.map(str::to_owned);
+            lock(&self.requests).push(RecordedRequest { method, target, headers, body, raw_head, server_name });
         }
         self.request_count.fetch_add(1, Ordering::SeqCst);
     }
@@ -417,6 +432,8 @@ enum Reaction {
     Respond(Response),
     WriteAndClose(Vec<u8>),
     WriteRecords(Vec<Vec<u8>>),
+    WriteSlowly { first: Vec<u8>, rest: Vec<u8>, pause: Duration },
+    WriteAgain { first: Vec<u8>, again: Vec<u8>, times: Option<usize> },
     Silence,
 }
 
@@ -519,7 +536,7 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
         let (response, keep_alive) = match http::read_request(&mut stream, &mut buffer) {
             Ok(request) => {
                 let keep_alive = request.keep_alive;
-                match shared.handle(&request, mem::take(&mut first)) {
+                match shared.handle(&request, stream.conn.server_name(), mem::take(&mut first)) {
                     Reaction::Respond(response) => (response, keep_alive),
                     Reaction::WriteAndClose(bytes) => {
                         write(&mut stream, shared, &bytes)?;
@@ -528,6 +545,23 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
                     Reaction::WriteRecords(records) => {
                         write_at_once(&mut stream, shared, &records)?;
                         continue;
+                    }
+                    Reaction::WriteSlowly { first, rest, pause } => {
+                        write(&mut stream, shared, &first)?;
+                        for byte in rest {
+                            thread::sleep(pause);
+                            write(&mut stream, shared, &[byte])?;
+                        }
+                        return end(stream);
+                    }
+                    Reaction::WriteAgain { first, again, times } => {
+                        write(&mut stream, shared, &first)?;
+                        let mut written = 0;
+                        while times.is_none_or(|times| written < times) {
+                            write(&mut stream, shared, &again)?;
+                            written += 1;
+                        }
+                        return end(stream);
                     }
                     Reaction::Silence => return stay_silent(stream),
                 }

@@ -29,10 +29,11 @@ pub(crate) struct Tls {
 
 impl Tls {
     /// Makes an authority and a server certificate that carries `names` (DNS names or IP addresses) and nothing else.
+    /// If it is to be `expired`, the server's certificate ended an hour ago.
     ///
     /// # Errors
     /// `InvalidInput` when a name can be neither; otherwise what the cryptographic library reports.
-    pub(crate) fn new(names: &[String]) -> io::Result<Self> {
+    pub(crate) fn new(names: &[String], expired: bool) -> io::Result<Self> {
         let now = SystemTime::now();
 
         let mut ca = CertificateParams::default();
@@ -45,7 +46,8 @@ impl Tls {
 
         let mut leaf = CertificateParams::new(names)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("certificate name: {error}")))?;
-        (leaf.not_before, leaf.not_after) = ((now - VALID_BEFORE).into(), (now + VALID_AFTER).into());
+        let end = if expired { now - Duration::from_secs(3600) } else { now + VALID_AFTER };
+        (leaf.not_before, leaf.not_after) = ((now - VALID_BEFORE).into(), end.into());
         leaf.distinguished_name.push(DnType::CommonName, "local-sts");
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -73,9 +75,9 @@ mod tests {
 
     #[test]
     fn names_may_be_dns_names_or_addresses_and_nothing_else() {
-        let tls = Tls::new(&["sts.amazonaws.com".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let tls = Tls::new(&["sts.amazonaws.com".to_owned(), "127.0.0.1".to_owned()], false).unwrap();
         assert!(tls.ca_pem.starts_with("-----BEGIN CERTIFICATE-----"));
-        let error = Tls::new(&["st\u{00fc}ck".to_owned()]).err().unwrap();
+        let error = Tls::new(&["st\u{00fc}ck".to_owned()], false).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

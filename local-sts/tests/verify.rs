@@ -269,6 +269,24 @@ fn raw_bytes_are_written_and_the_connection_ends() {
 }
 
 #[test]
+fn a_slow_answer_comes_byte_by_byte_and_a_flood_as_often_as_it_was_told() {
+    let sts = start(&[]);
+    let pause = Duration::from_millis(30);
+    sts.set_answer(Answer::Slow { first: b"HTTP".to_vec(), rest: b"/1.1".to_vec(), pause });
+    let mut client = Client::connect(&sts);
+    let started = Instant::now();
+    client.write(b"POST / HTTP/1.1\r\n\r\n");
+    assert_eq!(client.read_to_end().unwrap(), b"HTTP/1.1");
+    assert!(started.elapsed() >= 4 * pause);
+
+    sts.set_answer(Answer::Flood { first: b"a".to_vec(), again: b"bc".to_vec(), times: Some(3) });
+    let mut client = Client::connect(&sts);
+    client.write(b"POST / HTTP/1.1\r\n\r\n");
+    assert_eq!(client.read_to_end().unwrap(), b"abcbcbc");
+    assert_eq!(sts.requests()[0].server_name.as_deref(), Some("sts.amazonaws.com"));
+}
+
+#[test]
 fn silence_lasts_and_does_not_stop_others() {
     let alice = Identity::iam_user(ACCOUNT, "alice");
     let sts = start(&[&alice]);
@@ -295,6 +313,9 @@ fn stopping_is_quick_whatever_connections_do() {
     silent.write(b"POST / HTTP/1.1\r\n\r\n");
     let mut half = Client::connect(&sts);
     half.write(b"POST / HT");
+    sts.set_answer(Answer::Flood { first: Vec::new(), again: vec![0; 65536], times: None });
+    let mut flooded = Client::connect(&sts);
+    flooded.write(b"POST / HTTP/1.1\r\n\r\n");
     let before_handshake = std::net::TcpStream::connect(address).unwrap();
     let started = Instant::now();
     drop(sts);

@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 use ureq::config::Config;
-use ureq::http::HeaderValue;
+use ureq::http::{HeaderMap, HeaderValue};
 use ureq::unversioned::transport::Connector;
 use ureq::{Agent, Error};
 
@@ -325,6 +325,9 @@ fn ask(agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<Ca
     if !header("content-encoding").is_empty() {
         return Err(denied(Denial::unavailable("what answered for STS sent an encoding that was not asked for")));
     }
+    if !is_framed_once(answer.headers()) {
+        return Err(denied(Denial::unavailable("what answered for STS sent a body whose end can be read in two ways")));
+    }
     let content_type = header("content-type").to_owned();
     let retry_after = response::retry_after(header("retry-after"));
     let status = answer.status().as_u16();
@@ -346,9 +349,50 @@ fn ask(agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<Ca
     })
 }
 
+/// Whether the header says in one way where the body ends. The HTTP library lets chunks win over a length, as RFC 9112
+/// (6.3) allows, and passes over codings that it does not know; whoever passed the answer on may have read it otherwise.
+fn is_framed_once(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all("transfer-encoding").iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key("content-length")
+        }
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// A TLS error may repeat names from a certificate that nobody vouches for: what is shown of it is short and printable.
 fn printable(error: &dyn std::fmt::Display) -> String {
     const LONGEST: usize = 300;
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     error.to_string().chars().take(LONGEST).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn miri_an_answer_says_once_where_its_body_ends() {
+        let framed_once = |fields: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            is_framed_once(&headers)
+        };
+        for fields in [&[][..], &[("content-length", "5")], &[("transfer-encoding", "Chunked")]] {
+            assert!(framed_once(fields), "{fields:?}");
+        }
+        for fields in [
+            &[("transfer-encoding", "chunked"), ("content-length", "5")][..],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "gzip, chunked")],
+            &[("transfer-encoding", "identity")],
+            &[("transfer-encoding", "")],
+        ] {
+            assert!(!framed_once(fields), "{fields:?}");
+        }
+    }
 }

@@ -7,6 +7,9 @@
 mod support;
 
 mod accounts;
+mod classes;
+mod hostile_sts;
 mod load;
 mod refusals;
 mod secrets;
+mod target;

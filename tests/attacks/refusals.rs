@@ -1,95 +1,15 @@
-//! Logins that are wrong. Each is refused over the wire with the one answer that tells nothing, its reason is in
-//! mongod's log, and the same server then still lets the right client in.
-
-use std::time::{Duration, SystemTime};
+//! Logins that are wrong without a class of attack of their own: messages out of form and out of turn, who is not
+//! confirmed, and what the log says and must not say.
 
 use bson::{Document, doc};
 use local_sts::{Answer, Identity};
 
-use crate::support::aws_client::{self, Conversation, SignedLogin, Signer, client_first, client_second};
+use crate::support::aws_client::{self, Conversation, client_first, client_second};
 use crate::support::fixture::{ACCOUNT, Fixture, assert_plain_denial, credentials};
 use crate::support::wire::{WireClient, binary, is_ok};
 
 /// MongoDB's error code UserNotFound.
 const USER_NOT_FOUND: i32 = 11;
-
-fn shift(time: SystemTime, seconds: i64) -> SystemTime {
-    let by = Duration::from_secs(seconds.unsigned_abs());
-    if seconds < 0 { time - by } else { time + by }
-}
-
-/// Wrong second messages that the plugin refuses by itself: STS would say yes to anything.
-#[test]
-fn a_second_message_that_breaks_the_rules_never_reaches_sts() {
-    let fixture = Fixture::start();
-    // Opens the way to STS once, so that what is asked later can be counted.
-    fixture.assert_still_serves("the start");
-    fixture.sts.set_answer(Answer::AlwaysYes(fixture.user.clone()));
-    let good = credentials(&fixture.user);
-    let role = credentials(&fixture.role);
-
-    type Change = Box<dyn Fn(Signer) -> SignedLogin>;
-    let edit = |change: fn(&mut SignedLogin)| -> Change {
-        Box::new(move |signer| {
-            let mut login = signer.sign();
-            change(&mut login);
-            login
-        })
-    };
-    let without = |header: &'static str| -> Change { Box::new(move |signer| signer.without_header(header).sign()) };
-    let cases: Vec<(&str, Change, &str)> = vec![
-        ("without the nonce", without("x-mongodb-server-nonce"), "does not cover the header x-mongodb-server-nonce"),
-        ("without the gs2 flag", without("x-mongodb-gs2-cb-flag"), "does not cover the header x-mongodb-gs2-cb-flag"),
-        ("without the host", without("host"), "does not cover the header host"),
-        ("without the date", without("x-amz-date"), "does not cover the header x-amz-date"),
-        ("another region", Box::new(|s| s.region("eu-west-1").sign()), "signed for region eu-west-1"),
-        ("another service", Box::new(|s| s.service("iam").sign()), "does not end in sts/aws4_request"),
-        ("another header", Box::new(|s| s.with_header("x-other", "1").sign()), "not a sorted list"),
-        ("an old date", Box::new(|s| s.time(shift(SystemTime::now(), -1000)).sign()), "seconds behind"),
-        ("a date to come", Box::new(|s| s.time(shift(SystemTime::now(), 1000)).sign()), "seconds ahead of"),
-        ("a token that is not signed", edit(|l| l.token = Some("token".into())), "x-amz-security-token"),
-        ("an empty token", edit(|l| l.token = Some(String::new())), "0 bytes"),
-        ("a line in the token", edit(|l| l.token = Some("a\r\nX-Evil: 1".into())), "not printable ASCII"),
-        ("a line in the header", edit(|l| l.authorization += "\r\nX-Evil: 1"), "64 lower-case hexadecimal"),
-        ("a line in the date", edit(|l| l.date += "\r\nX-Evil: 1"), "YYYYMMDDTHHMMSSZ"),
-        ("a NUL in the header", edit(|l| l.authorization += "\0"), "64 lower-case hexadecimal"),
-        (
-            "two credentials",
-            edit(|l| {
-                l.authorization = l.authorization.replace("SignedHeaders=", "Credential=A/b/c/d/e, SignedHeaders=")
-            }),
-            "SignedHeaders where it belongs",
-        ),
-        (
-            "another scheme",
-            edit(|l| l.authorization = l.authorization.replace("SHA256 ", "SHA512 ")),
-            "AWS4-HMAC-SHA256",
-        ),
-        ("another day", edit(|l| l.date.replace_range(..8, "20200101")), "behind"),
-        ("no signature", edit(|l| l.authorization.truncate(l.authorization.len() - 64)), "64 lower-case hexadecimal"),
-        ("an empty header", edit(|l| l.authorization.clear()), "AWS4-HMAC-SHA256"),
-    ];
-    let asked = fixture.sts.request_count();
-    for (name, change, _) in &cases {
-        let conversation = Conversation::start(fixture.mongod.port()).expect("a challenge");
-        let login = change(conversation.signer(&good));
-        let reply = conversation.finish(&client_second(&login)).err().unwrap_or_else(|| panic!("{name}: logged in"));
-        assert_plain_denial(name, &reply);
-    }
-    // A role's session that signs, but does not send, its token.
-    let conversation = Conversation::start(fixture.mongod.port()).expect("a challenge");
-    let login = SignedLogin { token: None, ..conversation.signer(&role).sign() };
-    assert_plain_denial("a token kept back", &conversation.finish(&client_second(&login)).err().expect("a refusal"));
-
-    assert_eq!(fixture.sts.request_count(), asked, "a wrong message has reached STS");
-    let reasons = fixture.denial_reasons(cases.len() + 1);
-    for ((name, _, reason), logged) in cases.iter().zip(&reasons) {
-        assert!(logged.contains(reason), "{name}: {logged}");
-    }
-    assert!(reasons.last().unwrap().contains("none was sent"), "{reasons:?}");
-    fixture.sts.set_answer(Answer::Verified);
-    fixture.assert_still_serves("wrong second messages");
-}
 
 #[test]
 fn messages_that_are_not_the_protocol_are_refused() {
@@ -98,7 +18,6 @@ fn messages_that_are_not_the_protocol_are_refused() {
     fixture.sts.set_answer(Answer::AlwaysYes(fixture.user.clone()));
     let asked = fixture.sts.request_count();
     let payload = |document: Document| document.to_vec().expect("BSON");
-    let nonce = binary(&[7; 32]);
     let good_first = client_first(&[7; 32]);
     let firsts: Vec<(&str, Vec<u8>)> = vec![
         ("nothing", vec![]),
@@ -107,12 +26,6 @@ fn messages_that_are_not_the_protocol_are_refused() {
         ("a length too great", vec![0xff, 0xff, 0xff, 0x7f, 0]),
         ("a negative length", vec![0xff, 0xff, 0xff, 0xff, 0]),
         ("an empty document", payload(doc! {})),
-        ("a short nonce", payload(doc! { "r": binary(&[7; 31]), "p": 110 })),
-        ("a long nonce", payload(doc! { "r": binary(&[7; 33]), "p": 110 })),
-        ("a huge nonce", payload(doc! { "r": binary(&[7; 100_000]), "p": 110 })),
-        ("channel binding", payload(doc! { "r": nonce.clone(), "p": i32::from(b'y') })),
-        ("the flag as text", payload(doc! { "r": nonce.clone(), "p": "n" })),
-        ("a further field", payload(doc! { "r": nonce.clone(), "p": 110, "h": "evil.example.com" })),
         ("a byte after the document", [&good_first[..], &[0]].concat()),
         ("a document cut short", good_first[..good_first.len() - 1].to_vec()),
         ("a second message first", payload(doc! { "a": "x", "d": "y" })),
