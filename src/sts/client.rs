@@ -205,7 +205,7 @@ impl Client {
     fn attempt(&self, request: &IdentityRequest, deadline: Instant) -> Result<CallerIdentity, Failure> {
         let left = || deadline.saturating_duration_since(Instant::now());
         let pool = self.pool();
-        let (result, connected) = tls::noting_connections(|| ask(&pool.agent, request, left()));
+        let (result, connected) = tls::noting_connections(|| self.ask(&pool.agent, request, left()));
         let error = match result {
             Ok(identity) => return Ok(identity),
             Err(Unanswered::Denied(failure)) => return Err(failure),
@@ -219,9 +219,52 @@ impl Client {
         if left().is_zero() {
             return Err(self.unavailable(&error));
         }
-        ask(&self.pool().agent, request, left()).map_err(|unanswered| match unanswered {
+        self.ask(&self.pool().agent, request, left()).map_err(|unanswered| match unanswered {
             Unanswered::Denied(failure) => failure,
             Unanswered::Transport(error) => self.unavailable(&error),
+        })
+    }
+
+    /// Asks once over one connection.
+    fn ask(&self, agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<CallerIdentity, Unanswered> {
+        let denied = |denial: Denial| Unanswered::Denied(denial.into());
+        let mut post = agent.post(request.url()).config().timeout_global(Some(timeout)).build();
+        for (name, value) in request.headers() {
+            let mut value = HeaderValue::from_maybe_shared(value.into_bytes())
+                .map_err(|_| denied(Denial::internal("a checked value is not a header value after all")))?;
+            // Keeps it out of whatever prints headers.
+            value.set_sensitive(true);
+            post = post.header(name, value);
+        }
+        let mut answer = post.send(BODY).map_err(Unanswered::Transport)?;
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !header("content-encoding").is_empty() {
+            return Err(denied(Denial::unavailable("what answered for STS sent an encoding that was not asked for")));
+        }
+        if !is_framed_once(answer.headers()) {
+            return Err(denied(Denial::unavailable(
+                "what answered for STS sent a body whose end can be read in two ways",
+            )));
+        }
+        let content_type = header("content-type").to_owned();
+        let retry_after = response::retry_after(header("retry-after"));
+        let status = answer.status().as_u16();
+        let body = answer.body_mut().with_config().limit(response::MAX_BODY_LENGTH as u64).read_to_vec();
+        let body = body.map_err(|error| {
+            denied(match error {
+                Error::BodyExceedsLimit(limit) => {
+                    Denial::unavailable(format!("what answered for STS sent more than {limit} bytes"))
+                }
+                Error::Timeout(_) => {
+                    Denial::unavailable(format!("STS did not finish its answer within {} ms", self.timeout.as_millis()))
+                        .unless_asked(Again::Later)
+                }
+                _ => Denial::unavailable("STS broke off in its answer").unless_asked(Again::Later),
+            })
+        })?;
+        response::read(&Answer { status, content_type: &content_type, body: &body }).map_err(|denial| {
+            let reached = denial.again() != Again::Later;
+            Unanswered::Denied(Failure { denial, retry_after, reached })
         })
     }
 
@@ -307,46 +350,6 @@ impl StsConnector {
             None => Agent::with_parts(config.clone(), tcp.chain(tls), target.clone()),
         }
     }
-}
-
-/// Asks once.
-fn ask(agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<CallerIdentity, Unanswered> {
-    let denied = |denial: Denial| Unanswered::Denied(denial.into());
-    let mut post = agent.post(request.url()).config().timeout_global(Some(timeout)).build();
-    for (name, value) in request.headers() {
-        let mut value = HeaderValue::from_maybe_shared(value.into_bytes())
-            .map_err(|_| denied(Denial::internal("a checked value is not a header value after all")))?;
-        // Keeps it out of whatever prints headers.
-        value.set_sensitive(true);
-        post = post.header(name, value);
-    }
-    let mut answer = post.send(BODY).map_err(Unanswered::Transport)?;
-    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !header("content-encoding").is_empty() {
-        return Err(denied(Denial::unavailable("what answered for STS sent an encoding that was not asked for")));
-    }
-    if !is_framed_once(answer.headers()) {
-        return Err(denied(Denial::unavailable("what answered for STS sent a body whose end can be read in two ways")));
-    }
-    let content_type = header("content-type").to_owned();
-    let retry_after = response::retry_after(header("retry-after"));
-    let status = answer.status().as_u16();
-    let body = answer.body_mut().with_config().limit(response::MAX_BODY_LENGTH as u64).read_to_vec();
-    let body = body.map_err(|error| {
-        denied(match error {
-            Error::BodyExceedsLimit(limit) => {
-                Denial::unavailable(format!("what answered for STS sent more than {limit} bytes"))
-            }
-            Error::Timeout(_) => {
-                Denial::unavailable("STS did not finish its answer in time").unless_asked(Again::Later)
-            }
-            _ => Denial::unavailable("STS broke off in its answer").unless_asked(Again::Later),
-        })
-    })?;
-    response::read(&Answer { status, content_type: &content_type, body: &body }).map_err(|denial| {
-        let reached = denial.again() != Again::Later;
-        Unanswered::Denied(Failure { denial, retry_after, reached })
-    })
 }
 
 /// Whether the header says in one way where the body ends. The HTTP library lets chunks win over a length, as RFC 9112

@@ -14,16 +14,13 @@ use std::time::Duration;
 use local_sts::{Answer, LocalSts};
 
 use crate::support::mongod::Mongod;
-use crate::target::Target;
+use crate::target::{SHORT_TIMEOUT, Target};
 
 /// In whatever the attacker writes, and so in no log. No grammar of error codes or request ids allows it.
 const MARKER: &str = "planted_zqx";
 
 /// Enough for an answer that comes at once.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// For answers that do not come in time.
-const SHORT_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// The answer of the real STS to the victim, in the fewest words.
 fn document(target: &Target) -> String {
@@ -404,7 +401,11 @@ fn http_tricks_log_nobody_in() {
             http(403, "text/xml", format!("<ErrorResponse><Error><Code>{MARKER}\n</Code></Error></ErrorResponse>")),
             NO_CODE,
         ),
-        ("an error with an identity in it", http(500, "text/xml", &*good), NO_CODE),
+        (
+            "an error with an identity in it",
+            http(500, "text/xml", &*good),
+            "STS answered 500 without a code of its own",
+        ),
         ("a change of the protocol", status("HTTP/1.1 101 Switching Protocols"), NO_CODE),
         ("a status of one digit", status("HTTP/1.1 2 OK"), NO_HTTP),
         ("a status in letters", status("HTTP/1.1 2OO OK"), NO_HTTP),

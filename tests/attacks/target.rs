@@ -15,6 +15,12 @@ const USER_NOT_FOUND: i32 = 11;
 /// What a login may take beyond the time that STS has: two busy cores, and a server that writes its log.
 const SLACK: Duration = Duration::from_secs(3);
 
+/// For STSs that keep a login waiting, or whose trouble may pass.
+pub const SHORT_TIMEOUT: Duration = Duration::from_millis(700);
+
+/// What reasons say of trouble that may pass, so that STS is asked again as long as the login has time.
+const MAY_PASS: [&str; 3] = ["the connection to STS was closed", "STS broke off", "STS answered 500"];
+
 /// The longest reason that a line of the log should have.
 const LONGEST_REASON: usize = 600;
 
@@ -87,13 +93,16 @@ impl Target {
 
     /// Asserts that the victim's login is denied for this reason, in time, when STS answers so.
     pub fn denies_answer(&mut self, name: &str, answer: Answer, timeout: Duration, reason: &str) {
+        let asked_again = MAY_PASS.iter().any(|trouble| reason.contains(trouble));
+        let timeout = if asked_again { timeout.min(SHORT_TIMEOUT) } else { timeout };
         // Another value drops the kept connections: each answer comes over one of its own.
         let timeout = timeout + Duration::from_millis(u64::try_from(self.denied).unwrap());
         self.fixture.set_parameter("awsStsTimeoutMS", i32::try_from(timeout.as_millis()).unwrap());
         self.fixture.sts.set_answer(answer);
         let asked = self.fixture.sts.request_count();
         self.denies_login(name, timeout, reason);
-        assert_eq!(self.fixture.sts.request_count(), asked + 1, "{name}: STS was not asked once");
+        let asked = self.fixture.sts.request_count() - asked;
+        assert!(asked == 1 || asked_again && asked > 1, "{name}: STS was asked {asked} times");
     }
 
     /// Asserts that the victim's login is denied for this reason, in time.
