@@ -24,10 +24,12 @@
 mod answer;
 mod http;
 mod identity;
+mod proxy;
 mod server;
 mod sigv4;
 mod tls;
 
 pub use answer::Answer;
 pub use identity::{Identity, ParseIdentitiesError};
+pub use proxy::{DelayProxy, Fate, NetworkFault, Stage};
 pub use server::{Builder, LocalSts, Outcome, RecordedRequest};

@@ -42,6 +42,7 @@ impl Client {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
         let mut socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(Duration::from_secs(10)))?;
         while connection.is_handshaking() {
             connection.complete_io(&mut socket)?;
@@ -67,19 +68,32 @@ impl Client {
 
     /// Sends `request` and reads its answer, which must come with `Content-Length`.
     pub fn send(&mut self, request: &Request) -> Response {
-        self.write(&request.to_bytes());
-        self.read_response()
+        self.try_send(request).unwrap()
+    }
+
+    /// As [`send`](Self::send); fails when the connection does.
+    pub fn try_send(&mut self, request: &Request) -> io::Result<Response> {
+        self.stream.write_all(&request.to_bytes())?;
+        self.stream.flush()?;
+        self.try_read_response()
     }
 
     pub fn read_response(&mut self) -> Response {
+        self.try_read_response().unwrap()
+    }
+
+    fn try_read_response(&mut self) -> io::Result<Response> {
         let mut bytes = Vec::new();
         let mut chunk = [0; 4096];
         loop {
             if let Some(response) = Response::parse(&bytes) {
-                return response;
+                return Ok(response);
             }
-            let count = self.stream.read(&mut chunk).unwrap();
-            assert!(count > 0, "the connection ended after {:?}", String::from_utf8_lossy(&bytes));
+            let count = self.stream.read(&mut chunk)?;
+            if count == 0 {
+                let message = format!("the connection ended after {:?}", String::from_utf8_lossy(&bytes));
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+            }
             bytes.extend_from_slice(&chunk[..count]);
         }
     }
