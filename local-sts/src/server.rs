@@ -13,12 +13,16 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::{ServerConnection, StreamOwned};
 
 use crate::answer::{self, Answer, Refusal};
+use crate::faults::Faults;
+use crate::gauge::Gauge;
 use crate::http::{self, ReadError, Request, Response};
 use crate::identity::Identity;
 use crate::sigv4::{Verifier, claimed_access_key_id};
 use crate::tls::Tls;
 
 const DEFAULT_HOST_NAME: &str = "sts.amazonaws.com";
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
 /// How long a connection that the server ends is kept for the client to read what was written.
 const LINGER: Duration = Duration::from_secs(1);
 /// In seconds. Dates so far away can be written with four digits for the year.
@@ -83,6 +87,30 @@ impl LocalSts {
         self.shared.connection_count.load(Ordering::SeqCst)
     }
 
+    /// Returns how many connections are open now.
+    pub fn open_connections(&self) -> usize {
+        lock(&self.shared.open).len()
+    }
+
+    /// Returns how many requests are under way now: complete, and not yet answered.
+    pub fn at_once(&self) -> usize {
+        self.shared.under_way.now()
+    }
+
+    /// Returns how many requests were under way at once, at the most, since the start or since the most was forgotten.
+    pub fn most_at_once(&self) -> usize {
+        self.shared.under_way.most()
+    }
+
+    /// Makes [`most_at_once`](Self::most_at_once) begin anew, for the next part of a test or benchmark.
+    pub fn forget_most_at_once(&self) {
+        self.shared.under_way.forget_most();
+    }
+
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
     /// Sets how requests are answered that are complete from now on. The default is
     /// [`Answer::Verified`].
     pub fn set_answer(&self, answer: Answer) {
@@ -105,6 +133,7 @@ impl Drop for LocalSts {
     fn drop(&mut self) {
         let deadline = Instant::now() + STOP_LIMIT;
         self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.faults.stop();
         // The loop waits in accept; a connection makes it look at `stopping`.
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
         if let Some(accept_loop) = self.accept_loop.take() {
@@ -234,6 +263,9 @@ impl Builder {
             None => Tls::new(&host_names)?,
         };
         let listener = TcpListener::bind(self.listen)?;
+        // The standard library lets 128 connections wait; a storm of logins opens more, and whoever finds no room waits
+        // for a second.
+        rustix::net::listen(&listener, BACKLOG)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             host_names,
@@ -252,6 +284,8 @@ impl Builder {
             requests: Mutex::new(Vec::new()),
             request_count: AtomicUsize::new(0),
             connection_count: AtomicUsize::new(0),
+            under_way: Gauge::default(),
+            faults: Faults::default(),
             open: Mutex::new(HashMap::new()),
             stopping: AtomicBool::new(false),
         });
@@ -325,7 +359,7 @@ pub struct Outcome {
     pub access_key_id: Option<String>,
     /// The status answered; `None` for [`Answer::Raw`], [`Answer::RawRecords`] and [`Answer::Silence`].
     pub status: Option<u16>,
-    /// The error code, if STS itself turned the request down.
+    /// The error code, if STS itself turned the request down, or failed.
     pub error_code: Option<&'static str>,
 }
 
@@ -347,6 +381,8 @@ struct Shared {
     requests: Mutex<Vec<RecordedRequest>>,
     request_count: AtomicUsize,
     connection_count: AtomicUsize,
+    under_way: Gauge,
+    faults: Faults,
     open: Mutex<HashMap<usize, OpenConnection>>,
     stopping: AtomicBool,
 }
@@ -368,21 +404,29 @@ impl Shared {
     fn handle(&self, request: &Request, first: bool) -> Reaction {
         let now = self.now();
         self.record(request);
+        self.faults.think();
         let answer = Arc::clone(&lock(&self.answer));
         let mut error_code = None;
-        let reaction = match &*answer {
+        let mut refuse = |refusal: &Refusal, retry_after: Option<u64>| {
+            error_code = Some(refusal.code);
+            let mut response = answer::refused(Some(request), refusal, now);
+            response.headers.extend(retry_after.map(|seconds| ("Retry-After".to_owned(), seconds.to_string())));
+            Reaction::Respond(response)
+        };
+        let failed = self.faults.failure().map(|(refusal, retry_after)| refuse(&refusal, retry_after));
+        let reaction = failed.unwrap_or_else(|| match &*answer {
             Answer::OncePerConnection { silent: true } if !first => Reaction::Silence,
             Answer::OncePerConnection { silent: false } if !first => Reaction::WriteAndClose(Vec::new()),
             Answer::Verified | Answer::OncePerConnection { .. } => {
                 let verifier = Verifier { host_names: &self.host_names, port: self.port, now };
                 let identity_of = |id: &str| lock(&self.identities).get(id).cloned();
-                Reaction::Respond(match verifier.verify(request, identity_of) {
-                    Ok(identity) => answer::accepted(request, &identity, now),
-                    Err(refusal) => {
-                        error_code = Some(refusal.code);
-                        answer::refused(Some(request), &refusal, now)
-                    }
-                })
+                match verifier.verify(request, identity_of) {
+                    Ok(identity) => match self.faults.charge(&identity.account, Instant::now()) {
+                        None => Reaction::Respond(answer::accepted(request, &identity, now)),
+                        Some((refusal, retry_after)) => refuse(&refusal, retry_after),
+                    },
+                    Err(refusal) => refuse(&refusal, None),
+                }
             }
             Answer::AlwaysYes(identity) => Reaction::Respond(answer::accepted(request, identity, now)),
             Answer::Fixed { status, headers, body } => {
@@ -391,7 +435,7 @@ impl Shared {
             Answer::Raw(bytes) => Reaction::WriteAndClose(bytes.clone()),
             Answer::RawRecords(records) => Reaction::WriteRecords(records.clone()),
             Answer::Silence => Reaction::Silence,
-        };
+        });
         if let Some(observer) = &self.observer {
             let status = match &reaction {
                 Reaction::Respond(response) => Some(response.status),
@@ -516,11 +560,12 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
             }
         }
         stream.sock.deadline = Some(Instant::now() + shared.read_timeout);
-        let (response, keep_alive) = match http::read_request(&mut stream, &mut buffer) {
+        let (response, keep_alive, _under_way) = match http::read_request(&mut stream, &mut buffer) {
             Ok(request) => {
                 let keep_alive = request.keep_alive;
+                let under_way = shared.under_way.enter();
                 match shared.handle(&request, mem::take(&mut first)) {
-                    Reaction::Respond(response) => (response, keep_alive),
+                    Reaction::Respond(response) => (response, keep_alive, Some(under_way)),
                     Reaction::WriteAndClose(bytes) => {
                         write(&mut stream, shared, &bytes)?;
                         return end(stream);
@@ -534,12 +579,12 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
             }
             Err(ReadError::Refused(status, message)) => {
                 let refusal = Refusal::new(status, "InvalidRequest", message);
-                (answer::refused(None, &refusal, shared.now()), false)
+                (answer::refused(None, &refusal, shared.now()), false, None)
             }
             Err(ReadError::Connection(error)) => return Err(error),
         };
-        write(&mut stream, shared, &response.to_bytes())?;
-        if !keep_alive || !response.keeps_alive() {
+        let is_whole = shared.faults.write(&response.to_bytes(), |bytes| write(&mut stream, shared, bytes))?;
+        if !is_whole || !keep_alive || !response.keeps_alive() {
             return end(stream);
         }
     }
