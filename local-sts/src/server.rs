@@ -51,6 +51,7 @@ impl LocalSts {
             idle_timeout: Duration::from_secs(20),
             read_timeout: Duration::from_secs(20),
             max_connections: 1024,
+            resumption: true,
             record_requests: true,
             observer: None,
         }
@@ -171,6 +172,7 @@ pub struct Builder {
     idle_timeout: Duration,
     read_timeout: Duration,
     max_connections: usize,
+    resumption: bool,
     record_requests: bool,
     observer: Option<Observer>,
 }
@@ -227,6 +229,12 @@ impl Builder {
         self
     }
 
+    /// Sets whether clients may resume TLS sessions: tickets, in TLS 1.3 and 1.2. Defaults to true.
+    pub fn resumption(mut self, resumption: bool) -> Self {
+        self.resumption = resumption;
+        self
+    }
+
     /// Sets whether requests are kept for [`LocalSts::requests`]. Defaults to true; a server that runs for long should
     /// not, since they are kept until it stops.
     pub fn record_requests(mut self, record: bool) -> Self {
@@ -259,8 +267,8 @@ impl Builder {
             host_names.push(DEFAULT_HOST_NAME.to_owned());
         }
         let tls = match self.certificate_name {
-            Some(name) => Tls::new(&[name])?,
-            None => Tls::new(&host_names)?,
+            Some(name) => Tls::new(&[name], self.resumption)?,
+            None => Tls::new(&host_names, self.resumption)?,
         };
         let listener = TcpListener::bind(self.listen)?;
         // The standard library lets 128 connections wait; a storm of logins opens more, and whoever finds no room waits

@@ -8,7 +8,8 @@ const APPLICATION_DATA: u8 = 23;
 const HEADER: usize = 5;
 /// A record of this length or less holds no request and no answer: an encrypted alert has 19 bytes or a few more.
 const LONGEST_ALERT: usize = 64;
-/// Nor does one of this length in TLS 1.3 as long as there was no answer: it is a session ticket.
+/// Nor does one of this length in TLS 1.3 as long as there was no answer: it is the session ticket. `LocalSts` sends one, of
+/// some 200 bytes; its answers have 400 and more.
 const LONGEST_TICKET: usize = 300;
 /// Where the length of the session id is in a record that holds a `ServerHello`: after the headers of record (5 bytes)
 /// and handshake message (4), the version (2) and the random bytes (32).
