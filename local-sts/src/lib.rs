@@ -14,7 +14,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! [`Answer`] makes it misbehave instead, while it runs. Nothing here is meant to face a network: it listens on
+//! It can have the faults of a real one, all of which can be switched while it runs: [`RateLimit`], [`Failures`] and the
+//! other setters of [`LocalSts`] are those of the service, [`DelayProxy`] has those of the network, and [`Answer`] says
+//! what STS would never say. Nothing here is meant to face a network: it listens on
 //! loopback addresses only and keeps secret access keys in memory as they are.
 //!
 //! [GetCallerIdentity]: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
@@ -22,12 +24,17 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod faults;
+mod gauge;
 mod http;
 mod identity;
+mod proxy;
 mod server;
 mod sigv4;
 mod tls;
 
 pub use answer::Answer;
+pub use faults::{Failures, RateLimit, ServiceError};
 pub use identity::{Identity, ParseIdentitiesError};
+pub use proxy::{DelayProxy, Fate, NetworkFault, Stage};
 pub use server::{Builder, LocalSts, Outcome, RecordedRequest};

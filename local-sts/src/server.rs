@@ -13,12 +13,16 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::{ServerConnection, StreamOwned};
 
 use crate::answer::{self, Answer, Refusal};
+use crate::faults::Faults;
+use crate::gauge::Gauge;
 use crate::http::{self, ReadError, Request, Response};
 use crate::identity::Identity;
 use crate::sigv4::{Verifier, claimed_access_key_id};
 use crate::tls::Tls;
 
 const DEFAULT_HOST_NAME: &str = "sts.amazonaws.com";
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
 /// How long a connection that the server ends is kept for the client to read what was written.
 const LINGER: Duration = Duration::from_secs(1);
 /// In seconds. Dates so far away can be written with four digits for the year.
@@ -48,6 +52,7 @@ impl LocalSts {
             idle_timeout: Duration::from_secs(20),
             read_timeout: Duration::from_secs(20),
             max_connections: 1024,
+            resumption: true,
             record_requests: true,
             observer: None,
         }
@@ -84,6 +89,30 @@ impl LocalSts {
         self.shared.connection_count.load(Ordering::SeqCst)
     }
 
+    /// Returns how many connections are open now.
+    pub fn open_connections(&self) -> usize {
+        lock(&self.shared.open).len()
+    }
+
+    /// Returns how many requests are under way now: complete, and not yet answered.
+    pub fn at_once(&self) -> usize {
+        self.shared.under_way.now()
+    }
+
+    /// Returns how many requests were under way at once, at the most, since the start or since the most was forgotten.
+    pub fn most_at_once(&self) -> usize {
+        self.shared.under_way.most()
+    }
+
+    /// Makes [`most_at_once`](Self::most_at_once) begin anew, for the next part of a test or benchmark.
+    pub fn forget_most_at_once(&self) {
+        self.shared.under_way.forget_most();
+    }
+
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
     /// Sets how requests are answered that are complete from now on. The default is
     /// [`Answer::Verified`].
     pub fn set_answer(&self, answer: Answer) {
@@ -106,6 +135,7 @@ impl Drop for LocalSts {
     fn drop(&mut self) {
         let deadline = Instant::now() + STOP_LIMIT;
         self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.faults.stop();
         // The loop waits in accept; a connection makes it look at `stopping`.
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
         if let Some(accept_loop) = self.accept_loop.take() {
@@ -144,6 +174,7 @@ pub struct Builder {
     idle_timeout: Duration,
     read_timeout: Duration,
     max_connections: usize,
+    resumption: bool,
     record_requests: bool,
     observer: Option<Observer>,
 }
@@ -206,6 +237,12 @@ impl Builder {
         self
     }
 
+    /// Sets whether clients may resume TLS sessions: tickets, in TLS 1.3 and 1.2. Defaults to true.
+    pub fn resumption(mut self, resumption: bool) -> Self {
+        self.resumption = resumption;
+        self
+    }
+
     /// Sets whether requests are kept for [`LocalSts::requests`]. Defaults to true; a server that runs for long should
     /// not, since they are kept until it stops.
     pub fn record_requests(mut self, record: bool) -> Self {
@@ -238,8 +275,11 @@ impl Builder {
             host_names.push(DEFAULT_HOST_NAME.to_owned());
         }
         let certificate_names = self.certificate_name.map_or_else(|| host_names.clone(), |name| vec![name]);
-        let tls = Tls::new(&certificate_names, self.certificate_expired)?;
+        let tls = Tls::new(&certificate_names, self.certificate_expired, self.resumption)?;
         let listener = TcpListener::bind(self.listen)?;
+        // The standard library lets 128 connections wait; a storm of logins opens more, and whoever finds no room waits
+        // for a second.
+        rustix::net::listen(&listener, BACKLOG)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             host_names,
@@ -258,6 +298,8 @@ impl Builder {
             requests: Mutex::new(Vec::new()),
             request_count: AtomicUsize::new(0),
             connection_count: AtomicUsize::new(0),
+            under_way: Gauge::default(),
+            faults: Faults::default(),
             open: Mutex::new(HashMap::new()),
             stopping: AtomicBool::new(false),
         });
@@ -333,7 +375,7 @@ pub struct Outcome {
     pub access_key_id: Option<String>,
     /// The status answered; `None` where the answer is not made as HTTP, as for [`Answer::Raw`] and [`Answer::Silence`].
     pub status: Option<u16>,
-    /// The error code, if STS itself turned the request down.
+    /// The error code, if STS itself turned the request down, or failed.
     pub error_code: Option<&'static str>,
 }
 
@@ -355,6 +397,8 @@ struct Shared {
     requests: Mutex<Vec<RecordedRequest>>,
     request_count: AtomicUsize,
     connection_count: AtomicUsize,
+    under_way: Gauge,
+    faults: Faults,
     open: Mutex<HashMap<usize, OpenConnection>>,
     stopping: AtomicBool,
 }
@@ -376,21 +420,29 @@ impl Shared {
     fn handle(&self, request: &Request, server_name: Option<&str>, first: bool) -> Reaction {
         let now = self.now();
         self.record(request, server_name);
+        self.faults.think();
         let answer = Arc::clone(&lock(&self.answer));
         let mut error_code = None;
-        let reaction = match &*answer {
+        let mut refuse = |refusal: &Refusal, retry_after: Option<u64>| {
+            error_code = Some(refusal.code);
+            let mut response = answer::refused(Some(request), refusal, now);
+            response.headers.extend(retry_after.map(|seconds| ("Retry-After".to_owned(), seconds.to_string())));
+            Reaction::Respond(response)
+        };
+        let failed = self.faults.failure().map(|(refusal, retry_after)| refuse(&refusal, retry_after));
+        let reaction = failed.unwrap_or_else(|| match &*answer {
             Answer::OncePerConnection { silent: true } if !first => Reaction::Silence,
             Answer::OncePerConnection { silent: false } if !first => Reaction::WriteAndClose(Vec::new()),
             Answer::Verified | Answer::OncePerConnection { .. } => {
                 let verifier = Verifier { host_names: &self.host_names, port: self.port, now };
                 let identity_of = |id: &str| lock(&self.identities).get(id).cloned();
-                Reaction::Respond(match verifier.verify(request, identity_of) {
-                    Ok(identity) => answer::accepted(request, &identity, now),
-                    Err(refusal) => {
-                        error_code = Some(refusal.code);
-                        answer::refused(Some(request), &refusal, now)
-                    }
-                })
+                match verifier.verify(request, identity_of) {
+                    Ok(identity) => match self.faults.charge(&identity.account, Instant::now()) {
+                        None => Reaction::Respond(answer::accepted(request, &identity, now)),
+                        Some((refusal, retry_after)) => refuse(&refusal, retry_after),
+                    },
+                    Err(refusal) => refuse(&refusal, None),
+                }
             }
             Answer::AlwaysYes(identity) => Reaction::Respond(answer::accepted(request, identity, now)),
             Answer::Fixed { status, headers, body } => {
@@ -405,7 +457,7 @@ impl Shared {
             Answer::Flood { first, again, times } => {
                 Reaction::WriteAgain { first: first.clone(), again: again.clone(), times: *times }
             }
-        };
+        });
         if let Some(observer) = &self.observer {
             let status = match &reaction {
                 Reaction::Respond(response) => Some(response.status),
@@ -533,11 +585,12 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
             }
         }
         stream.sock.deadline = Some(Instant::now() + shared.read_timeout);
-        let (response, keep_alive) = match http::read_request(&mut stream, &mut buffer) {
+        let (response, keep_alive, _under_way) = match http::read_request(&mut stream, &mut buffer) {
             Ok(request) => {
                 let keep_alive = request.keep_alive;
+                let under_way = shared.under_way.enter();
                 match shared.handle(&request, stream.conn.server_name(), mem::take(&mut first)) {
-                    Reaction::Respond(response) => (response, keep_alive),
+                    Reaction::Respond(response) => (response, keep_alive, Some(under_way)),
                     Reaction::WriteAndClose(bytes) => {
                         write(&mut stream, shared, &bytes)?;
                         return end(stream);
@@ -568,12 +621,12 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
             }
             Err(ReadError::Refused(status, message)) => {
                 let refusal = Refusal::new(status, "InvalidRequest", message);
-                (answer::refused(None, &refusal, shared.now()), false)
+                (answer::refused(None, &refusal, shared.now()), false, None)
             }
             Err(ReadError::Connection(error)) => return Err(error),
         };
-        write(&mut stream, shared, &response.to_bytes())?;
-        if !keep_alive || !response.keeps_alive() {
+        let is_whole = shared.faults.write(&response.to_bytes(), |bytes| write(&mut stream, shared, bytes))?;
+        if !is_whole || !keep_alive || !response.keeps_alive() {
             return end(stream);
         }
     }

@@ -12,6 +12,7 @@ use rcgen::{
 };
 use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::server::NoServerSessionStorage;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -29,11 +30,12 @@ pub(crate) struct Tls {
 
 impl Tls {
     /// Makes an authority and a server certificate that carries `names` (DNS names or IP addresses) and nothing else.
-    /// If it is to be `expired`, the server's certificate ended an hour ago.
+    /// If it is to be `expired`, the server's certificate ended an hour ago. With `resumption`, clients may resume a session
+    /// in place of a full handshake.
     ///
     /// # Errors
     /// `InvalidInput` when a name can be neither; otherwise what the cryptographic library reports.
-    pub(crate) fn new(names: &[String], expired: bool) -> io::Result<Self> {
+    pub(crate) fn new(names: &[String], expired: bool, resumption: bool) -> io::Result<Self> {
         let now = SystemTime::now();
 
         let mut ca = CertificateParams::default();
@@ -64,6 +66,17 @@ impl Tls {
             .with_single_cert(vec![leaf.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
             .map_err(io::Error::other)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if resumption {
+            // Tickets that the client keeps. The default, sessions that the server keeps, has room for 256, which a
+            // storm of connections uses up.
+            config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(io::Error::other)?;
+            // One is enough for a client that gets another with each connection, and short enough for the proxy to know
+            // it from an answer.
+            config.send_tls13_tickets = 1;
+        } else {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
 
         Ok(Self { ca_pem: ca.pem(), config: Arc::new(config) })
     }
@@ -75,9 +88,9 @@ mod tests {
 
     #[test]
     fn names_may_be_dns_names_or_addresses_and_nothing_else() {
-        let tls = Tls::new(&["sts.amazonaws.com".to_owned(), "127.0.0.1".to_owned()], false).unwrap();
+        let tls = Tls::new(&["sts.amazonaws.com".to_owned(), "127.0.0.1".to_owned()], false, true).unwrap();
         assert!(tls.ca_pem.starts_with("-----BEGIN CERTIFICATE-----"));
-        let error = Tls::new(&["st\u{00fc}ck".to_owned()], false).err().unwrap();
+        let error = Tls::new(&["st\u{00fc}ck".to_owned()], false, true).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

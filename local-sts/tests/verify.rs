@@ -437,3 +437,18 @@ fn only_loopback_addresses_are_listened_on() {
     let error = LocalSts::builder().clock_offset(i64::MIN).start().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
+
+#[test]
+fn tls_sessions_are_resumed_unless_that_is_switched_off() {
+    let alice = Identity::iam_user(ACCOUNT, "alice");
+    for resumption in [true, false] {
+        let sts = LocalSts::builder().identity(alice.clone()).resumption(resumption).start().unwrap();
+        let tls = Client::trusting(sts.ca_pem());
+        for connection in 0..3 {
+            let mut client = Client::dial_with(&tls, sts.address(), "sts.amazonaws.com").unwrap();
+            assert_eq!(client.is_resumed(), resumption && connection > 0);
+            // The tickets come with the answer.
+            assert_eq!(client.send(&Request::signed_by(&alice)).status, 200);
+        }
+    }
+}

@@ -13,7 +13,7 @@ use aws_sigv4::sign::v4;
 use local_sts::{Identity, LocalSts};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
 pub const ACCOUNT: &str = "123456789012";
 pub const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
@@ -32,6 +32,11 @@ impl Client {
 
     /// Connects to `address` and shakes hands, trusting `ca_pem` only and expecting a certificate for `name`.
     pub fn dial(address: SocketAddr, ca_pem: &str, name: &str) -> io::Result<Self> {
+        Self::dial_with(&Self::trusting(ca_pem), address, name)
+    }
+
+    /// Returns the TLS settings of a client that trusts `ca_pem` only; connections with the same settings share sessions.
+    pub fn trusting(ca_pem: &str) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -39,14 +44,25 @@ impl Client {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        Arc::new(config)
+    }
+
+    /// As [`dial`](Self::dial), with these settings.
+    pub fn dial_with(config: &Arc<ClientConfig>, address: SocketAddr, name: &str) -> io::Result<Self> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut connection = ClientConnection::new(Arc::clone(config), name).unwrap();
         let mut socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(Duration::from_secs(10)))?;
         while connection.is_handshaking() {
             connection.complete_io(&mut socket)?;
         }
         Ok(Self { stream: StreamOwned::new(connection, socket) })
+    }
+
+    /// Says whether the TLS session of an earlier connection was resumed.
+    pub fn is_resumed(&self) -> bool {
+        self.stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     pub fn set_read_timeout(&self, timeout: Duration) {
@@ -67,19 +83,32 @@ impl Client {
 
     /// Sends `request` and reads its answer, which must come with `Content-Length`.
     pub fn send(&mut self, request: &Request) -> Response {
-        self.write(&request.to_bytes());
-        self.read_response()
+        self.try_send(request).unwrap()
+    }
+
+    /// As [`send`](Self::send); fails when the connection does.
+    pub fn try_send(&mut self, request: &Request) -> io::Result<Response> {
+        self.stream.write_all(&request.to_bytes())?;
+        self.stream.flush()?;
+        self.try_read_response()
     }
 
     pub fn read_response(&mut self) -> Response {
+        self.try_read_response().unwrap()
+    }
+
+    fn try_read_response(&mut self) -> io::Result<Response> {
         let mut bytes = Vec::new();
         let mut chunk = [0; 4096];
         loop {
             if let Some(response) = Response::parse(&bytes) {
-                return response;
+                return Ok(response);
             }
-            let count = self.stream.read(&mut chunk).unwrap();
-            assert!(count > 0, "the connection ended after {:?}", String::from_utf8_lossy(&bytes));
+            let count = self.stream.read(&mut chunk)?;
+            if count == 0 {
+                let message = format!("the connection ended after {:?}", String::from_utf8_lossy(&bytes));
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+            }
             bytes.extend_from_slice(&chunk[..count]);
         }
     }

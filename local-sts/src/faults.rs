@@ -1,0 +1,376 @@
+//! The faults of an STS that is what it says: it limits rates, fails, thinks for long, and breaks off.
+//!
+//! Those of the network are in [`DelayProxy`](crate::DelayProxy); answers that STS would never give in
+//! [`Answer`](crate::Answer). All can be combined.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::answer::Refusal;
+use crate::server::LocalSts;
+
+/// How many requests an account may make: a token bucket for each account, as [AWS] limits the rates of IAM and STS.
+///
+/// Charged is the account of whoever signed, once the signature is found to be right; other requests cost nobody
+/// anything. A request over the limit takes no token, and is answered with status 400, `Throttling` and "Rate exceeded",
+/// as STS does it. AWS's own limit is [600 a second] for each account and region.
+///
+/// ```
+/// # use local_sts::{LocalSts, RateLimit};
+/// # let sts = LocalSts::builder().start()?;
+/// sts.set_rate_limit(RateLimit::per_second(600.0));
+/// sts.set_rate_limit(RateLimit::per_second(0.5).burst(10).retry_after(2));
+/// sts.set_rate_limit(None);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// [AWS]: https://aws.amazon.com/blogs/security/optimize-aws-iam-resources-at-scale-part-2/
+/// [600 a second]: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RateLimit {
+    per_second: f64,
+    burst: u32,
+    retry_after: Option<u64>,
+}
+
+impl RateLimit {
+    /// Allows so many requests a second, and a second's worth of them at once, at least one.
+    ///
+    /// # Panics
+    /// When it is negative or not a number.
+    pub fn per_second(rate: f64) -> Self {
+        assert!(rate >= 0.0, "a rate is zero or more");
+        // Beyond what fits it is saturated, which is as good as no limit.
+        Self { per_second: rate, burst: (rate as u32).max(1), retry_after: None }
+    }
+
+    /// Allows so many requests at once, after a pause: the size of the bucket, which is full at first.
+    #[must_use]
+    pub fn burst(self, requests: u32) -> Self {
+        Self { burst: requests, ..self }
+    }
+
+    /// Adds `Retry-After` with so many seconds to the refusals. STS is not known to send it. Not added by default.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+}
+
+/// An error of the service itself, with status, code and message of STS's [common errors].
+///
+/// [common errors]: https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// 500 `InternalFailure`.
+    InternalFailure,
+    /// 503 `ServiceUnavailable`.
+    ServiceUnavailable,
+    /// 429 `TooManyRequestsException`: the other way to say that a rate is exceeded, which AWS's SDKs know as well. STS is
+    /// not known to use it.
+    TooManyRequests,
+    /// 400 `Throttling`, whoever asks: what [`RateLimit`] answers.
+    Throttling,
+}
+
+impl ServiceError {
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::InternalFailure => Refusal::new(
+                500,
+                "InternalFailure",
+                "The request processing has failed because of an unknown error, exception or failure.",
+            ),
+            Self::ServiceUnavailable => Refusal::new(
+                503,
+                "ServiceUnavailable",
+                "The request has failed due to a temporary failure of the server.",
+            ),
+            Self::TooManyRequests => Refusal::new(429, "TooManyRequestsException", "Too Many Requests"),
+            Self::Throttling => Refusal::new(400, "Throttling", "Rate exceeded"),
+        }
+    }
+}
+
+/// Which requests fail by a [`ServiceError`], whoever signed them and whatever the [`Answer`](crate::Answer) is.
+///
+/// ```
+/// # use local_sts::{Failures, LocalSts, ServiceError};
+/// # let sts = LocalSts::builder().start()?;
+/// sts.set_failures(Failures::next(2, ServiceError::InternalFailure));
+/// sts.set_failures(Failures::every(10, ServiceError::ServiceUnavailable).retry_after(1));
+/// sts.set_failures(None);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failures {
+    which: Which,
+    error: ServiceError,
+    retry_after: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    All,
+    Next(usize),
+    Every(usize),
+}
+
+impl Failures {
+    /// All requests fail until it is switched off.
+    pub fn all(error: ServiceError) -> Self {
+        Self { which: Which::All, error, retry_after: None }
+    }
+
+    /// The next `count` requests fail.
+    pub fn next(count: usize, error: ServiceError) -> Self {
+        Self { which: Which::Next(count), error, retry_after: None }
+    }
+
+    /// Of the requests from now on, each `n`th fails, the first `n - 1` do not; none if it is zero.
+    pub fn every(n: usize, error: ServiceError) -> Self {
+        Self { which: Which::Every(n), error, retry_after: None }
+    }
+
+    /// Adds `Retry-After` with so many seconds to these answers. Not added by default.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+}
+
+/// The faults of a server; all are off by default and can be switched from any thread.
+impl LocalSts {
+    /// Sets how many requests an account may make; `None`: as many as it likes. Every account begins with a full bucket.
+    pub fn set_rate_limit(&self, limit: impl Into<Option<RateLimit>>) {
+        let mut state = self.faults().state();
+        state.limit = limit.into();
+        state.buckets.clear();
+    }
+
+    /// Returns how many requests were over the rate limit so far.
+    pub fn throttled_count(&self) -> usize {
+        self.faults().throttled.load(Ordering::SeqCst)
+    }
+
+    /// Sets which requests fail; `None`: none. They are counted anew.
+    pub fn set_failures(&self, failures: impl Into<Option<Failures>>) {
+        let mut state = self.faults().state();
+        state.failures = failures.into();
+        state.since_failures = 0;
+    }
+
+    /// Returns how many requests failed because of [`set_failures`](Self::set_failures) so far.
+    pub fn failure_count(&self) -> usize {
+        self.faults().failed.load(Ordering::SeqCst)
+    }
+
+    /// Sets how long the server thinks about each request that comes from now on, before it decides. The network adds its
+    /// own time, see [`DelayProxy`](crate::DelayProxy).
+    pub fn set_thinking_time(&self, time: Duration) {
+        self.faults().state().thinking = time;
+    }
+
+    /// Breaks off every answer after so many bytes of HTTP: TLS and TCP are closed in order, as by a server that is
+    /// stopped. `None`: answers are whole.
+    pub fn set_cut(&self, after: Option<usize>) {
+        self.faults().state().cut = after;
+    }
+
+    /// Writes answers byte by byte, each in a TLS record of its own, with so much time from one to the next. `None`: in one
+    /// piece.
+    pub fn set_drip(&self, every: Option<Duration>) {
+        self.faults().state().drip = every;
+    }
+}
+
+/// What is switched on.
+#[derive(Default)]
+pub(crate) struct Faults {
+    state: Mutex<State>,
+    stopped: Condvar,
+    throttled: AtomicUsize,
+    failed: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    limit: Option<RateLimit>,
+    buckets: HashMap<String, Bucket>,
+    failures: Option<Failures>,
+    /// Requests since the failures were set.
+    since_failures: usize,
+    thinking: Duration,
+    cut: Option<usize>,
+    drip: Option<Duration>,
+    stopping: bool,
+}
+
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    /// Takes a token, if there is one.
+    fn take(&mut self, limit: &RateLimit, now: Instant) -> bool {
+        let new = now.saturating_duration_since(self.filled).as_secs_f64() * limit.per_second;
+        self.tokens = (self.tokens + new).min(f64::from(limit.burst));
+        self.filled = now;
+        let there_is = self.tokens >= 1.0;
+        if there_is {
+            self.tokens -= 1.0;
+        }
+        there_is
+    }
+}
+
+/// How STS turns a request down, and the seconds in `Retry-After`.
+pub(crate) type Fault = (Refusal, Option<u64>);
+
+impl Faults {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for as long as the server is to think.
+    pub(crate) fn think(&self) {
+        let time = self.state().thinking;
+        self.pause(time);
+    }
+
+    /// Waits for this long; returns false, at once, if the server stops.
+    fn pause(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        let mut state = self.state();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if state.stopping || left.is_zero() {
+                return !state.stopping;
+            }
+            state = self.stopped.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Ends all waiting, for good.
+    pub(crate) fn stop(&self) {
+        self.state().stopping = true;
+        self.stopped.notify_all();
+    }
+
+    /// Says how this request fails, if it does.
+    pub(crate) fn failure(&self) -> Option<Fault> {
+        let mut state = self.state();
+        let failures = state.failures?;
+        state.since_failures += 1;
+        let fails = match failures.which {
+            Which::All => true,
+            Which::Next(count) => state.since_failures <= count,
+            Which::Every(n) => n > 0 && state.since_failures.is_multiple_of(n),
+        };
+        if !fails {
+            return None;
+        }
+        self.failed.fetch_add(1, Ordering::SeqCst);
+        Some((failures.error.refusal(), failures.retry_after))
+    }
+
+    /// Charges the account for a request; says how it is refused if that is one too many.
+    pub(crate) fn charge(&self, account: &str, now: Instant) -> Option<Fault> {
+        let mut state = self.state();
+        let limit = state.limit?;
+        if !state.buckets.contains_key(account) {
+            let full = Bucket { tokens: f64::from(limit.burst), filled: now };
+            state.buckets.insert(account.to_owned(), full);
+        }
+        if state.buckets.get_mut(account).is_none_or(|bucket| bucket.take(&limit, now)) {
+            return None;
+        }
+        self.throttled.fetch_add(1, Ordering::SeqCst);
+        Some((ServiceError::Throttling.refusal(), limit.retry_after))
+    }
+
+    /// Hands an answer to `write` as the faults have it; returns whether all of it was handed over.
+    pub(crate) fn write<E>(&self, answer: &[u8], mut write: impl FnMut(&[u8]) -> Result<(), E>) -> Result<bool, E> {
+        let (cut, drip) = {
+            let state = self.state();
+            (state.cut, state.drip)
+        };
+        let part = &answer[..cut.unwrap_or(usize::MAX).min(answer.len())];
+        match drip {
+            None => write(part)?,
+            Some(every) => {
+                for byte in part.chunks(1) {
+                    write(byte)?;
+                    if !self.pause(every) {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(part.len() == answer.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_full_at_first_and_fills_at_its_rate() {
+        let faults = Faults::default();
+        faults.state().limit = Some(RateLimit::per_second(10.0).burst(3).retry_after(7));
+        let start = Instant::now();
+        let allowed = |account: &str, millis: u64, requests: usize| {
+            let now = start + Duration::from_millis(millis);
+            (0..requests).filter(|_| faults.charge(account, now).is_none()).count()
+        };
+        assert_eq!(allowed("1", 0, 5), 3);
+        assert_eq!(allowed("2", 0, 1), 1, "another account has its own");
+        assert_eq!(allowed("1", 99, 1), 0);
+        assert_eq!(allowed("1", 205, 5), 2, "what is refused costs nothing");
+        assert_eq!(allowed("1", 60_000, 5), 3, "it holds no more than the burst");
+        let (refusal, retry_after) = faults.charge("1", start + Duration::from_secs(60)).unwrap();
+        assert_eq!((refusal.status, refusal.code, retry_after), (400, "Throttling", Some(7)));
+        assert_eq!(faults.throttled.load(Ordering::SeqCst), 9);
+    }
+
+    #[test]
+    fn a_limit_of_nothing_allows_the_burst_only() {
+        let faults = Faults::default();
+        faults.state().limit = Some(RateLimit::per_second(0.0));
+        let later = Instant::now() + Duration::from_secs(1_000_000);
+        assert!(faults.charge("1", Instant::now()).is_none());
+        assert!(faults.charge("1", later).is_some());
+    }
+
+    #[test]
+    fn the_requests_that_fail_are_known_beforehand() {
+        let error = ServiceError::InternalFailure;
+        for (failures, expected) in [
+            (Failures::all(error), "xxxxxx"),
+            (Failures::next(2, error), "xx...."),
+            (Failures::every(3, error), "..x..x"),
+            (Failures::every(1, error), "xxxxxx"),
+            (Failures::every(0, error), "......"),
+        ] {
+            let faults = Faults::default();
+            faults.state().failures = Some(failures);
+            let seen: String = (0..6).map(|_| if faults.failure().is_some() { 'x' } else { '.' }).collect();
+            assert_eq!(seen, expected, "{failures:?}");
+        }
+    }
+
+    #[test]
+    fn a_stop_ends_a_pause() {
+        let faults = Faults::default();
+        std::thread::scope(|scope| {
+            let pause = scope.spawn(|| faults.pause(Duration::from_secs(3600)));
+            faults.stop();
+            assert!(!pause.join().unwrap());
+        });
+    }
+}
