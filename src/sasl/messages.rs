@@ -1,4 +1,27 @@
 //! The conversation's messages: each one BSON document with exactly the fields that drivers send.
+//!
+//! The bytes, with `length` the four bytes of a little-endian number that is right:
+//!
+//! ```text
+//! client-first  = length 2(r / p) %x00             ; each once, at most 128 bytes
+//! r             = %x05 %s"r" %x00 %x20.00.00.00 %x00 32OCTET   ; binary data of subtype 0: the client's nonce
+//! p             = %x10 %s"p" %x00 %x6E.00.00.00                ; the 32-bit integer 110, the letter n
+//! server-first  = length s h %x00
+//! s             = %x05 %s"s" %x00 %x40.00.00.00 %x00 64OCTET   ; the 32 of r, then the server's own 32
+//! h             = %x02 %s"h" %x00 string           ; the STS host
+//! client-second = length 2*3(a / d / t) %x00       ; a and d once, t at most once, at most 17 KiB
+//! a             = %x02 %s"a" %x00 string           ; the Authorization header
+//! d             = %x02 %s"d" %x00 string           ; X-Amz-Date
+//! t             = %x02 %s"t" %x00 string           ; the session token
+//! string        = length *OCTET %x00               ; UTF-8; `crate::sigv4` has the grammar of each
+//! ```
+//!
+//! A nonce of another length would have to be cut or filled up, and another type or a field twice would be read by one
+//! side in one way and by the other in another. Fields come in any order, because drivers differ in it.
+//!
+//! Sources: MongoDB drivers' specification "Authentication" (`source/auth/auth.md`), section MONGODB-AWS, for the
+//! fields and the lengths of the nonces; the BSON specification, version 1.1, for the bytes. Stricter: no further field,
+//! though the specification does not forbid them, and no value of `p` but the one that it allows today; upper limits.
 
 use crate::denial::Denial;
 use crate::sigv4::MAX_TOKEN_LENGTH;
