@@ -26,6 +26,7 @@
 use crate::denial::Denial;
 use crate::sigv4::MAX_TOKEN_LENGTH;
 use crate::sts::endpoint::StsHost;
+use crate::sts::request::GS2_CB_FLAG;
 use bson::Binary;
 use bson::raw::{RawBsonRef, RawDocument, cstr};
 use bson::rawdoc;
@@ -40,8 +41,8 @@ pub const MAX_CLIENT_FIRST_LENGTH: usize = 128;
 /// Longest second message, in bytes: a token of the greatest length and 1 KiB for the rest.
 pub const MAX_CLIENT_SECOND_LENGTH: usize = MAX_TOKEN_LENGTH + 1024;
 
-/// The only value of `p`: the letter n, "the client does not support channel binding".
-const NO_CHANNEL_BINDING: i32 = 110;
+/// The only value of `p`: the letter that is sent to STS as the flag.
+const NO_CHANNEL_BINDING: i32 = GS2_CB_FLAG.as_bytes()[0] as i32;
 
 /// The client's first message, `{r: 32 bytes, p: 110}`.
 pub struct ClientFirst {
@@ -67,7 +68,9 @@ impl ClientFirst {
         })?;
         match flag {
             Some(RawBsonRef::Int32(NO_CHANNEL_BINDING)) => Ok(Self { nonce }),
-            _ => Err(Denial::malformed("the channel-binding flag, field p, is not the 32-bit integer 110")),
+            _ => Err(Denial::malformed(format!(
+                "the channel-binding flag, field p, is not the 32-bit integer {NO_CHANNEL_BINDING}"
+            ))),
         }
     }
 }
