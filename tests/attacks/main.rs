@@ -7,6 +7,7 @@
 mod support;
 
 mod accounts;
+mod header_grammar;
 mod load;
 mod refusals;
 mod secrets;
