@@ -10,6 +10,20 @@
 //! - [`sigv4`], [`principal`]: the client's signature header, the user's name.
 //! - [`config`], [`metrics`], [`events`]: the parameters, the counters, the lines for the server's log.
 //! - [`process`]: what all logins share.
+//!
+//! Text from outside passes one grammar each. It is written where it is decided, and nowhere else, as ABNF (RFC 5234;
+//! `%s` marks strings whose case matters, RFC 7405), with its bounds, its source and where it is stricter than that:
+//!
+//! | What | Where |
+//! |---|---|
+//! | the client's messages with its nonce `r` and its flag `p`, the server's nonce `s` | `sasl::messages` |
+//! | Authorization header | [`sigv4::Authorization::parse`] |
+//! | X-Amz-Date | [`sigv4::AmzDate::parse`] |
+//! | session token | [`sigv4::check_token`] |
+//! | STS host, and the region that it implies | [`sts::endpoint::StsHost::parse`], [`sts::endpoint::StsHost::region`] |
+//! | address of STS | [`sts::endpoint::Endpoint::parse`] |
+//! | answer of STS | [`sts::response::read`] |
+//! | ARN, account | [`principal::Principal::parse`], [`principal::is_account`] |
 #![deny(unsafe_code)]
 
 #[cfg(panic = "abort")]

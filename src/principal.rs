@@ -1,7 +1,6 @@
 //! From the ARN that STS answers to the name of a MongoDB user.
 //!
-//! Sources: AWS, "IAM identifiers" and "GetCallerIdentity" for the forms an ARN takes; the limits of names and paths
-//! from "IAM and AWS STS quotas".
+//! Sources: the pages of AWS that [`Principal::parse`] names.
 
 use crate::denial::Denial;
 
@@ -49,9 +48,31 @@ pub enum Kind {
 impl Principal {
     /// Parses an ARN as STS answers it to GetCallerIdentity.
     ///
-    /// The accepted forms, with `P` a partition and `A` an account:
-    /// `arn:P:iam::A:user/[path/]NAME`, `arn:P:iam::A:root`, `arn:P:sts::A:assumed-role/ROLE/SESSION` and
-    /// `arn:P:sts::A:federated-user/NAME`.
+    /// ```text
+    /// arn       = %s"arn:" partition ":" (user / root / session / federated)    ; at most 2048 bytes
+    /// user      = %s"iam::" account %s":user/" [path "/"] name
+    /// root      = %s"iam::" account %s":root"
+    /// session   = %s"sts::" account %s":assumed-role/" name "/" name            ; the role, the session
+    /// federated = %s"sts::" account %s":federated-user/" name
+    /// partition = %s"aws" *("-" 1*(%x61-7A / DIGIT))                            ; at most 32 bytes
+    /// account   = 12DIGIT
+    /// path      = (%x21-2E / %x30-7E) *VCHAR                                    ; printable ASCII, not "/" first
+    /// name      = 1*64(ALPHA / DIGIT / "_" / "+" / "=" / "," / "." / "@" / "-")
+    /// ```
+    ///
+    /// Of all names and paths, only a user's path may hold a colon or a slash. So the first five colons and the first
+    /// slash after them separate the fields, and the last slash a user's name from its path.
+    ///
+    /// Sources: AWS, "IAM identifiers",
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html>, for the forms; AWS,
+    /// "GetCallerIdentity", <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>, for the
+    /// greatest length; AWS, "IAM and AWS STS quotas",
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>, for the alphabet and the 64 of
+    /// names; AWS, "CreateUser", <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html>, for paths.
+    /// Stricter: no DEL in a path, which would be a control character in a log; no path in a session, where AWS writes
+    /// none; no other kind of principal, since none has keys to sign with. Less strict: names of one character where
+    /// AWS wants two, and partitions that are not there yet; STS is the judge of both, and neither can look like
+    /// another.
     ///
     /// # Errors
     /// A refusal for every other text; it repeats the text only if that is printable ASCII of bounded length.
@@ -102,25 +123,25 @@ impl Principal {
     }
 }
 
-/// Whether the text is an AWS account id: exactly 12 digits.
+/// Whether the text is an AWS account id: exactly 12 digits, `account` in the grammar of [`Principal::parse`].
 pub fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// `aws`, or `aws` with further words of lower-case letters and digits: `aws-cn`, `aws-iso-b`.
+/// `partition`: `aws`, or `aws` with further words, as in `aws-cn` and `aws-iso-b`.
 fn is_partition(text: &str) -> bool {
     let mut words = text.split('-');
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.len() <= 32 && words.next() == Some("aws") && words.all(|word| !word.is_empty() && word.bytes().all(plain))
 }
 
-/// IAM's alphabet for names, `[\w+=,.@-]`.
+/// `name`: IAM's alphabet for names, `[\w+=,.@-]`.
 fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
     !text.is_empty() && text.len() <= MAX_NAME_LENGTH && text.bytes().all(allowed)
 }
 
-/// A user's name with or without a path; paths may hold any printable ASCII.
+/// `[path "/"] name`; that the path is printable ASCII has been checked.
 fn is_user(path_and_name: &str) -> bool {
     match path_and_name.rsplit_once('/') {
         None => is_name(path_and_name),

@@ -4,23 +4,24 @@
 //! nonce, the host, the date, the region and the service. The header is parsed into its parts and written anew from
 //! them; the client's own bytes are never passed on.
 //!
-//! Sources: AWS, "Signature Version 4: Authorization header"; MongoDB drivers' specification "Authentication",
-//! section MONGODB-AWS, for the signed headers.
+//! Sources: the pages of AWS that the functions below name; MongoDB drivers' specification "Authentication"
+//! (`source/auth/auth.md`), section MONGODB-AWS, for the signed headers.
 
 use crate::denial::Denial;
 use crate::secret::Secret;
 use time::{Date, Month, PrimitiveDateTime, Time};
 
-/// How far X-Amz-Date may be from the server's clock, in seconds, either way. STS allows the same 15 minutes.
+/// How far X-Amz-Date may be from the server's clock, in seconds, either way. STS allows the same 15 minutes: "Common
+/// error types", `RequestExpired`, <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>.
 pub const MAX_CLOCK_SKEW_SECONDS: i64 = 15 * 60;
 
-/// Longest session token accepted, in bytes. AWS says that the size is not fixed and is typically under 4096.
+/// Longest session token accepted, in bytes: four times what AWS calls typical, see [`check_token`].
 pub const MAX_TOKEN_LENGTH: usize = 16 * 1024;
 
-/// Longest access key id, as AWS documents it for `AccessKeyId`. No lower bound is set: STS knows its keys.
+/// Longest access key id, see [`Authorization::parse`].
 const MAX_ACCESS_KEY_ID_LENGTH: usize = 128;
 
-/// The headers that a driver may sign, sorted, and whether it must.
+/// The headers that a driver may sign, sorted, and whether it must. Each of them is sent to STS, once.
 const KNOWN_HEADERS: [(&str, Need); 7] = [
     ("content-length", Need::Optional),
     ("content-type", Need::Optional),
@@ -48,6 +49,24 @@ pub struct AmzDate {
 
 impl AmzDate {
     /// Parses the 16 characters; no other ISO 8601 form is accepted.
+    ///
+    /// ```text
+    /// date   = year month day %s"T" hour minute second %s"Z"
+    /// year   = 4DIGIT
+    /// month  = 2DIGIT  ; 01 to 12
+    /// day    = 2DIGIT  ; 01 to the length of that month of the Gregorian calendar
+    /// hour   = 2DIGIT  ; 00 to 23
+    /// minute = 2DIGIT  ; 00 to 59
+    /// second = 2DIGIT  ; 00 to 59
+    /// ```
+    ///
+    /// The text is sent to STS as a header and its day stands in the scope, so that it holds nothing but digits and
+    /// the two letters.
+    ///
+    /// Source: AWS, "Elements of an AWS API request signature",
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-signing-elements.html>: the basic format of
+    /// ISO 8601 in UTC, without milliseconds. Stricter: AWS also takes a header `Date`, which no driver sends; a leap
+    /// second is refused, since the clocks that drivers read have none.
     ///
     /// # Errors
     /// A malformed-message denial when the form is wrong or there is no such moment.
@@ -102,7 +121,18 @@ impl AmzDate {
     }
 }
 
-/// Checks a session token: printable ASCII without spaces, 1 to [`MAX_TOKEN_LENGTH`] bytes.
+/// Checks a session token.
+///
+/// ```text
+/// token = 1*16384VCHAR  ; MAX_TOKEN_LENGTH; VCHAR is %x21-7E, printable ASCII without the space
+/// ```
+///
+/// It is sent to STS as a header, so that nothing may end a line or be trimmed from its ends. A token is opaque, and
+/// its alphabet is not documented: base64 today, but nothing here depends on that.
+///
+/// Source: AWS, "GetSessionToken", <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetSessionToken.html>: the
+/// size is not fixed, no assumption should be made about its maximum, and it is typically under 4096 bytes. Stricter:
+/// the upper bound, without which a stranger could make the server keep and send any amount; and the alphabet.
 ///
 /// # Errors
 /// A malformed-message denial; it never shows the token.
@@ -140,15 +170,35 @@ pub struct Authorization {
 }
 
 impl Authorization {
-    /// Parses the header value that every driver sends:
+    /// Parses the header value that every driver sends.
     ///
     /// ```text
-    /// AWS4-HMAC-SHA256 Credential=ID/YYYYMMDD/REGION/sts/aws4_request, SignedHeaders=a;b;c, Signature=64 hex digits
+    /// header     = %s"AWS4-HMAC-SHA256" SP credential "," SP headers "," SP signature
+    /// credential = %s"Credential=" key-id "/" day "/" region "/" %s"sts/aws4_request"
+    /// key-id     = 1*128(ALPHA / DIGIT / "_")
+    /// day        = 8DIGIT  ; those of X-Amz-Date
+    /// region     = label   ; the one that the STS host implies
+    /// headers    = %s"SignedHeaders=" [%s"content-length;"] [%s"content-type;"] %s"host;x-amz-date;"
+    ///              [%s"x-amz-security-token;"] %s"x-mongodb-gs2-cb-flag;x-mongodb-server-nonce"
+    ///              ; x-amz-security-token exactly when the client sends a token
+    /// signature  = %s"Signature=" 64(DIGIT / %x61-66)
     /// ```
     ///
-    /// One space after the algorithm, a comma and one space between the elements, each element once and in this
-    /// order. `SignedHeaders` is lower case, sorted, without repetition, holds every header that ties the signature to
-    /// this login, and nothing that no driver signs.
+    /// So one text has one reading, and what is written anew is what came. `headers` ties the signature to this login:
+    /// to the nonce, the host and the date. The two that are optional are sent with constant values, whether the client
+    /// signs them or not.
+    ///
+    /// Sources: MongoDB drivers' specification "Authentication", section MONGODB-AWS, for the order of the elements,
+    /// the space and the signed headers; AWS, "Create a signed AWS API request",
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>, for the scope and
+    /// the sorted list in lower case; AWS, "Authenticating Requests: Using the Authorization Header",
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-auth-using-authorization-header.html>, for the 64
+    /// lower-case digits; AWS, "Credentials",
+    /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_Credentials.html>, for the key id: `[\w]*`, up to 128.
+    ///
+    /// Stricter than AWS: it also writes the comma without a space, knows other algorithms, and lets a client sign any
+    /// header. Less strict than AWS: a key id of fewer than 16 characters, since STS knows its keys. Less strict than
+    /// the drivers' specification, which wants the two optional headers signed.
     ///
     /// # Errors
     /// A malformed-message denial that says which part is wrong.
@@ -238,7 +288,7 @@ fn check_credential<'a>(credential: &'a str, expected: &Expected<'_>) -> Result<
 }
 
 fn region_mismatch(signed: &str, wanted: &str) -> String {
-    // Only what looks like a region is repeated in the log.
+    // Only what looks like a region is repeated in the log. This decides nothing: the login is refused already.
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let signed = if !signed.is_empty() && signed.len() <= 32 && signed.bytes().all(plain) { signed } else { "another" };
     format!("the client signed for region {signed}, but awsStsHost implies region {wanted}")

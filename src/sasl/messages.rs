@@ -1,8 +1,32 @@
 //! The conversation's messages: each one BSON document with exactly the fields that drivers send.
+//!
+//! The bytes, with `length` the four bytes of a little-endian number that is right:
+//!
+//! ```text
+//! client-first  = length 2(r / p) %x00             ; each once, at most 128 bytes
+//! r             = %x05 %s"r" %x00 %x20.00.00.00 %x00 32OCTET   ; binary data of subtype 0: the client's nonce
+//! p             = %x10 %s"p" %x00 %x6E.00.00.00                ; the 32-bit integer 110, the letter n
+//! server-first  = length s h %x00
+//! s             = %x05 %s"s" %x00 %x40.00.00.00 %x00 64OCTET   ; the 32 of r, then the server's own 32
+//! h             = %x02 %s"h" %x00 string           ; the STS host
+//! client-second = length 2*3(a / d / t) %x00       ; a and d once, t at most once, at most 17 KiB
+//! a             = %x02 %s"a" %x00 string           ; the Authorization header
+//! d             = %x02 %s"d" %x00 string           ; X-Amz-Date
+//! t             = %x02 %s"t" %x00 string           ; the session token
+//! string        = length *OCTET %x00               ; UTF-8; `crate::sigv4` has the grammar of each
+//! ```
+//!
+//! A nonce of another length would have to be cut or filled up, and another type or a field twice would be read by one
+//! side in one way and by the other in another. Fields come in any order, because drivers differ in it.
+//!
+//! Sources: MongoDB drivers' specification "Authentication" (`source/auth/auth.md`), section MONGODB-AWS, for the
+//! fields and the lengths of the nonces; the BSON specification, version 1.1, for the bytes. Stricter: no further field,
+//! though the specification does not forbid them, and no value of `p` but the one that it allows today; upper limits.
 
 use crate::denial::Denial;
 use crate::sigv4::MAX_TOKEN_LENGTH;
 use crate::sts::endpoint::StsHost;
+use crate::sts::request::GS2_CB_FLAG;
 use bson::Binary;
 use bson::raw::{RawBsonRef, RawDocument, cstr};
 use bson::rawdoc;
@@ -17,8 +41,8 @@ pub const MAX_CLIENT_FIRST_LENGTH: usize = 128;
 /// Longest second message, in bytes: a token of the greatest length and 1 KiB for the rest.
 pub const MAX_CLIENT_SECOND_LENGTH: usize = MAX_TOKEN_LENGTH + 1024;
 
-/// The only value of `p`: the letter n, "the client does not support channel binding".
-const NO_CHANNEL_BINDING: i32 = 110;
+/// The only value of `p`: the letter that is sent to STS as the flag.
+const NO_CHANNEL_BINDING: i32 = GS2_CB_FLAG.as_bytes()[0] as i32;
 
 /// The client's first message, `{r: 32 bytes, p: 110}`.
 pub struct ClientFirst {
@@ -44,7 +68,9 @@ impl ClientFirst {
         })?;
         match flag {
             Some(RawBsonRef::Int32(NO_CHANNEL_BINDING)) => Ok(Self { nonce }),
-            _ => Err(Denial::malformed("the channel-binding flag, field p, is not the 32-bit integer 110")),
+            _ => Err(Denial::malformed(format!(
+                "the channel-binding flag, field p, is not the 32-bit integer {NO_CHANNEL_BINDING}"
+            ))),
         }
     }
 }

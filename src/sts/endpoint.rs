@@ -3,9 +3,6 @@
 use std::fmt;
 
 /// The name of STS that clients are told, sign for, and that its certificate must carry.
-///
-/// A DNS name of 1 to 253 characters: labels of lower-case letters, digits and inner hyphens. Drivers derive the
-/// region from it by comparing bytes, so that it is lower case only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StsHost(String);
 
@@ -18,9 +15,25 @@ const GLOBAL_REGION: &str = "us-east-1";
 impl StsHost {
     /// Checks a configured host name.
     ///
+    /// ```text
+    /// host  = label *("." label)   ; at most 253 characters; the last label is not a number, and the second
+    ///                              ; neither sts nor amazonaws, except in sts.amazonaws.com itself
+    /// label = alnum [*61(alnum / "-") alnum]
+    /// alnum = %x61-7A / DIGIT
+    /// ```
+    ///
+    /// Drivers derive the region from the name by comparing bytes, so that it is lower case only. They take the second
+    /// label, which must then be a region: with `sts.amazonaws.com.cn` or the name of a VPC endpoint no client could
+    /// log in.
+    ///
+    /// Sources: RFC 1123 section 2.1 and RFC 1035 section 2.3.4 for the name; MongoDB drivers' specification
+    /// "Authentication", section MONGODB-AWS, for 1 to 255 bytes without empty labels, and for the region; AWS, "AWS
+    /// Security Token Service endpoints and quotas", <https://docs.aws.amazon.com/general/latest/gr/sts.html>, for the
+    /// names there are. Stricter: lower case, 253, no number last (an IP address has no region), the two labels. The
+    /// names are not compared with a list of regions, which would be out of date in a running server.
+    ///
     /// # Errors
-    /// A sentence that says what is allowed. Besides wrong names, two kinds of real names are refused because no
-    /// client could log in with them: drivers take the second label as the region, which must then be one.
+    /// A sentence that says what is allowed.
     pub fn parse(text: &str) -> Result<Self, String> {
         let label = |label: &str| {
             !label.is_empty()
@@ -54,7 +67,8 @@ impl StsHost {
     }
 
     /// The region that drivers derive from the name (drivers' specification "Authentication", MONGODB-AWS):
-    /// `us-east-1` for the global endpoint and for a name without dots, else the second label.
+    /// `us-east-1` for the global endpoint and for a name without dots, else the second label. It is the only region
+    /// that a signature may be made for.
     pub fn region(&self) -> &str {
         match self.0.split('.').nth(1) {
             Some(region) if self.0 != GLOBAL_HOST => region,
@@ -83,7 +97,20 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Checks `https://host[:port]`; the host is a DNS name, an IPv4 address or an IPv6 address in brackets.
+    /// Checks an address.
+    ///
+    /// ```text
+    /// endpoint = %s"https://" (name / "[" IPv6address "]") [":" port]
+    /// name     = part *("." part)                      ; at most 253 characters; an IPv4 address is one too
+    /// part     = 1*63(ALPHA / DIGIT / "-" / "_")
+    /// port     = 1*5DIGIT                              ; 1 to 65535, 443 if absent
+    /// ```
+    ///
+    /// This is whom to connect to, not whom to believe: clients, TLS and HTTP know the STS host only, which has its own
+    /// grammar. Upper case and underscores do no harm here.
+    ///
+    /// Source: RFC 3986 sections 3.1 and 3.2, with `IPv6address` in section 3.2.2. Stricter: one scheme in lower case,
+    /// no user, path, query or fragment, no percent-encoding.
     ///
     /// # Errors
     /// A sentence that says what is allowed.

@@ -13,7 +13,7 @@ pub const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
 /// The body's content type, without a charset, as every driver signs it.
 pub const CONTENT_TYPE: &str = "application/x-www-form-urlencoded";
 
-/// The channel-binding flag: the client does not support channel binding.
+/// The channel-binding flag: the client does not support channel binding. It is the one that clients have to send, too.
 pub const GS2_CB_FLAG: &str = "n";
 
 /// One question to STS: "who signed this?"

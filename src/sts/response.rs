@@ -1,8 +1,49 @@
 //! Reading what STS answers: one whole XML document of the expected form, or nothing.
 //!
-//! Source: AWS, "GetCallerIdentity", the example response; "Common error types" for errors. A lenient reading of this
-//! document is how peers were broken (CVE-2020-16250), so that everything that a real answer does not need is refused:
-//! document types, comments, CDATA, processing instructions, a second document, an element in another place.
+//! A lenient reading of this document is how peers were broken (CVE-2020-16250), so that everything that a real answer
+//! does not need is refused: document types, comments, CDATA, processing instructions, a second document, an element in
+//! another place.
+//!
+//! ```text
+//! document    = [declaration] B element B          ; UTF-8, at most 64 KiB
+//! declaration = "<?xml version=" Q "1.0" Q [" encoding=" Q "utf-8" Q] B "?>"
+//! element     = "<" name *attribute ">" (B *(element B) / text) "</" name ">"    ; at most 8 deep
+//! attribute   = 1*(ALPHA / DIGIT) and a quoted value without "<" and "&", as in XML 1.0; no name twice
+//! name        = a name as in XML 1.0, without ":"
+//! text        = *(%x09 / %x0A / %x0D / any character but controls, "<" and "&" / reference)
+//! reference   = %s"&lt;" / %s"&gt;" / %s"&amp;" / %s"&apos;" / %s"&quot;"
+//!               / "&#" 1*DIGIT ";" / %s"&#x" 1*HEXDIG ";"
+//! B           = *(SP / %x09 / %x0A / %x0D)
+//! Q           = DQUOTE / "'"
+//! ```
+//!
+//! Of a 200, the document's element is `GetCallerIdentityResponse`; in it is one `GetCallerIdentityResult`; in that
+//! are, in any order, one each of
+//!
+//! ```text
+//! Arn         = arn        ; `crate::principal`
+//! Account     = account    ; `crate::principal`; that of the Arn
+//! UserId      = 1*256(ALPHA / DIGIT / "_" / "+" / "=" / "," / "." / "@" / ":" / "-")
+//! ```
+//!
+//! These four names are found nowhere else in it. Elements of other names may be there, since AWS may add some, and the
+//! order of the three was never promised. Of an error, only two texts are looked at, `ErrorResponse/Error/Code` and
+//! `ErrorResponse/RequestId`, each
+//!
+//! ```text
+//! plain       = 1*64(ALPHA / DIGIT / "." / "-")
+//! ```
+//!
+//! and they choose between two ways to deny a login.
+//!
+//! Sources: AWS, "GetCallerIdentity", <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>,
+//! the example response; AWS, "AssumedRoleUser",
+//! <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumedRoleUser.html>, for the alphabet of a unique id with
+//! a session name; AWS, "Common error types",
+//! <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>; W3C, "Extensible Markup Language (XML) 1.0".
+//! Stricter than XML: what is listed at the top, prefixes, empty elements, text beside elements, a byte order mark,
+//! other encodings, control characters. The namespace is not compared: partitions may have their own, and TLS says who
+//! answers.
 
 use crate::denial::{Again, Denial};
 use crate::principal::{self, Principal};
@@ -19,7 +60,7 @@ const MAX_DEPTH: usize = 8;
 /// Longest time that STS can ask to be left alone, in seconds: the longest that a login can take.
 const MAX_RETRY_AFTER_SECONDS: u64 = 60;
 
-/// Longest UserId: 21 characters of a unique id, a colon and a session name of 64, with room to grow.
+/// Longest UserId, with room to grow: AWS says 193 for a role's session, see the top.
 const MAX_USER_ID_LENGTH: usize = 256;
 
 /// Who signed the request, as STS says.
@@ -147,7 +188,7 @@ fn advice(code: &str) -> Option<&'static str> {
     })
 }
 
-/// `text/xml`, alone or with parameters.
+/// `"text/xml"`, in any letter case, alone or with parameters after a semicolon (RFC 9110 section 8.3.1).
 fn is_xml(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("text/xml")

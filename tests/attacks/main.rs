@@ -8,6 +8,7 @@ mod support;
 
 mod accounts;
 mod classes;
+mod header_grammar;
 mod hostile_sts;
 mod load;
 mod refusals;
