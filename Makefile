@@ -1,7 +1,7 @@
 # Everything a developer runs, one verb a task. CI runs these same targets: see .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build fetch test test-servers fuzz lint format demo clean
+.PHONY: help build fetch test test-servers fuzz fuzz-wire lint format demo clean
 
 # The mongod that tests run on, one of those that tools/fetch_mongod.py knows.
 MONGOD ?= 6.0.5
@@ -20,12 +20,16 @@ TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 # The flags are in fuzz/.cargo/config.toml; a stable compiler takes them with RUSTC_BOOTSTRAP.
 FUZZ_CARGO = env -u RUSTFLAGS RUSTC_BOOTSTRAP=1 cargo
 
+# For make fuzz-wire: how many messages, and the seed of an earlier run to send them again.
+MESSAGES = 300000
+SEED =
+
 C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c tests/native-stand-in/*.cpp tests/native-stand-in/*.h tests/server-doubles/*.cpp tests/server-doubles/*.h)
 CLANG_FORMAT = lint_python=$$($(PYTHON) tools/python_env.py tools/requirements-lint.txt) && \
 	"$$lint_python" -c 'import clang_format; clang_format.clang_format()'
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 build: ## build the plugin, the command and local-sts, optimised
 	cargo build --release --locked --workspace
@@ -52,6 +56,10 @@ fuzz: ## look for inputs that break a parser, for SECONDS=60 on each of TARGETS
 			-dict=dict/$$target.dict -artifact_prefix=artifacts/$$target/ \
 			target/corpus/$$target corpus/$$target || exit 1; \
 	done
+
+fuzz-wire: build fetch ## send MESSAGES=300000 random messages to a real mongod
+	PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) PSMDB_AWS_IAM_WIRE_MESSAGES=$(MESSAGES) PSMDB_AWS_IAM_WIRE_SEED=$(SEED) \
+		cargo test $(TEST_FLAGS) --test attacks -- --nocapture random_messages
 
 lint: ## check formatting, clippy and the generated header
 	cargo fmt --all --check

@@ -13,3 +13,4 @@ mod load;
 mod refusals;
 mod secrets;
 mod target;
+mod wire_fuzz;
