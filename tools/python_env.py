@@ -6,7 +6,8 @@
 The environment lies in the cache (see cache.py) under a name made of the file's hash and of the Python
 version, so a changed file gives a new one and a second run is instant. It is a venv; where this Python
 cannot make one (Debian without python3-venv), packages go into a plain folder and the python printed is a
-small script that puts it on the path. Run console scripts as `python -m` or `-c`, which both kinds can.
+small script that puts it on the path. Run console scripts as `python -m` or `-c`, which both kinds can; programs
+that are no scripts lie beside the python.
 """
 
 import argparse
@@ -43,6 +44,10 @@ def make_folder(target, requirements):
         encoding="utf-8",
     )
     python.chmod(0o755)
+    for program in (packages / "bin").glob("*"):
+        # A script would not find the packages.
+        if not program.read_bytes().startswith(b"#!"):
+            (python.parent / program.name).symlink_to(program)
 
 
 def install(python, requirements, *options):

@@ -14,3 +14,4 @@ mod load;
 mod refusals;
 mod secrets;
 mod target;
+mod wire_fuzz;

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
@@ -13,12 +13,11 @@ use tempfile::TempDir;
 
 use crate::support::aws_client::{Credentials, Signer, client_first, client_second};
 use crate::support::fixture::{ACCOUNT, ROLE_USER_NAME, STS_HOST, credentials};
+use crate::support::memory;
 use crate::support::mongod::plugin;
 
 const DENIED_MALFORMED: &str = "1";
 const DENIED_BY_STS: &str = "2";
-/// What valgrind is told to end with when it finds an error or a leak.
-const FOUND_BY_VALGRIND: &str = "9";
 
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
@@ -50,6 +49,7 @@ impl Vendor {
             Command::new("cc")
                 .args(["-std=c11", "-g"])
                 .args(STRICT)
+                .args(memory::compiler_flags())
                 .args(include())
                 .arg(source())
                 .arg("-L")
@@ -197,27 +197,9 @@ fn a_c_program_is_told_what_value_a_parameter_allows() {
 
 #[test]
 fn a_c_program_and_the_library_free_what_they_allocate() {
-    if Command::new("valgrind").arg("--version").output().is_err() {
-        // Past the harness, which shows nothing that a passing test prints.
-        let _ = writeln!(io::stderr(), "SKIPPED: no valgrind to look for leaks with");
-        return;
-    }
+    let Some(checker) = memory::leak_checker() else { return };
     let vendor = Vendor::new();
-    let error_status = format!("--error-exitcode={FOUND_BY_VALGRIND}");
-    let valgrind = [
-        "valgrind",
-        "--quiet",
-        &error_status,
-        "--leak-check=full",
-        // Parameters and idle connections stay until the process ends; some are found by inner pointers only, as those
-        // of hash tables are, and then valgrind calls them possibly lost.
-        "--show-leak-kinds=definite",
-        "--errors-for-leak-kinds=definite",
-        // Values that went through ring's assembly are reported as uninitialised wherever TLS uses them, and this is
-        // about leaks.
-        "--undef-value-errors=no",
-    ];
-    let end = vendor.login(&valgrind, &credentials(&vendor.user));
+    let end = vendor.login(checker, &credentials(&vendor.user));
     assert_eq!(end.last_line, format!("authenticated {0} {0}", vendor.user.arn), "{}", end.stderr);
     assert_eq!((end.status, &*end.stderr), (Some(0), ""));
 }

@@ -65,6 +65,30 @@ fn unsafe_code_is_in_the_ffi_folder_only() {
     }
 }
 
+/// A new block changes a number in CONTRIBUTING.md, where a reviewer sees it.
+#[test]
+fn every_unsafe_block_is_counted_and_every_unsafe_function_says_what_it_needs() {
+    let document = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    for file in rust_files(&root().join("src/ffi")) {
+        let source = fs::read_to_string(&file).unwrap();
+        let source = source.split("#[cfg(test)]").next().unwrap();
+        let lines: Vec<_> = source.lines().map(|line| line.trim_start().trim_start_matches("pub ")).collect();
+        let code = lines.iter().filter(|line| !line.starts_with("//"));
+        let blocks: usize = code.map(|line| line.matches("unsafe {").count()).sum();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let stated = document
+            .split_once(&format!("`{name}` "))
+            .map_or("0", |(_, after)| after.split(|c: char| !c.is_ascii_digit()).next().unwrap());
+        assert_eq!(stated, blocks.to_string(), "unsafe blocks of {name}, in CONTRIBUTING.md and in the file");
+        for (at, line) in lines.iter().enumerate() {
+            if line.starts_with("unsafe fn") || line.starts_with("unsafe extern \"C\" fn") {
+                let mut above = lines[..at].iter().rev().take_while(|line| line.starts_with(['/', '#']));
+                assert!(above.any(|line| *line == "/// # Safety"), "{name}: {line}");
+            }
+        }
+    }
+}
+
 /// A threat model that names tests which are not there proves nothing.
 #[test]
 fn every_test_that_the_threat_model_names_is_there() {

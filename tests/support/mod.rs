@@ -5,6 +5,7 @@
 
 pub mod aws_client;
 pub mod fixture;
+pub mod memory;
 pub mod mongod;
 pub mod process;
 pub mod wire;

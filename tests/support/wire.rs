@@ -1,7 +1,7 @@
 //! A raw client: OP_MSG over a TCP connection, and nothing that a driver would add or check.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::Duration;
 
 use bson::{Bson, Document, doc, spec::BinarySubtype};
@@ -37,15 +37,8 @@ impl WireClient {
         command.insert("$db", database);
         let body = command.to_vec().map_err(io::Error::other)?;
         self.last_request += 1;
-
-        let length = HEADER_LENGTH + 4 + 1 + body.len();
-        let mut message = Vec::with_capacity(length);
-        let length = i32::try_from(length).map_err(io::Error::other)?;
-        for field in [length, self.last_request, 0, OP_MSG, 0] {
-            message.extend(field.to_le_bytes());
-        }
-        message.push(0); // one section, of the kind "body"
-        message.extend(body);
+        let mut message = op_msg(&body);
+        message[4..8].copy_from_slice(&self.last_request.to_le_bytes());
         self.send_raw(&message)
     }
 
@@ -69,6 +62,14 @@ impl WireClient {
             return Err(invalid(format!("the first section is of kind {}", message[4])));
         }
         Document::from_reader(&message[5..]).map_err(invalid)
+    }
+
+    /// Sends nothing more, and reads whatever comes until the server closes the connection.
+    pub fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
+        self.stream.shutdown(Shutdown::Write)?;
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest)?;
+        Ok(rest)
     }
 
     /// Begins a SASL conversation on `$external`.
@@ -99,6 +100,18 @@ impl WireClient {
 /// The command that goes on with a SASL conversation.
 pub fn sasl_continue(conversation_id: &Bson, payload: &[u8]) -> Document {
     doc! { "saslContinue": 1, "conversationId": conversation_id.clone(), "payload": binary(payload) }
+}
+
+/// Frames a command, which need not be BSON; its request id is 0.
+pub fn op_msg(body: &[u8]) -> Vec<u8> {
+    let length = HEADER_LENGTH + 4 + 1 + body.len();
+    let mut message = Vec::with_capacity(length);
+    for field in [i32::try_from(length).expect("a short command"), 0, 0, OP_MSG, 0] {
+        message.extend(field.to_le_bytes());
+    }
+    message.push(0); // one section, of the kind "body"
+    message.extend(body);
+    message
 }
 
 /// Says whether a reply has `ok: 1`, in whichever number type.
