@@ -576,7 +576,7 @@ mod tests {
         let list = "sts.us-west-2.amazonaws.com,sts.us-east-2.amazonaws.com=https://10.0.0.1:8443";
         fallback.set_text(&store, list).unwrap();
         assert_eq!(fallback.to_text(&store), list);
-        let many = vec!["sts.a.com"; MAX_FALLBACK_HOSTS + 1].join(",");
+        let many = ["sts.a.com"; MAX_FALLBACK_HOSTS + 1].join(",");
         for wrong in [
             ",",
             "sts.a.com,",
