@@ -509,19 +509,7 @@ RegistryOwner::ConstructorActionRegisterer plainFactory{
 
 // Parameters
 
-namespace {
-// The plugin cannot take apart what this constructor makes, and leaves a long name behind when its parameters are
-// deleted. A real server ends without deleting them, so that a leak checker is to take no notice. Volatile, so that
-// what is only written is not left out.
-const void* volatile leftBehind[64];
-size_t leftBehindCount = 0;
-}  // namespace
-
-ServerParameter::ServerParameter(StringData name, ServerParameterType type) : _name(name.toString()), _type(type) {
-    if (leftBehindCount < std::size(leftBehind)) {
-        leftBehind[leftBehindCount++] = _name.data();
-    }
-}
+ServerParameter::ServerParameter(StringData name, ServerParameterType type) : _name(name.toString()), _type(type) {}
 
 #if TENANTS
 #define NAME_TENANT , tenant
