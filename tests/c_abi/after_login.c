@@ -4,8 +4,8 @@
 //
 // Standard input and output carry frames: a length of four bytes, the least significant first, and so many bytes. The
 // client's messages come in, the replies go out. After a login the reply is "authenticated" or "denied" instead, the
-// conversation is freed by then, and the next frame begins another one. The end of the input ends the program, with exit
-// status 0.
+// conversation is freed by then, and the next frame begins another one. The end of the input ends the program, with
+// exit status 0.
 //
 // The program clears its own copies of what it read, so that whatever is found belongs to the library.
 #define _DEFAULT_SOURCE
@@ -43,7 +43,8 @@ static bool write_all(const void* from, size_t length) {
 }
 
 static bool write_frame(const void* from, size_t length) {
-    const uint8_t header[4] = {(uint8_t)length, (uint8_t)(length >> 8), (uint8_t)(length >> 16), (uint8_t)(length >> 24)};
+    const uint8_t header[4] = {(uint8_t)length, (uint8_t)(length >> 8), (uint8_t)(length >> 16),
+                               (uint8_t)(length >> 24)};
     return write_all(header, sizeof header) && write_all(from, length);
 }
 
@@ -66,8 +67,7 @@ int main(int argc, char** argv) {
     psmdb_aws_iam_conversation* conversation = NULL;
     uint8_t header[4];
     while (read_all(header, sizeof header)) {
-        const size_t length =
-            header[0] | (size_t)header[1] << 8 | (size_t)header[2] << 16 | (size_t)header[3] << 24;
+        const size_t length = header[0] | (size_t)header[1] << 8 | (size_t)header[2] << 16 | (size_t)header[3] << 24;
         if (length > sizeof message || !read_all(message, length)) {
             return 2;
         }
