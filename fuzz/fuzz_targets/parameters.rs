@@ -1,7 +1,7 @@
 //! Values of parameters. What is refused changes nothing, what is accepted is read back, and an accepted host or
 //! endpoint is one that the HTTP and TLS libraries can use.
 //!
-//! The first byte of an input is the parameter's number, `0` to `3`; the second says what the rest is: `t` text, `b` a
+//! The first byte of an input is the parameter's number, `0` to `6`; the second says what the rest is: `t` text, `b` a
 //! BSON element, `p` the content of the file that the text names.
 #![no_main]
 
@@ -75,6 +75,9 @@ fn prepared() -> Store {
         ("awsStsHost", "sts.eu-west-1.amazonaws.com"),
         ("awsStsEndpoint", "https://[::1]:8443"),
         ("awsStsTimeoutMS", "2500"),
+        ("awsIamAllowedAccounts", "123456789012"),
+        ("awsStsProxy", "http://[::1]:3128"),
+        ("awsStsFallbackHosts", "sts.eu-west-2.amazonaws.com=https://[::1]:8443"),
     ] {
         let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).expect("it exists");
         parameter.set_text(&store, value).expect("it is good");
@@ -120,7 +123,7 @@ fn accepted(parameter: &Parameter, text: &str, store: &Store) {
         }
         "awsStsHost" => {
             assert_eq!(value, text);
-            let region = store.current().host().region().to_owned();
+            let region = store.current().hosts().first().name().region().to_owned();
             assert!(!region.is_empty() && !region.contains(|c: char| c != '-' && !c.is_ascii_alphanumeric()));
             let url: http::Uri = format!("https://{text}/").parse().expect("it makes a URL");
             assert_eq!((url.host(), url.port(), url.path()), (Some(text), None, "/"));
@@ -133,6 +136,32 @@ fn accepted(parameter: &Parameter, text: &str, store: &Store) {
             assert_eq!((url.scheme_str(), url.path(), url.query()), (Some("https"), "/", None));
             let authority = url.authority().expect("it has one");
             assert!(!authority.as_str().contains('@') && !authority.host().is_empty());
+        }
+        "awsStsProxy" if !text.is_empty() => {
+            assert_eq!(value, text);
+            let url: http::Uri = text.parse().expect("it is a URL");
+            assert_eq!((url.scheme_str(), url.path(), url.query()), (Some("http"), "/", None));
+            assert!(url.port_u16().is_some_and(|port| port != 0) && !text.contains('@'));
+        }
+        "awsIamAllowedAccounts" if !text.is_empty() => {
+            assert_eq!(value, text);
+            assert!(text.split(',').all(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit())));
+        }
+        "awsStsFallbackHosts" if !text.is_empty() => {
+            assert_eq!(value, text);
+            for entry in text.split(',') {
+                let (host, endpoint) = entry.split_once('=').map_or((entry, None), |(host, at)| (host, Some(at)));
+                let alone = Store::default();
+                let set = |name: &str, value: &str| {
+                    let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).expect("it exists");
+                    parameter.set_text(&alone, value)
+                };
+                set("awsStsHost", host).expect("a host that is good here is good there");
+                if let Some(endpoint) = endpoint {
+                    assert!(!endpoint.is_empty());
+                    set("awsStsEndpoint", endpoint).expect("an address that is good here is good there");
+                }
+            }
         }
         _ => assert_eq!(value, text),
     }
