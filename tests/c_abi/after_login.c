@@ -61,7 +61,8 @@ static bool set_parameter(const char* name, const char* value) {
 
 int main(int argc, char** argv) {
     static uint8_t message[kMaxFrameLength];
-    if (argc != 3 || !set_parameter("awsStsEndpoint", argv[1]) || !set_parameter("awsStsCAFile", argv[2])) {
+    if (argc != 3 || !set_parameter("awsStsEndpoint", argv[1]) || !set_parameter("awsStsCAFile", argv[2]) ||
+        !set_parameter("awsStsTimeoutMS", "1000")) {
         return 2;
     }
     psmdb_aws_iam_conversation* conversation = NULL;
