@@ -22,9 +22,8 @@ int getaddrinfo(const char* node, const char* service, const struct addrinfo* hi
     if (port != NULL && res_init() == 0) {
         // Whatever /etc/nsswitch.conf has there, as the service of systemd.
         __nss_configure_lookup("hosts", "files dns");
-        const struct sockaddr_in server = {.sin_family = AF_INET,
-                                           .sin_port = htons((in_port_t)atoi(port)),
-                                           .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        const struct sockaddr_in server = {
+            .sin_family = AF_INET, .sin_port = htons((in_port_t)atoi(port)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
         _res.nscount = 1;
         _res.nsaddr_list[0] = server;
     }
