@@ -30,7 +30,7 @@ SANITIZED_TARGET = x86_64-unknown-linux-gnu
 SANITIZED_PLUGIN = $(CURDIR)/target/sanitize/$(SANITIZED_TARGET)/debug/libpsmdb_aws_iam.so
 SANITIZER_FLAGS = -fsanitize=address -fno-omit-frame-pointer
 
-C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c tests/native-stand-in/*.cpp tests/native-stand-in/*.h tests/server-doubles/*.cpp tests/server-doubles/*.h)
+C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c tests/support/*.c tests/native-stand-in/*.cpp tests/native-stand-in/*.h tests/server-doubles/*.cpp tests/server-doubles/*.h)
 CLANG_FORMAT = lint_python=$$($(PYTHON) tools/python_env.py tools/requirements-lint.txt) && \
 	"$$lint_python" -c 'import clang_format; clang_format.clang_format()'
 

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! It can have the faults of a real one, all of which can be switched while it runs: [`RateLimit`], [`Failures`] and the
-//! other setters of [`LocalSts`] are those of the service, [`DelayProxy`] has those of the network, and [`Answer`] says
+//! other setters of [`LocalSts`] are those of the service, [`DelayProxy`] has those of the network, [`Dns`] those of name resolution, and [`Answer`] says
 //! what STS would never say. Nothing here is meant to face a network: it listens on
 //! loopback addresses only and keeps secret access keys in memory as they are.
 //!
@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod dns;
 mod faults;
 mod gauge;
 mod http;
@@ -34,6 +35,7 @@ mod sigv4;
 mod tls;
 
 pub use answer::Answer;
+pub use dns::{Dns, DnsAnswer};
 pub use faults::{Failures, RateLimit, ServiceError};
 pub use identity::{Identity, ParseIdentitiesError};
 pub use proxy::{DelayProxy, Fate, NetworkFault, Stage};

@@ -1,7 +1,7 @@
 //! The command: an STS on loopback for programs that cannot use the library.
 //!
 //! It writes its CA's certificate to `DIR/ca.pem`, says on standard output where it listens, as one line of JSON, and
-//! then writes one line for each request to standard error. It ends on SIGTERM, SIGINT, or the end of its standard
+//! then writes one line for each request to standard error, unless it is told to be quiet. It ends on SIGTERM, SIGINT, or the end of its standard
 //! input if it is told to watch that.
 
 #![forbid(unsafe_code)]
@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use clap::Parser;
-use local_sts::{Identity, LocalSts, Outcome};
+use local_sts::{DelayProxy, Identity, LocalSts, Outcome, RateLimit};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -47,6 +48,27 @@ struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
     clock_offset: i64,
 
+    /// Milliseconds that a packet and its answer take on their way; a new TCP connection costs one more round trip
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
+    round_trip: Duration,
+
+    /// Milliseconds that the STS thinks about each request
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
+    thinking_time: Duration,
+
+    /// Requests a second that each account may make (AWS: 600); those above are answered 400 Throttling [default: any
+    /// number]
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    rate_limit: Option<f64>,
+
+    /// Requests that each account may make at once, after a pause [default: those of one second]
+    #[arg(long, value_name = "REQUESTS", requires = "rate_limit")]
+    rate_burst: Option<u32>,
+
+    /// Write no line for each request
+    #[arg(long)]
+    quiet: bool,
+
     /// End when standard input ends
     #[arg(long)]
     stop_with_stdin: bool,
@@ -66,14 +88,16 @@ fn run(arguments: Arguments) -> Result<(), String> {
     // Before anything is announced: a signal that comes right after must find us ready.
     let stop = stop_signals(arguments.stop_with_stdin).map_err(|error| format!("signals: {error}"))?;
 
-    let mut builder = LocalSts::builder()
-        .listen(arguments.listen)
-        .clock_offset(arguments.clock_offset)
-        .record_requests(false)
-        .observer(|outcome| {
+    let has_network = !arguments.round_trip.is_zero();
+    // With a network, that is what listens there.
+    let listen = if has_network { SocketAddr::new(arguments.listen.ip(), 0) } else { arguments.listen };
+    let mut builder = LocalSts::builder().listen(listen).clock_offset(arguments.clock_offset).record_requests(false);
+    if !arguments.quiet {
+        builder = builder.observer(|outcome| {
             // Nobody may be left who reads this; that must not stop the answer.
             let _ = writeln!(io::stderr(), "{}", line(outcome));
         });
+    }
     for name in &arguments.host_names {
         builder = builder.host_name(name);
     }
@@ -82,17 +106,41 @@ fn run(arguments: Arguments) -> Result<(), String> {
             builder = builder.identity(identity);
         }
     }
-    let sts = builder.start().map_err(|error| format!("{}: {error}", arguments.listen))?;
+    let not_there = |error| format!("{}: {error}", arguments.listen);
+    let sts = builder.start().map_err(not_there)?;
+    sts.set_thinking_time(arguments.thinking_time);
+    sts.set_rate_limit(arguments.rate_limit.map(|rate| {
+        let limit = RateLimit::per_second(rate);
+        arguments.rate_burst.map_or(limit, |burst| limit.burst(burst))
+    }));
+    let network = if has_network {
+        let network = DelayProxy::start_on(arguments.listen, sts.address()).map_err(not_there)?;
+        network.set_round_trip(arguments.round_trip);
+        Some(network)
+    } else {
+        None
+    };
+    let endpoint = network.as_ref().map_or_else(|| sts.endpoint(), DelayProxy::endpoint);
 
     let ca_file = arguments.data_dir.join("ca.pem");
     fs::create_dir_all(&arguments.data_dir)
         .and_then(|()| fs::write(&ca_file, sts.ca_pem()))
         .map_err(|error| format!("{}: {error}", ca_file.display()))?;
-    announce(&sts, &ca_file).map_err(|error| format!("standard output: {error}"))?;
+    announce(&endpoint, &ca_file).map_err(|error| format!("standard output: {error}"))?;
 
     // An error means that nobody is left who could say stop.
     let _ = stop.recv();
     Ok(())
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    let time = text.parse::<f64>().ok().and_then(|millis| Duration::try_from_secs_f64(millis / 1000.0).ok());
+    time.filter(|time| *time <= Duration::from_secs(3600)).ok_or("must be a number from 0 to 3600000".to_owned())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.0);
+    rate.ok_or("must be a number, zero or more".to_owned())
 }
 
 fn read_identities(file: &Path) -> Result<Vec<Identity>, String> {
@@ -100,9 +148,9 @@ fn read_identities(file: &Path) -> Result<Vec<Identity>, String> {
     Identity::list_from_json(&text).map_err(|error| error.to_string())
 }
 
-fn announce(sts: &LocalSts, ca_file: &Path) -> io::Result<()> {
+fn announce(endpoint: &str, ca_file: &Path) -> io::Result<()> {
     let mut output = io::stdout().lock();
-    writeln!(output, "{}", json!({"endpoint": sts.endpoint(), "ca_file": ca_file}))?;
+    writeln!(output, "{}", json!({"endpoint": endpoint, "ca_file": ca_file}))?;
     output.flush()
 }
 

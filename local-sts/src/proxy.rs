@@ -10,6 +10,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::mem;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_linger, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+use rustix::thread::set_current_timer_slack;
 
 use talk::Talk;
 
@@ -473,6 +475,9 @@ impl Network {
     }
 
     fn run(&mut self) {
+        // The system may let a thread sleep 50 us longer than it asked to, unless it is told that this matters. If it cannot
+        // be told, delays are a little longer.
+        let _ = set_current_timer_slack(NonZeroU64::new(1));
         let mut events = Vec::with_capacity(256);
         // An error is the end: the proxy was dropped, or the system has nothing left to give.
         while self.turn(&mut events).is_ok() {}

@@ -106,6 +106,39 @@ fn it_announces_itself_serves_and_ends_with_its_input() {
 }
 
 #[test]
+fn it_is_slow_and_limits_rates_as_it_is_told() {
+    let directory = Directory::new("faults");
+    let alice = Identity::iam_user(ACCOUNT, "alice");
+    let identities = directory.0.join("identities.json");
+    let list = json!([{
+        "access_key_id": alice.access_key_id, "secret_access_key": alice.secret_access_key,
+        "arn": alice.arn, "user_id": alice.user_id, "account": alice.account,
+    }]);
+    fs::write(&identities, list.to_string()).unwrap();
+    let mut child = command(&directory.0)
+        .args(["--round-trip", "40.5", "--thinking-time", "30", "--rate-limit", "0.001", "--rate-burst", "2"])
+        .args(["--quiet", "--stop-with-stdin", "--identities"])
+        .arg(&identities)
+        .spawn()
+        .unwrap();
+    let ready = read_line(&mut child);
+    let address = ready["endpoint"].as_str().unwrap().strip_prefix("https://").unwrap().parse().unwrap();
+    let ca_pem = fs::read_to_string(ready["ca_file"].as_str().unwrap()).unwrap();
+    let start = Instant::now();
+    let mut client = Client::dial(address, &ca_pem, "sts.amazonaws.com").unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(81), "{:?}", start.elapsed());
+    let request = Request::signed_by(&alice);
+    let start = Instant::now();
+    assert_eq!(client.send(&request).status, 200);
+    assert!(start.elapsed() >= Duration::from_millis(70), "{:?}", start.elapsed());
+    assert_eq!(client.send(&request).status, 200);
+    client.send(&request).assert_refused(400, "Throttling");
+    drop(child.stdin.take());
+    assert!(wait(&mut child).success());
+    assert_eq!(rest(child.stderr.take().unwrap()), "");
+}
+
+#[test]
 fn it_ends_on_a_signal() {
     for signal in ["-TERM", "-INT"] {
         let directory = Directory::new(signal);

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "no test binary uses all of it")]
 
 pub mod aws_client;
+pub mod dns;
 pub mod fixture;
 pub mod memory;
 pub mod mongod;
