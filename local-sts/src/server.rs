@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustls::{ServerConnection, StreamOwned};
+use rustls::{HandshakeKind, ServerConnection, StreamOwned};
 
 use crate::answer::{self, Answer, Refusal};
 use crate::faults::Faults;
@@ -82,6 +82,11 @@ impl LocalSts {
     /// Returns how many requests were received so far, recorded or not.
     pub fn request_count(&self) -> usize {
         self.shared.request_count.load(Ordering::SeqCst)
+    }
+
+    /// Returns how many connections resumed a TLS session so far, of those on which a request came.
+    pub fn resumed_count(&self) -> usize {
+        self.shared.resumed_count.load(Ordering::SeqCst)
     }
 
     /// Returns how many TCP connections were accepted so far, those whose TLS handshake failed included.
@@ -298,6 +303,7 @@ impl Builder {
             requests: Mutex::new(Vec::new()),
             request_count: AtomicUsize::new(0),
             connection_count: AtomicUsize::new(0),
+            resumed_count: AtomicUsize::new(0),
             under_way: Gauge::default(),
             faults: Faults::default(),
             open: Mutex::new(HashMap::new()),
@@ -397,6 +403,7 @@ struct Shared {
     requests: Mutex<Vec<RecordedRequest>>,
     request_count: AtomicUsize,
     connection_count: AtomicUsize,
+    resumed_count: AtomicUsize,
     under_way: Gauge,
     faults: Faults,
     open: Mutex<HashMap<usize, OpenConnection>>,
@@ -588,6 +595,9 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
         let (response, keep_alive, _under_way) = match http::read_request(&mut stream, &mut buffer) {
             Ok(request) => {
                 let keep_alive = request.keep_alive;
+                if first && stream.conn.handshake_kind() == Some(HandshakeKind::Resumed) {
+                    shared.resumed_count.fetch_add(1, Ordering::SeqCst);
+                }
                 let under_way = shared.under_way.enter();
                 match shared.handle(&request, stream.conn.server_name(), mem::take(&mut first)) {
                     Reaction::Respond(response) => (response, keep_alive, Some(under_way)),

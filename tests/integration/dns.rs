@@ -5,29 +5,16 @@ use std::time::{Duration, Instant};
 
 use bson::doc;
 use local_sts::{Dns, DnsAnswer};
-use mongodb::options::{AuthMechanism, Credential};
-use mongodb::sync::Client;
 
 use crate::support::dns;
 use crate::support::fixture::Fixture;
-
-/// Logs in by SCRAM over a new connection.
-fn scram_login(fixture: &Fixture) {
-    let mut options = fixture.mongod.client_options();
-    let credential = Credential::builder().username("carol".to_owned()).password("carol's".to_owned());
-    options.credential = Some(credential.mechanism(AuthMechanism::ScramSha256).build());
-    let client = Client::with_options(options).expect("a client");
-    client.database("admin").run_command(doc! { "ping": 1 }).run().expect("carol logs in");
-}
 
 #[test]
 fn a_silent_dns_denies_a_login_in_time_holds_up_nobody_else_and_is_asked_again() {
     let names = Dns::start().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let fixture = Fixture::start_with(|builder| dns::asking(builder, &names, folder.path()));
-    let carol =
-        doc! { "createUser": "carol", "pwd": "carol's", "roles": ["readAnyDatabase"], "mechanisms": ["SCRAM-SHA-256"] };
-    fixture.mongod.run_as_admin("admin", carol);
+    fixture.create_scram_user();
     // What was resolved is kept for a while, so that each part has a name of its own.
     let go_to = |name: &str| {
         let port = fixture.sts.address().port();
@@ -48,7 +35,7 @@ fn a_silent_dns_denies_a_login_in_time_holds_up_nobody_else_and_is_asked_again()
         let mut logins = 0;
         while !slow.is_finished() {
             let start = Instant::now();
-            scram_login(&fixture);
+            fixture.scram_login();
             fixture.mongod.run_as_admin("admin", doc! { "ping": 1 });
             assert!(start.elapsed() < Duration::from_secs(1), "others waited for DNS");
             logins += 1;

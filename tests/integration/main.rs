@@ -9,6 +9,7 @@ mod c_abi;
 mod check_server;
 mod dns;
 mod doubles;
+mod faults;
 mod logins;
 mod native;
 mod parameters;

@@ -99,6 +99,30 @@ impl Fixture {
         Client::with_options(options).expect("a client")
     }
 
+    /// Makes the user that [`Fixture::scram_login`] logs in as.
+    pub fn create_scram_user(&self) {
+        let carol = doc! {
+            "createUser": "carol", "pwd": "carol's", "roles": ["readAnyDatabase"], "mechanisms": ["SCRAM-SHA-256"],
+        };
+        self.mongod.run_as_admin("admin", carol);
+    }
+
+    /// Logs in by SCRAM over a new connection, without STS.
+    pub fn scram_login(&self) {
+        let mut options = self.mongod.client_options();
+        let credential = Credential::builder().username("carol".to_owned()).password("carol's".to_owned());
+        options.credential = Some(credential.mechanism(AuthMechanism::ScramSha256).build());
+        let client = Client::with_options(options).expect("a client");
+        client.database("admin").run_command(doc! { "ping": 1 }).run().expect("carol logs in");
+    }
+
+    /// The counters of STS in serverStatus.
+    pub fn sts_counter(&self, name: &str) -> i64 {
+        let status = self.mongod.run_as_admin("admin", doc! { "serverStatus": 1 });
+        let section = status.get_document("awsIam").and_then(|section| section.get_document("sts"));
+        section.expect("the section").get_i64(name).expect("the counter")
+    }
+
     /// Sets a parameter at runtime.
     pub fn set_parameter(&self, name: &str, value: impl Into<Bson>) {
         self.mongod.run_as_admin("admin", doc! { "setParameter": 1, name: value.into() });

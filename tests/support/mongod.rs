@@ -135,7 +135,7 @@ impl Builder {
     fn spawn(&self) -> Mongod {
         let port = free_port();
         let folder = tempfile::Builder::new().prefix("psmdb-aws-iam-test-").tempdir().expect("a temporary folder");
-        let database = folder.path().join("db");
+        let database = folder.path().join(DATABASE);
         fs::create_dir(&database).expect("the database's folder");
         let file = |name| File::create(folder.path().join(name)).expect("a file for output");
 
@@ -205,6 +205,7 @@ impl Exit {
     }
 }
 
+const DATABASE: &str = "db";
 const LOG: &str = "mongod.log";
 const STDOUT: &str = "stdout";
 const STDERR: &str = "stderr";
@@ -419,6 +420,8 @@ impl Drop for Mongod {
             let lines: Vec<_> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(40)..].join("\n");
             if let Some(folder) = self.folder.take() {
+                // Hundreds of megabytes that tell nothing.
+                let _ = fs::remove_dir_all(folder.path().join(DATABASE));
                 eprintln!("mongod's folder is kept: {}\nthe end of its {LOG}:\n{tail}", folder.keep().display());
             }
         }

@@ -1,0 +1,286 @@
+//! A network and an STS with faults. What passes costs no login; what lasts costs those logins only that need STS, in
+//! time; and when it is over, the next login succeeds.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bson::doc;
+use local_sts::{DelayProxy, Failures, Fate, Identity, LocalSts, NetworkFault, RateLimit, ServiceError, Stage};
+
+use crate::support::aws_client::{self, Conversation, client_second};
+use crate::support::fixture::{ACCOUNT, Fixture, STS_HOST, credentials};
+
+/// What a login may take beyond its time on two busy cores.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// A server that reaches its STS through a network that can be broken.
+struct Broken {
+    fixture: Fixture,
+    network: DelayProxy,
+}
+
+impl Broken {
+    fn start() -> Self {
+        let fixture = Fixture::start();
+        let network = DelayProxy::start(fixture.sts.address()).expect("a proxy");
+        fixture.set_parameter("awsStsEndpoint", network.endpoint());
+        Self { fixture, network }
+    }
+
+    /// Has a connection that is kept, or none.
+    fn prepare(&self, kept: bool) {
+        // Another value drops the kept ones.
+        let timeout = self.fixture.mongod.run_as_admin("admin", doc! { "getParameter": 1, "awsStsTimeoutMS": 1 });
+        let timeout = timeout.get_i32("awsStsTimeoutMS").unwrap();
+        self.fixture.set_parameter("awsStsTimeoutMS", timeout + 1);
+        if kept {
+            self.fixture.assert_still_serves("the start");
+        }
+    }
+
+    fn end_faults(&self) {
+        self.network.set_fault(NetworkFault::None);
+        let sts = &self.fixture.sts;
+        sts.set_failures(None);
+        sts.set_rate_limit(None);
+        sts.set_cut(None);
+        sts.set_drip(None);
+        sts.set_thinking_time(Duration::ZERO);
+    }
+}
+
+type SetFault = fn(&Broken);
+
+/// Faults that hit one connection or request, whether it is the first of its connection or not.
+const SHORT_FAULTS: [(&str, SetFault); 13] = [
+    ("a reset at once", |it| it.network.set_fault_times(NetworkFault::Reset(Stage::Accepted), 1)),
+    ("a reset in the handshake", |it| it.network.set_fault_times(NetworkFault::Reset(Stage::ClientHello), 1)),
+    ("a reset before the request", |it| it.network.set_fault_times(NetworkFault::Reset(Stage::BeforeRequest), 1)),
+    ("a reset before the answer", |it| it.network.set_fault_times(NetworkFault::Reset(Stage::BeforeAnswer), 1)),
+    ("a reset in the answer", |it| it.network.set_fault_times(NetworkFault::ResetInAnswer { after: 100 }, 1)),
+    ("an end in the answer", |it| it.network.set_fault_times(NetworkFault::CutAnswer { after: 100 }, 1)),
+    ("kept ones that are reset", |it| kept(it, Fate::Reset)),
+    ("kept ones that are closed", |it| kept(it, Fate::Closed)),
+    ("kept ones that hang", |it| kept(it, Fate::BlackHole)),
+    ("two internal failures", |it| it.fixture.sts.set_failures(Failures::next(2, ServiceError::InternalFailure))),
+    ("unavailable, for a second", |it| {
+        it.fixture.sts.set_failures(Failures::next(1, ServiceError::ServiceUnavailable).retry_after(1));
+    }),
+    ("throttled twice", |it| it.fixture.sts.set_failures(Failures::next(2, ServiceError::Throttling))),
+    ("too many requests", |it| it.fixture.sts.set_failures(Failures::next(1, ServiceError::TooManyRequests))),
+];
+
+fn kept(it: &Broken, fate: Fate) {
+    it.network.set_fault_times(NetworkFault::Kept { idle: Duration::ZERO, fate }, 1);
+}
+
+#[test]
+fn one_fault_costs_no_login() {
+    let it = Broken::start();
+    for (name, set) in SHORT_FAULTS {
+        for kept in [false, true] {
+            it.prepare(kept);
+            set(&it);
+            it.fixture.login(&it.fixture.user).unwrap_or_else(|reply| panic!("{name}, kept {kept}: {reply}"));
+            it.end_faults();
+        }
+    }
+    assert!(it.fixture.denial_reasons(0).is_empty());
+    assert!(it.fixture.sts_counter("retries") >= 8);
+}
+
+#[test]
+fn trouble_that_ends_in_time_costs_no_login() {
+    let it = Broken::start();
+    let faults: [(&str, SetFault); 6] = [
+        ("nobody listens", |it| it.network.set_fault(NetworkFault::Refused)),
+        ("a black hole", |it| it.network.set_fault(NetworkFault::BlackHole)),
+        ("resets", |it| it.network.set_fault(NetworkFault::Reset(Stage::ClientHello))),
+        ("half answers", |it| it.fixture.sts.set_cut(Some(200))),
+        ("an STS out of service", |it| {
+            it.fixture.sts.set_failures(Failures::all(ServiceError::ServiceUnavailable));
+        }),
+        ("a throttling STS", |it| it.fixture.sts.set_failures(Failures::all(ServiceError::Throttling))),
+    ];
+    for (name, set) in faults {
+        it.prepare(false);
+        set(&it);
+        thread::scope(|scope| {
+            let login = scope.spawn(|| it.fixture.login(&it.fixture.user));
+            thread::sleep(Duration::from_millis(500));
+            assert!(!login.is_finished(), "{name}: the fault did nothing");
+            it.end_faults();
+            login.join().unwrap().unwrap_or_else(|reply| panic!("{name}: {reply}"));
+        });
+    }
+}
+
+#[test]
+fn lasting_trouble_denies_logins_in_time_and_holds_up_nobody_else() {
+    const TIMEOUT: Duration = Duration::from_millis(1200);
+    let it = Broken::start();
+    it.fixture.create_scram_user();
+    it.fixture.set_parameter("awsStsTimeoutMS", 1200);
+    let faults: [(&str, SetFault, &str); 9] = [
+        ("nobody listens", |it| it.network.set_fault(NetworkFault::Refused), "no connection to STS: "),
+        ("a black hole", |it| it.network.set_fault(NetworkFault::BlackHole), "did not answer within"),
+        ("no way", |it| it.network.set_fault(NetworkFault::Unreachable), "did not answer within"),
+        ("resets", |it| it.network.set_fault(NetworkFault::Reset(Stage::BeforeAnswer)), "no connection to STS: "),
+        ("a slow drip", |it| drip(it), "did not answer within"),
+        ("half answers", |it| it.fixture.sts.set_cut(Some(300)), "STS broke off"),
+        ("a thoughtful STS", |it| it.fixture.sts.set_thinking_time(Duration::from_secs(3)), "did not answer within"),
+        (
+            "an STS out of service",
+            |it| it.fixture.sts.set_failures(Failures::all(ServiceError::ServiceUnavailable)),
+            "STS answered 503 ServiceUnavailable",
+        ),
+        (
+            "a throttling STS",
+            |it| it.fixture.sts.set_failures(Failures::all(ServiceError::Throttling)),
+            "STS is limiting the account's requests",
+        ),
+    ];
+    for (count, (name, set, reason)) in faults.into_iter().enumerate() {
+        it.prepare(false);
+        set(&it);
+        thread::scope(|scope| {
+            let login = scope.spawn(|| {
+                let begun = Instant::now();
+                (it.fixture.login(&it.fixture.user).is_err(), begun.elapsed())
+            });
+            while !login.is_finished() {
+                let begun = Instant::now();
+                it.fixture.scram_login();
+                it.fixture.mongod.run_as_admin("admin", doc! { "ping": 1 });
+                assert!(begun.elapsed() < Duration::from_secs(1), "{name}: others waited for STS");
+            }
+            let (denied, took) = login.join().unwrap();
+            assert!(denied, "{name}");
+            assert!(took < TIMEOUT + SLACK, "{name}: {took:?}");
+        });
+        let reasons = it.fixture.denial_reasons(count + 1);
+        assert!(reasons[count].contains(reason), "{name}: {}", reasons[count]);
+        it.end_faults();
+        it.fixture.assert_still_serves(name);
+    }
+}
+
+/// Slow, but each byte comes soon after the one before.
+fn drip(it: &Broken) {
+    it.network.set_fault(NetworkFault::Drip { every: Duration::from_millis(20) });
+}
+
+#[test]
+fn the_same_signed_request_is_sent_again_when_sts_says() {
+    let fixture = Fixture::start();
+    fixture.sts.set_failures(Failures::next(1, ServiceError::ServiceUnavailable).retry_after(1));
+    let begun = Instant::now();
+    fixture.assert_still_serves("a short pause");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "STS wanted to be left alone for a second");
+    let requests = fixture.sts.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!((&requests[0].raw_head, &requests[0].body), (&requests[1].raw_head, &requests[1].body));
+    assert_eq!((fixture.sts_counter("requests"), fixture.sts_counter("retries")), (2, 1));
+}
+
+#[test]
+fn a_throttled_storm_logs_everybody_in() {
+    const CLIENTS: usize = 40;
+    const LOGINS: usize = 10;
+    let fixture = Fixture::start();
+    fixture.sts.set_rate_limit(RateLimit::per_second(200.0).burst(50));
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                for _ in 0..LOGINS {
+                    fixture.login(&fixture.user).expect("a login");
+                }
+            });
+        }
+    });
+    let throttled = fixture.sts.throttled_count();
+    assert!(throttled > 0, "there was no storm");
+    // Without a pace, every client would be told again and again.
+    assert!(throttled < CLIENTS * LOGINS, "{throttled} throttled answers for {} logins", CLIENTS * LOGINS);
+    assert_eq!(fixture.sts_counter("throttled"), i64::try_from(throttled).unwrap());
+    assert!(fixture.denial_reasons(0).is_empty());
+}
+
+#[test]
+fn an_account_that_is_throttled_slows_down_no_other_and_fails_early() {
+    let fixture = Fixture::start();
+    fixture.assert_still_serves("the start");
+    let noisy = Identity::iam_user("210987654321", "noisy");
+    fixture.sts.add_identity(noisy.clone());
+    fixture.mongod.create_external_user(&noisy.arn, bson::bson!([]));
+    fixture.sts.set_rate_limit(RateLimit::per_second(0.1).burst(1).retry_after(60));
+    fixture.login(&noisy).expect("the first in its account");
+    // The limit is each account's own; the other's is lifted, and the noisy one goes on being throttled by the server.
+    let begun = Instant::now();
+    fixture.login(&noisy).expect_err("STS wants to be left alone for longer than a login can take");
+    fixture.login(&noisy).expect_err("and the next one is told so without a question");
+    assert!(begun.elapsed() < SLACK, "a login that could not succeed took its whole time: {:?}", begun.elapsed());
+    let reasons = fixture.denial_reasons(2);
+    assert!(reasons.iter().all(|reason| reason.contains("STS is limiting the account's requests")), "{reasons:?}");
+    assert_eq!(fixture.sts.throttled_count(), 1);
+    fixture.login(&fixture.user).expect("another account has a pace of its own");
+}
+
+#[test]
+fn nothing_is_asked_before_the_first_login_and_later_connections_resume_its_session() {
+    let it = Broken::start();
+    assert_eq!(it.fixture.sts.connection_count(), 0);
+    it.fixture.assert_still_serves("the start");
+    assert_eq!((it.fixture.sts.connection_count(), it.fixture.sts.resumed_count()), (1, 0));
+    kept(&it, Fate::Reset);
+    it.fixture.assert_still_serves("a kept connection that was reset");
+    assert_eq!((it.fixture.sts.connection_count(), it.fixture.sts.resumed_count()), (2, 1));
+}
+
+#[test]
+fn another_host_stands_in_while_the_first_does_not_answer() {
+    const STAND_IN: &str = "sts.eu-west-1.amazonaws.com";
+    let user = Identity::iam_user(ACCOUNT, "team/alice");
+    let other = LocalSts::builder().host_name(STAND_IN).identity(user).start().unwrap();
+    let it = Broken::start();
+    other.add_identity(it.fixture.user.clone());
+    // One file with the authorities of both.
+    let both = it.fixture.ca_file_of("both.pem", &other);
+    let text = [other.ca_pem(), it.fixture.sts.ca_pem()].join("\n");
+    std::fs::write(&both, text).unwrap();
+    it.fixture.set_parameter("awsStsCAFile", both.to_str().unwrap());
+    it.fixture.set_parameter("awsStsFallbackHosts", format!("{STAND_IN}={}", other.endpoint()));
+    it.fixture.set_parameter("awsStsTimeoutMS", 2000);
+    it.fixture.assert_still_serves("the start");
+
+    let under_way = Conversation::start(it.fixture.mongod.port()).unwrap();
+    assert_eq!(under_way.host, STS_HOST);
+    it.network.set_fault(NetworkFault::Refused);
+    it.prepare(false);
+    it.fixture.login(&it.fixture.user).expect_err("its client signed for the host that is down");
+    let port = it.fixture.mongod.port();
+    aws_client::login(port, &credentials(&it.fixture.user), STAND_IN).expect("the other host");
+    assert_eq!((other.request_count(), it.fixture.sts_counter("fallbackSwitches")), (1, 1));
+    let line = |id: i32| it.fixture.mongod.wait_for_log(|line| line["id"] == id, Duration::from_secs(5));
+    let away = line(88_000_004).expect("a line about it");
+    assert_eq!((away["s"].as_str(), away["c"].as_str()), (Some("W"), Some("ACCESS")), "{away}");
+    assert!(away["msg"].as_str().unwrap().contains(STAND_IN), "{away}");
+
+    // A conversation that began before keeps the host that its client was told.
+    it.network.set_fault(NetworkFault::None);
+    let signed = under_way.signer(&credentials(&it.fixture.user)).sign();
+    assert!(under_way.finish(&client_second(&signed)).is_ok());
+
+    // When a login begins, the first host is asked whether it answers, now and then.
+    let until = Instant::now() + Duration::from_secs(20);
+    while Conversation::start(port).unwrap().host != STS_HOST {
+        assert!(Instant::now() < until, "the first host was not taken back");
+        thread::sleep(Duration::from_millis(200));
+    }
+    it.fixture.assert_still_serves("the first host's return");
+    let back = line(88_000_005).expect("a line about it");
+    assert_eq!(back["s"], "I", "{back}");
+    assert_eq!(it.fixture.sts_counter("fallbackSwitches"), 2);
+    // Who asked whether it answers signed nothing.
+    assert!(it.fixture.sts.requests().iter().any(|request| request.header("authorization").is_none()));
+}
