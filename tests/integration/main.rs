@@ -14,6 +14,7 @@ mod logins;
 mod native;
 mod parameters;
 mod preload;
+mod proxy;
 mod server_status;
 mod servers;
 mod sources;

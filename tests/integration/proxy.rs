@@ -1,0 +1,129 @@
+//! The way to STS through an HTTP proxy.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::fixture::Fixture;
+
+/// A proxy that makes tunnels as it is asked to, on loopback. Its threads end with their connections.
+struct TunnelProxy {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl TunnelProxy {
+    /// With an answer of its own, it makes no tunnel.
+    fn start(answer: Option<&'static str>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let log = Arc::clone(&log);
+                thread::spawn(move || serve(client, answer, &log));
+            }
+        });
+        Self { address, asked }
+    }
+
+    /// The heads of the requests so far.
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn serve(mut client: TcpStream, answer: Option<&str>, log: &Mutex<Vec<String>>) -> io::Result<()> {
+    client.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let mut reader = BufReader::new(client.try_clone()?);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head)? > 0 {}
+    log.lock().unwrap().push(head.clone());
+    if let Some(answer) = answer {
+        return client.write_all(answer.as_bytes());
+    }
+    let target = head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    // It looks the name up as a proxy does; the tests' names are not in any DNS.
+    let Ok(target) = target.replace("sts.nowhere.example", "127.0.0.1").parse::<SocketAddr>() else {
+        return client.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n");
+    };
+    let mut server = TcpStream::connect(target)?;
+    client.write_all(b"HTTP/1.1 200 Connection established\r\nVia: 1.1 tests\r\n\r\n")?;
+    let (mut back, mut to_client) = (server.try_clone()?, client.try_clone()?);
+    thread::spawn(move || {
+        let _ = io::copy(&mut back, &mut to_client);
+        let _ = to_client.shutdown(Shutdown::Both);
+    });
+    let early = reader.buffer().to_vec();
+    server.write_all(&early)?;
+    let mut client = reader.into_inner();
+    let mut chunk = [0; 16 * 1024];
+    loop {
+        match client.read(&mut chunk)? {
+            0 => return server.shutdown(Shutdown::Both),
+            count => server.write_all(&chunk[..count])?,
+        }
+    }
+}
+
+#[test]
+fn a_login_goes_through_a_proxy_that_sees_only_where_to() {
+    // The environment's proxy is not asked, whatever it is.
+    let fixture = Fixture::start_with(|builder| {
+        builder.env("https_proxy", "http://127.0.0.1:9").env("HTTPS_PROXY", "http://127.0.0.1:9")
+    });
+    fixture.assert_still_serves("a proxy in the environment");
+    let proxy = TunnelProxy::start(None);
+    fixture.set_parameter("awsStsProxy", format!("http://{}", proxy.address));
+    let connections = fixture.sts.connection_count();
+    fixture.assert_still_serves("a proxy");
+    fixture.assert_still_serves("a connection that was kept");
+    let sts = fixture.sts.address();
+    assert_eq!(proxy.asked(), [format!("CONNECT {sts} HTTP/1.1\r\nHost: {sts}\r\n\r\n")]);
+    assert_eq!(fixture.sts.connection_count(), connections + 1);
+
+    // It is the proxy that looks names up.
+    fixture.set_parameter("awsStsEndpoint", format!("https://sts.nowhere.example:{}", sts.port()));
+    fixture.assert_still_serves("a name that only the proxy knows");
+    fixture.set_parameter("awsStsProxy", "");
+    fixture.set_parameter("awsStsTimeoutMS", 500);
+    fixture.login(&fixture.user).expect_err("without the proxy nobody knows the name");
+}
+
+#[test]
+fn a_proxy_that_makes_no_tunnel_denies_logins_and_the_log_says_why() {
+    let fixture = Fixture::start();
+    fixture.assert_still_serves("the start");
+    fixture.set_parameter("awsStsTimeoutMS", 500);
+    let identity =
+        "<Arn>arn:aws:iam::123456789012:user/team/alice</Arn><UserId>A</UserId><Account>123456789012</Account>";
+    let posing_as_sts: &str = Box::leak(
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\n\r\n<GetCallerIdentityResponse><GetCallerIdentityResult>\
+             {identity}</GetCallerIdentityResult></GetCallerIdentityResponse>"
+        )
+        .into_boxed_str(),
+    );
+    let cases = [
+        ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "the proxy answered 407"),
+        ("HTTP/1.1 503 Service Unavailable\r\nX: \x1b[31m\r\n\r\n", "the proxy answered 503"),
+        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", "the proxy does not speak HTTP"),
+        ("", "the connection to STS was closed before there was an answer"),
+        // An answer in place of a tunnel: what follows is not TLS.
+        (posing_as_sts, "no TLS connection to STS"),
+    ];
+    for (count, (answer, reason)) in cases.into_iter().enumerate() {
+        let proxy = TunnelProxy::start(Some(answer));
+        fixture.set_parameter("awsStsProxy", format!("http://{}", proxy.address));
+        let asked = fixture.sts.request_count();
+        fixture.login(&fixture.user).expect_err(reason);
+        let reasons = fixture.denial_reasons(count + 1);
+        assert!(reasons[count].contains(reason), "{reason}: {}", reasons[count]);
+        assert_eq!(fixture.sts.request_count(), asked, "{reason}");
+    }
+    fixture.set_parameter("awsStsProxy", "");
+    fixture.assert_still_serves("proxies that make no tunnel");
+}
