@@ -205,6 +205,7 @@ def parameters():
         "proxy_no_port": b"5thttp://proxy.example.com",
         "proxy_user": b"5thttp://user:password@[::1]:3128",
         "fallback": b"6tsts.us-west-2.amazonaws.com,sts.us-east-2.amazonaws.com=https://127.0.0.1:8443",
+        "format": b"7tassumedRole",
         "fallback_empty_entry": b"6tsts.us-west-2.amazonaws.com,,",
     }
 
@@ -231,7 +232,7 @@ def c_abi():
         + call(check_bson, 3, timeout) + call(named, 3, b"value"),
         "endpoint": call(set_text, 1, b"https://localhost:8443") + call(named, 1, b"awsStsEndpoint"),
         "broken_bson": call(set_bson, 0, b"\x02x\0\xff\xff\xff\x7fa\0") + call(check_bson, 0, b"\x02x\0"),
-        "no_such_index": call(set_text, 7, b"x") + call(named, 200, b"x") + call(check_bson, 8, timeout),
+        "no_such_index": call(set_text, 8, b"x") + call(named, 200, b"x") + call(check_bson, 9, timeout),
         "proxy": call(set_text, 5, b"http://127.0.0.1:1") + call(named, 5, b"awsStsProxy"),
         "fallback": call(set_text, 6, b"sts.eu-west-1.amazonaws.com=https://127.0.0.1:1") + call(named, 6, b"x"),
         "name_with_nul": call(named, 0, b"a\0b") + call(counters, 0, b"\xff") + call(counters, 0, b""),

@@ -4,7 +4,7 @@
 //! settings it began with.
 
 use crate::denial::Denial;
-use crate::principal::{self, Principal};
+use crate::principal::{self, Principal, RoleUserFormat};
 use crate::process::Process;
 use crate::sts::client::{Client, Route};
 use crate::sts::endpoint::{Endpoint, Proxy, StsHost};
@@ -56,6 +56,7 @@ struct Values {
     fallback_hosts: FallbackHosts,
     timeout_ms: i64,
     allowed_accounts: AllowedAccounts,
+    role_user_format: RoleUserFormat,
 }
 
 /// The hosts that stand in for awsStsHost, with the text that lists them.
@@ -88,6 +89,7 @@ impl Default for Values {
             fallback_hosts: FallbackHosts::default(),
             timeout_ms: 10_000,
             allowed_accounts: AllowedAccounts::default(),
+            role_user_format: RoleUserFormat::default(),
         }
     }
 }
@@ -116,6 +118,11 @@ impl Settings {
         &self.process
     }
 
+    /// The name of the user in `$external` that this principal logs in as.
+    pub fn user_name(&self, principal: &Principal) -> String {
+        principal.user_name(self.values.role_user_format)
+    }
+
     /// Says whether principals of this one's account may log in: the operator's second lock, after STS's word.
     ///
     /// # Errors
@@ -126,7 +133,7 @@ impl Settings {
         }
         Err(Denial::account_not_allowed(format!(
             "STS confirmed {}, but awsIamAllowedAccounts does not list account {}",
-            principal.user_name(),
+            self.user_name(principal),
             principal.account
         )))
     }
@@ -185,7 +192,7 @@ enum Access {
 }
 
 /// Every parameter, in the order in which they are registered.
-pub static PARAMETERS: [Parameter; 7] = [
+pub static PARAMETERS: [Parameter; 8] = [
     Parameter {
         name: "awsStsHost",
         access: Access::Text {
@@ -266,7 +273,32 @@ pub static PARAMETERS: [Parameter; 7] = [
             },
         },
     },
+    Parameter {
+        name: "awsIamRoleUserFormat",
+        access: Access::Text {
+            get: |values| {
+                ROLE_USER_FORMATS
+                    .iter()
+                    .find(|(_, format)| *format == values.role_user_format)
+                    .map_or("", |(name, _)| name)
+            },
+            set: |draft, text| {
+                let found = ROLE_USER_FORMATS.iter().find(|(name, _)| *name == text);
+                let (_, format) = found.ok_or_else(|| {
+                    "iamRole (arn:...:iam::ACCOUNT:role/ROLE) or assumedRole (arn:...:sts::ACCOUNT:assumed-role/ROLE/*) is \
+                     allowed"
+                        .to_owned()
+                })?;
+                draft.values.role_user_format = *format;
+                Ok(())
+            },
+        },
+    },
 ];
+
+/// The values of awsIamRoleUserFormat.
+const ROLE_USER_FORMATS: [(&str, RoleUserFormat); 2] =
+    [("iamRole", RoleUserFormat::IamRole), ("assumedRole", RoleUserFormat::AssumedRole)];
 
 /// Checks a value that can also be left empty, which means none.
 fn unless_empty<T>(text: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, String> {
@@ -499,6 +531,7 @@ mod tests {
             ("awsIamAllowedAccounts", ""),
             ("awsStsProxy", ""),
             ("awsStsFallbackHosts", ""),
+            ("awsIamRoleUserFormat", "iamRole"),
         ];
         assert_eq!(values, expected.map(|(name, value)| (name, value.to_owned())));
     }

@@ -72,7 +72,7 @@ impl Login {
                 settings.check_account(&identity.principal)?;
                 settings.process().admission.remember(access_key_id);
                 Ok(Step::Authenticated(Authenticated {
-                    user_name: identity.principal.user_name(),
+                    user_name: settings.user_name(&identity.principal),
                     arn: identity.arn,
                     user_id: identity.user_id,
                 }))

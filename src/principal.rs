@@ -45,6 +45,17 @@ pub enum Kind {
     },
 }
 
+/// How the user is named that sessions of a role log in as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RoleUserFormat {
+    /// `arn:P:iam::A:role/ROLE`, as Percona's servers have it.
+    #[default]
+    IamRole,
+    /// `arn:P:sts::A:assumed-role/ROLE/*`, as MongoDB Enterprise and Atlas have it. The star stands for any session; no
+    /// session has that name.
+    AssumedRole,
+}
+
 impl Principal {
     /// Parses an ARN as STS answers it to GetCallerIdentity.
     ///
@@ -110,14 +121,17 @@ impl Principal {
 
     /// The name of the user in `$external` that this principal logs in as.
     ///
-    /// Users, root and federated users keep the ARN that STS answers; a role session becomes its role,
-    /// `arn:P:iam::A:role/ROLE`, whatever its session name.
-    pub fn user_name(&self) -> String {
+    /// Users, root and federated users keep the ARN that STS answers; a role session becomes its role in this format,
+    /// whatever its session name.
+    pub fn user_name(&self, roles: RoleUserFormat) -> String {
         let Self { partition, account, kind } = self;
         match kind {
             Kind::User { path_and_name } => format!("arn:{partition}:iam::{account}:user/{path_and_name}"),
             Kind::Root => format!("arn:{partition}:iam::{account}:root"),
-            Kind::AssumedRole { role, .. } => format!("arn:{partition}:iam::{account}:role/{role}"),
+            Kind::AssumedRole { role, .. } => match roles {
+                RoleUserFormat::IamRole => format!("arn:{partition}:iam::{account}:role/{role}"),
+                RoleUserFormat::AssumedRole => format!("arn:{partition}:sts::{account}:assumed-role/{role}/*"),
+            },
             Kind::FederatedUser { name } => format!("arn:{partition}:sts::{account}:federated-user/{name}"),
         }
     }
@@ -171,7 +185,19 @@ mod tests {
             ),
         ];
         for (arn, name) in rows {
-            assert_eq!(Principal::parse(arn).unwrap().user_name(), name);
+            assert_eq!(Principal::parse(arn).unwrap().user_name(RoleUserFormat::IamRole), name);
+        }
+    }
+
+    #[test]
+    fn miri_a_role_can_have_the_name_that_other_servers_give_it() {
+        for (arn, name) in [
+            ("arn:aws:sts::123456789012:assumed-role/app/i-0abc", "arn:aws:sts::123456789012:assumed-role/app/*"),
+            ("arn:aws-cn:sts::123456789012:assumed-role/app/s", "arn:aws-cn:sts::123456789012:assumed-role/app/*"),
+            ("arn:aws:iam::123456789012:user/team/alice", "arn:aws:iam::123456789012:user/team/alice"),
+        ] {
+            assert_eq!(Principal::parse(arn).unwrap().user_name(RoleUserFormat::AssumedRole), name);
+            assert!(arn == name || Principal::parse(name).is_err(), "{name} is somebody's own");
         }
     }
 

@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         }
     };
     assert!(arn.len() <= MAX_ARN_LENGTH);
-    let name = principal.user_name();
+    let name = principal.user_name(Default::default());
     assert!(name.bytes().all(|byte| byte.is_ascii_graphic()), "{name:?}");
     assert!(is_account(&principal.account));
     // The account and the partition are where they were in the ARN.
@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
             // The session's name is the caller's own choice.
             let other = format!("{}/another", arn.strip_suffix(&format!("/{session}")).expect("it is the end"));
             if other.len() <= MAX_ARN_LENGTH {
-                assert_eq!(Principal::parse(&other).expect("as good a session").user_name(), name);
+                assert_eq!(Principal::parse(&other).expect("as good a session").user_name(Default::default()), name);
             }
             // What STS answers is never the name itself.
             assert!(Principal::parse(&name).is_err());

@@ -1,7 +1,7 @@
 //! Values of parameters. What is refused changes nothing, what is accepted is read back, and an accepted host or
 //! endpoint is one that the HTTP and TLS libraries can use.
 //!
-//! The first byte of an input is the parameter's number, `0` to `6`; the second says what the rest is: `t` text, `b` a
+//! The first byte of an input is the parameter's number, `0` to `7`; the second says what the rest is: `t` text, `b` a
 //! BSON element, `p` the content of the file that the text names.
 #![no_main]
 
@@ -78,6 +78,7 @@ fn prepared() -> Store {
         ("awsIamAllowedAccounts", "123456789012"),
         ("awsStsProxy", "http://[::1]:3128"),
         ("awsStsFallbackHosts", "sts.eu-west-2.amazonaws.com=https://[::1]:8443"),
+        ("awsIamRoleUserFormat", "assumedRole"),
     ] {
         let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).expect("it exists");
         parameter.set_text(&store, value).expect("it is good");

@@ -330,7 +330,7 @@ mod tests {
         let identity = read_200(USER).unwrap();
         assert_eq!(identity.arn, "arn:aws:iam::123456789012:user/svcacct1");
         assert_eq!(identity.user_id, "AIDAUH3H6EGKDO36JYJH3");
-        assert_eq!(identity.principal.user_name(), identity.arn);
+        assert_eq!(identity.principal.user_name(Default::default()), identity.arn);
     }
 
     #[test]

@@ -159,3 +159,14 @@ fn a_login_leaves_the_connection_usable_for_another_user() {
     assert!(is_ok(&reply), "{reply}");
     assert!(login.client.logged_in_users().unwrap().is_empty());
 }
+
+#[test]
+fn a_role_can_log_in_as_the_user_that_other_servers_name_it() {
+    let fixture = Fixture::start_with(|builder| builder.parameter("awsIamRoleUserFormat", "assumedRole"));
+    let name = "arn:aws:sts::123456789012:assumed-role/reporting/*";
+    fixture.login(&fixture.role).expect_err("the user has its name in the other format");
+    fixture.mongod.create_external_user(name, bson::bson!([]));
+    assert_eq!(fixture.login(&fixture.role).unwrap(), [format!("{name}@$external")]);
+    fixture.set_parameter("awsIamRoleUserFormat", "iamRole");
+    assert_eq!(fixture.login(&fixture.role).unwrap(), [format!("{ROLE_USER_NAME}@$external")]);
+}

@@ -23,6 +23,9 @@ fn parameters_have_their_documented_defaults() {
         ("awsStsCAFile", bson!("")),
         ("awsStsTimeoutMS", bson!(10_000)),
         ("awsIamAllowedAccounts", bson!("")),
+        ("awsStsProxy", bson!("")),
+        ("awsStsFallbackHosts", bson!("")),
+        ("awsIamRoleUserFormat", bson!("iamRole")),
     ] {
         assert_eq!(value_of(&mongod, name), value, "{name}");
     }
@@ -57,6 +60,9 @@ fn a_bad_value_at_startup_stops_the_server_with_a_sentence() {
         ("awsStsCAFile", "/does/not/exist.pem", "/does/not/exist.pem cannot be read"),
         ("awsStsTimeoutMS", "5", "from 100 to 60000"),
         ("awsIamAllowedAccounts", "1234", "account ids of 12 digits, separated by commas"),
+        ("awsStsProxy", "proxy:3128", "http://host:port is allowed"),
+        ("awsStsFallbackHosts", "sts.amazonaws.com.cn", "a name whose second label is a region is allowed"),
+        ("awsIamRoleUserFormat", "role", "iamRole (arn:...:iam::ACCOUNT:role/ROLE) or assumedRole"),
     ] {
         let exit = Mongod::builder().parameter(name, value).expect_exit();
         assert!(!exit.status.success(), "{name}={value}");
@@ -86,6 +92,11 @@ fn a_bad_value_at_runtime_is_refused_and_changes_nothing() {
         ("awsStsTimeoutMS", bson!("1000")),
         ("awsIamAllowedAccounts", bson!("123456789012, 210987654321")),
         ("awsIamAllowedAccounts", bson!(123_456_789_012_i64)),
+        ("awsStsProxy", bson!("http://user:password@proxy:3128")),
+        ("awsStsProxy", bson!("https://proxy:3128")),
+        ("awsStsFallbackHosts", bson!("sts.us-west-2.amazonaws.com, sts.us-east-2.amazonaws.com")),
+        ("awsIamRoleUserFormat", bson!("IamRole")),
+        ("awsIamRoleUserFormat", bson!("")),
     ];
     for (name, value) in rows {
         let before = value_of(&mongod, name);
