@@ -65,7 +65,6 @@ pub struct Hosts {
 #[derive(Clone, Debug)]
 struct Turn {
     index: usize,
-    since: Instant,
     /// In a row, of the host whose turn it is.
     failures: u32,
     probed: Option<Instant>,
@@ -76,7 +75,7 @@ impl Hosts {
     /// Takes the preferred host and those that stand in for it.
     pub fn new(first: Host, others: Vec<Host>) -> Self {
         let all = std::iter::once(first).chain(others).map(Arc::new).collect();
-        let turn = Turn { index: 0, since: Instant::now(), failures: 0, probed: None, probing: false };
+        let turn = Turn { index: 0, failures: 0, probed: None, probing: false };
         Self { all, turn: Mutex::new(turn) }
     }
 
@@ -93,11 +92,6 @@ impl Hosts {
     /// The host that new logins are told.
     pub fn current(&self) -> &Arc<Host> {
         &self.all[self.lock().index]
-    }
-
-    /// For how long it has been that one.
-    pub fn current_for(&self) -> Duration {
-        self.lock().since.elapsed()
     }
 
     /// An attempt has reached this host, or has failed to.
@@ -122,8 +116,7 @@ impl Hosts {
         let name = |index: usize| self.all[index].name.as_str().to_owned();
         process.metrics.fallback_switches.add();
         process.events.push(Event::HostChanged { from: name(turn.index), to: name(to), back: to == 0 });
-        *turn =
-            Turn { index: to, since: Instant::now(), failures: 0, probed: Some(Instant::now()), probing: turn.probing };
+        *turn = Turn { index: to, failures: 0, probed: Some(Instant::now()), probing: turn.probing };
     }
 
     /// Asks the preferred host, on a thread of its own, whether it answers again, if it is time to; takes it back if so.
