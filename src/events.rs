@@ -12,6 +12,18 @@ const MOST: usize = 64;
 /// Something that happened once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// STS was not reached in some attempts in a row.
+    TroubleBegan {
+        /// The host.
+        host: String,
+    },
+    /// STS was reached again after that.
+    TroubleEnded {
+        /// The host.
+        host: String,
+        /// For how long it was not, in seconds.
+        seconds: u64,
+    },
     /// New logins are told another STS host.
     HostChanged {
         /// The host until now.
@@ -38,14 +50,16 @@ impl Event {
         match self {
             Self::HostChanged { back: false, .. } => 88_000_004,
             Self::HostChanged { back: true, .. } => 88_000_005,
+            Self::TroubleBegan { .. } => 88_000_006,
+            Self::TroubleEnded { .. } => 88_000_007,
         }
     }
 
     /// How much it should worry an operator.
     pub fn severity(&self) -> Severity {
         match self {
-            Self::HostChanged { back: false, .. } => Severity::Warning,
-            Self::HostChanged { back: true, .. } => Severity::Information,
+            Self::HostChanged { back: false, .. } | Self::TroubleBegan { .. } => Severity::Warning,
+            Self::HostChanged { back: true, .. } | Self::TroubleEnded { .. } => Severity::Information,
         }
     }
 }
@@ -53,6 +67,12 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::TroubleBegan { host } => {
+                write!(f, "MONGODB-AWS: STS is not reached at {host}; the lines of failed logins say why")
+            }
+            Self::TroubleEnded { host, seconds } => {
+                write!(f, "MONGODB-AWS: STS is reached at {host} again, after {seconds} seconds")
+            }
             Self::HostChanged { from, to, back: false } => {
                 write!(f, "MONGODB-AWS: STS does not answer at {from}; new logins are told {to} instead")
             }

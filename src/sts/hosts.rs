@@ -67,6 +67,8 @@ struct Turn {
     index: usize,
     /// In a row, of the host whose turn it is.
     failures: u32,
+    /// Since when it is not reached, once that is known.
+    trouble: Option<Instant>,
     probed: Option<Instant>,
     probing: bool,
 }
@@ -75,7 +77,7 @@ impl Hosts {
     /// Takes the preferred host and those that stand in for it.
     pub fn new(first: Host, others: Vec<Host>) -> Self {
         let all = std::iter::once(first).chain(others).map(Arc::new).collect();
-        let turn = Turn { index: 0, failures: 0, probed: None, probing: false };
+        let turn = Turn { index: 0, failures: 0, trouble: None, probed: None, probing: false };
         Self { all, turn: Mutex::new(turn) }
     }
 
@@ -101,14 +103,24 @@ impl Hosts {
         if !Arc::ptr_eq(host, &self.all[turn.index]) {
             return;
         }
+        let name = || host.name.as_str().to_owned();
         if reached {
             turn.failures = 0;
+            if let Some(since) = turn.trouble.take() {
+                process.events.push(Event::TroubleEnded { host: name(), seconds: since.elapsed().as_secs() });
+            }
             return;
         }
-        turn.failures += 1;
-        if turn.failures >= FAILURES && self.all.len() > 1 {
+        turn.failures = turn.failures.saturating_add(1);
+        if turn.failures < FAILURES {
+            return;
+        }
+        if self.all.len() > 1 {
             let next = (turn.index + 1) % self.all.len();
             self.change(&mut turn, next, process);
+        } else if turn.trouble.is_none() {
+            turn.trouble = Some(Instant::now());
+            process.events.push(Event::TroubleBegan { host: name() });
         }
     }
 
@@ -116,7 +128,7 @@ impl Hosts {
         let name = |index: usize| self.all[index].name.as_str().to_owned();
         process.metrics.fallback_switches.add();
         process.events.push(Event::HostChanged { from: name(turn.index), to: name(to), back: to == 0 });
-        *turn = Turn { index: to, failures: 0, probed: Some(Instant::now()), probing: turn.probing };
+        *turn = Turn { index: to, failures: 0, trouble: None, probed: Some(Instant::now()), probing: turn.probing };
     }
 
     /// Asks the preferred host, on a thread of its own, whether it answers again, if it is time to; takes it back if so.
@@ -208,6 +220,18 @@ mod tests {
             hosts.attempted(&first, false, &process);
         }
         assert_eq!(current(&hosts), "sts.a.com");
+    }
+
+    #[test]
+    fn miri_trouble_begins_once_and_ends_once() {
+        let hosts = hosts(&["sts.a.com"]);
+        let (process, host) = (Process::default(), "sts.a.com".to_owned());
+        for reached in [true, false, false, true, false, false, false, false, false, true, true] {
+            hosts.attempted(hosts.first(), reached, &process);
+        }
+        assert_eq!(process.events.pop(), Some(Event::TroubleBegan { host: host.clone() }));
+        assert_eq!(process.events.pop(), Some(Event::TroubleEnded { host, seconds: 0 }));
+        assert_eq!(process.events.pop(), None);
     }
 
     #[test]

@@ -163,6 +163,11 @@ fn lasting_trouble_denies_logins_in_time_and_holds_up_nobody_else() {
         it.end_faults();
         it.fixture.assert_still_serves(name);
     }
+    // The log says of each trouble once that it begins and once that it ends; an STS that throttles is reached.
+    let lines = it.fixture.mongod.log_lines();
+    let count = |id: i32| lines.iter().filter(|line| line["id"] == id).count();
+    let (began, ended) = (count(88_000_006), count(88_000_007));
+    assert!(began == ended && (3..=8).contains(&began), "{began} began, {ended} ended");
 }
 
 /// Slow, but each byte comes soon after the one before.
