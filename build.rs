@@ -14,6 +14,8 @@ fn main() {
     for source in EXPORTS {
         println!("cargo:rerun-if-changed={source}");
     }
+    // Look-ups and probes run on threads of their own, which must not lose their code when a caller unloads the object.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
     generate_header();
     compile_shim();
 }

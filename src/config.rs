@@ -432,6 +432,9 @@ impl Store {
             let after = before.changed(&change)?;
             let mut current = self.current.write().unwrap_or_else(std::sync::PoisonError::into_inner);
             if Arc::ptr_eq(&current, &before) {
+                if !Arc::ptr_eq(&before.hosts, &after.hosts) {
+                    before.hosts.retire();
+                }
                 *current = Arc::new(after);
                 return Ok(());
             }

@@ -31,6 +31,15 @@ pub struct Admission {
     hasher: RandomState,
 }
 
+/// An access key id that a client claims, as what it decides: whom to wait with.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The id.
+    pub access_key_id: &'a str,
+    /// Whether STS has confirmed it lately.
+    pub is_confirmed: bool,
+}
+
 /// A turn. The next in the lane has it when it is dropped.
 #[derive(Debug)]
 pub struct Turn<'a> {
@@ -54,13 +63,17 @@ impl Admission {
         }
     }
 
-    /// Waits for a turn to ask STS for the client that claims this access key id, at most until the deadline.
+    /// Looks up what is known of the access key id that a client claims.
+    pub fn claim<'a>(&self, access_key_id: &'a str) -> Claim<'a> {
+        let (place, mark) = self.place(access_key_id);
+        Claim { access_key_id, is_confirmed: place.load(Ordering::Relaxed) == mark }
+    }
+
+    /// Waits for a turn to ask STS, at most until the deadline.
     ///
     /// None when the deadline has passed.
-    pub fn enter(&self, claimed_access_key_id: &str, deadline: Instant) -> Option<Turn<'_>> {
-        let (place, mark) = self.place(claimed_access_key_id);
-        let is_known = place.load(Ordering::Relaxed) == mark;
-        let lane = if is_known { &self.confirmed } else { &self.newcomers };
+    pub fn enter(&self, claim: Claim<'_>, deadline: Instant) -> Option<Turn<'_>> {
+        let lane = if claim.is_confirmed { &self.confirmed } else { &self.newcomers };
         lane.enter(deadline)
     }
 
@@ -174,12 +187,12 @@ mod tests {
     fn miri_strangers_hold_no_more_than_their_lane() {
         let admission = Admission::new(2);
         admission.remember("AKIAKNOWN");
-        let held = [admission.enter("A", soon()), admission.enter("B", soon())];
+        let held = [admission.enter(admission.claim("A"), soon()), admission.enter(admission.claim("B"), soon())];
         assert!(held.iter().all(Option::is_some));
-        assert!(admission.enter("C", Instant::now() + Duration::from_millis(5)).is_none());
-        assert!(admission.enter("AKIAKNOWN", Instant::now() + Duration::from_millis(5)).is_some());
+        assert!(admission.enter(admission.claim("C"), Instant::now() + Duration::from_millis(5)).is_none());
+        assert!(admission.enter(admission.claim("AKIAKNOWN"), Instant::now() + Duration::from_millis(5)).is_some());
         drop(held);
-        assert!(admission.enter("C", soon()).is_some());
+        assert!(admission.enter(admission.claim("C"), soon()).is_some());
         assert_eq!((free(&admission.newcomers), free(&admission.confirmed)), (2, 2));
     }
 

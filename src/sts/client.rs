@@ -4,12 +4,12 @@
 //! from the environment, a status is not an error, every size has an upper bound.
 
 use super::endpoint::{Endpoint, Proxy, StsHost};
-use super::proxy::TunnelConnector;
+use super::proxy::{self, TunnelConnector};
 use super::request::{BODY, CONTENT_TYPE, IdentityRequest};
 use super::resolver::FixedTarget;
 use super::response::{self, Answer, CallerIdentity};
 use super::tls::{self, NotedTcpConnector, TlsConnector};
-use crate::denial::{Again, Denial};
+use crate::denial::{Again, Denial, Kind};
 use crate::process::Process;
 use rustls::ClientConfig;
 use std::io;
@@ -37,6 +37,10 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
 
 /// The part of a login's time that a kept connection has to answer in. If it died unseen, the rest is for a new one.
 const KEPT_PATIENCE_PART: u32 = 3;
+
+/// No attempt is begun with less time than this, or than the same part of a login's time if that is less: it would run out
+/// of time itself, and blame STS for it.
+const LEAST_TIME: Duration = Duration::from_secs(1);
 
 /// How long the first pause before another attempt can be; it doubles with each attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -68,6 +72,7 @@ pub struct Client {
     target: FixedTarget,
     probe_url: String,
     timeout: Duration,
+    kept_patience: Duration,
     process: Arc<Process>,
     pool: RwLock<Pool>,
 }
@@ -93,13 +98,23 @@ pub struct Failure {
     denial: Denial,
     /// For how long STS wants to be left alone, if it has said so.
     retry_after: Option<Duration>,
-    /// Whether STS was there to answer.
-    reached: bool,
+    reach: Reach,
+}
+
+/// What an attempt says of its STS host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// STS itself has answered, and was able to.
+    Reached,
+    /// Nobody has answered, or STS in trouble, or somebody else.
+    NotReached,
+    /// It failed for want of time, or of something else on this machine.
+    Unknown,
 }
 
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Self {
-        Self { denial, retry_after: None, reached: true }
+        Self { denial, retry_after: None, reach: Reach::NotReached }
     }
 }
 
@@ -127,10 +142,11 @@ impl Client {
             Some(proxy) => (FixedTarget::new(proxy.authority()), Some(sts)),
             None => (FixedTarget::new(sts), None),
         };
-        let connector = StsConnector { tunnel, tls: route.tls, kept_patience: route.timeout / KEPT_PATIENCE_PART };
+        let (timeout, kept_patience) = (route.timeout, route.timeout / KEPT_PATIENCE_PART);
+        let connector = StsConnector { tunnel, tls: route.tls, kept_patience };
         let pool = Pool { agent: connector.agent(&config, &target), generation: 0 };
         let probe_url = format!("https://{}/", route.host);
-        Self { config, connector, target, probe_url, timeout: route.timeout, process, pool: RwLock::new(pool) }
+        Self { config, connector, target, probe_url, timeout, kept_patience, process, pool: RwLock::new(pool) }
     }
 
     /// Asks STS who signed the request and reads the answer.
@@ -138,7 +154,7 @@ impl Client {
     /// Blocks until the answer is there, at most for the route's timeout. In that time it waits for its turn while too
     /// many others ask, and asks again, with the same signature, when STS cannot be reached, cannot answer or throttles:
     /// after a random pause of growing length (AWS, "Exponential backoff and jitter"), or when STS says. `attempted` is
-    /// told of each attempt whether STS could be reached and was able to answer.
+    /// told of each attempt whether STS was reached and able to answer, unless that cannot be said.
     ///
     /// # Errors
     /// A refusal when STS says no, an unavailable denial when it could not be asked in time.
@@ -148,47 +164,54 @@ impl Client {
         attempted: impl Fn(bool),
     ) -> Result<CallerIdentity, Denial> {
         let deadline = Instant::now() + self.timeout;
-        let key = request.authorization.claimed_access_key_id();
+        let latest_start = deadline - LEAST_TIME.min(self.timeout / KEPT_PATIENCE_PART);
         let Process { metrics, admission, pacing, .. } = &*self.process;
+        let claimed = admission.claim(request.authorization.claimed_access_key_id());
         let mut last: Option<Denial> = None;
         for attempt in 0_u32.. {
-            if pacing.wait(key, deadline).is_err() {
+            if pacing.wait(claimed, latest_start).is_err() {
                 return Err(last.unwrap_or_else(|| self.too_late("STS is limiting the account's requests")));
             }
-            let Some(turn) = admission.enter(key, deadline) else {
+            let Some(turn) = admission.enter(claimed, latest_start) else {
                 return Err(last.unwrap_or_else(|| self.too_late("too many logins at once")));
             };
-            metrics.sts_requests.add();
+            if attempt > 0 {
+                metrics.sts_retries.add();
+            }
+            let begun = Instant::now();
             let result = self.attempt(request, deadline);
             drop(turn);
-            let failure = match result {
+            let mut failure = match result {
                 Ok(identity) => {
-                    pacing.answered(key);
+                    // A no is not counted: anybody can have it for any account.
+                    pacing.answered(claimed);
                     attempted(true);
                     return Ok(identity);
                 }
                 Err(failure) => failure,
             };
-            let again = failure.denial.again();
-            attempted(failure.reached);
-            match again {
-                Again::Never => {
-                    // A no is an answer, too.
-                    pacing.answered(key);
-                    return Err(failure.denial);
-                }
+            if Instant::now() >= deadline && begun.elapsed() < self.kept_patience {
+                // It had waited for its turn, and ran out of time itself.
+                failure.reach = Reach::Unknown;
+            }
+            match failure.reach {
+                Reach::Reached => attempted(true),
+                Reach::NotReached => attempted(false),
+                Reach::Unknown => {}
+            }
+            match failure.denial.again() {
+                Again::Never => return Err(failure.denial),
                 Again::Throttled => {
                     metrics.sts_throttled.add();
-                    pacing.throttled(key, failure.retry_after);
+                    pacing.throttled(claimed, failure.retry_after);
                 }
                 Again::Later => {}
             }
             let pause = pause(attempt).max(failure.retry_after.unwrap_or_default());
-            if Instant::now() + pause >= deadline {
+            if Instant::now() + pause >= latest_start {
                 return Err(failure.denial);
             }
             thread::sleep(pause);
-            metrics.sts_retries.add();
             last = Some(failure.denial);
         }
         Err(Denial::internal("more attempts to ask STS than can be"))
@@ -204,6 +227,7 @@ impl Client {
     /// question goes over a new one.
     fn attempt(&self, request: &IdentityRequest, deadline: Instant) -> Result<CallerIdentity, Failure> {
         let left = || deadline.saturating_duration_since(Instant::now());
+        let begun = Instant::now();
         let pool = self.pool();
         let (result, connected) = tls::noting_connections(|| self.ask(&pool.agent, request, left()));
         let error = match result {
@@ -211,14 +235,16 @@ impl Client {
             Err(Unanswered::Denied(failure)) => return Err(failure),
             Err(Unanswered::Transport(error)) => error,
         };
-        // A name that was not found says nothing about the kept connections.
-        if connected || matches!(error, Error::HostNotFound) {
+        // Nor does it say anything about the kept ones if one of them had less time than it needs.
+        let hurried = matches!(error, Error::Timeout(_)) && begun.elapsed() < self.kept_patience;
+        if connected || hurried {
             return Err(self.unavailable(&error));
         }
         self.give_up(&pool);
         if left().is_zero() {
             return Err(self.unavailable(&error));
         }
+        self.process.metrics.sts_retries.add();
         self.ask(&self.pool().agent, request, left()).map_err(|unanswered| match unanswered {
             Unanswered::Denied(failure) => failure,
             Unanswered::Transport(error) => self.unavailable(&error),
@@ -228,6 +254,7 @@ impl Client {
     /// Asks once over one connection.
     fn ask(&self, agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<CallerIdentity, Unanswered> {
         let denied = |denial: Denial| Unanswered::Denied(denial.into());
+        self.process.metrics.sts_requests.add();
         let mut post = agent.post(request.url()).config().timeout_global(Some(timeout)).build();
         for (name, value) in request.headers() {
             let mut value = HeaderValue::from_maybe_shared(value.into_bytes())
@@ -263,8 +290,9 @@ impl Client {
             })
         })?;
         response::read(&Answer { status, content_type: &content_type, body: &body }).map_err(|denial| {
-            let reached = denial.again() != Again::Later;
-            Unanswered::Denied(Failure { denial, retry_after, reached })
+            let of_sts = denial.kind() == Kind::RefusedBySts || denial.again() == Again::Throttled;
+            let reach = if of_sts { Reach::Reached } else { Reach::NotReached };
+            Unanswered::Denied(Failure { denial, retry_after, reach })
         })
     }
 
@@ -294,13 +322,13 @@ impl Client {
         };
         let again = match error {
             // The same certificate will not be trusted the next time either.
-            Error::Io(error) if untrusted(error) => Again::Never,
+            Error::Io(error) if untrusted(error) || proxy::is_final(error) => Again::Never,
             Error::Io(_) | Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed => Again::Later,
             _ => Again::Never,
         };
         let denial = Denial::unavailable(match error {
             Error::Timeout(_) => format!("STS did not answer within {} ms", self.timeout.as_millis()),
-            Error::HostNotFound => "the name of the STS host or endpoint was not found".to_owned(),
+            Error::HostNotFound => "the name of the STS host, endpoint or proxy was not found".to_owned(),
             Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(error @ rustls::Error::InvalidCertificate(_)) => {
                     format!("the TLS connection to STS is not trusted: {}", printable(error))
@@ -316,8 +344,16 @@ impl Client {
             Error::ConnectionFailed => "no connection to STS".to_owned(),
             _ => "what answered for STS does not speak HTTP as expected".to_owned(),
         });
-        Failure { denial: denial.unless_asked(again), retry_after: None, reached: false }
+        let reach =
+            if matches!(error, Error::Io(error) if is_local(error)) { Reach::Unknown } else { Reach::NotReached };
+        Failure { denial: denial.unless_asked(again), retry_after: None, reach }
     }
+}
+
+/// Whether it is this machine that is short of something.
+fn is_local(error: &io::Error) -> bool {
+    let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN, libc::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| short.contains(&code))
 }
 
 /// A random pause before the next attempt ("full jitter"), so that those who failed together do not come back together.

@@ -12,12 +12,16 @@ use crate::denial::Denial;
 use crate::events::Event;
 use crate::process::Process;
 use once_cell::sync::OnceCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Attempts in a row that fail to reach a host before the next one has its turn.
 const FAILURES: u32 = 3;
+
+/// How long a host has its turn, at least.
+const LEAST_STAY: Duration = Duration::from_secs(1);
 
 /// How often awsStsHost is asked whether it answers while another host stands in for it.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
@@ -60,11 +64,14 @@ impl Host {
 pub struct Hosts {
     all: Vec<Arc<Host>>,
     turn: Mutex<Turn>,
+    /// Others are in force now: what happens to these is not worth a word.
+    retired: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
 struct Turn {
     index: usize,
+    since: Instant,
     /// In a row, of the host whose turn it is.
     failures: u32,
     /// Since when it is not reached, once that is known.
@@ -77,13 +84,22 @@ impl Hosts {
     /// Takes the preferred host and those that stand in for it.
     pub fn new(first: Host, others: Vec<Host>) -> Self {
         let all = std::iter::once(first).chain(others).map(Arc::new).collect();
-        let turn = Turn { index: 0, failures: 0, trouble: None, probed: None, probing: false };
-        Self { all, turn: Mutex::new(turn) }
+        let turn = Turn { index: 0, since: Instant::now(), failures: 0, trouble: None, probed: None, probing: false };
+        Self { all, turn: Mutex::new(turn), retired: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Turn> {
         // Nothing in here panics between two changes that belong together.
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that others are in force from now on.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    fn are_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// The preferred host, awsStsHost.
@@ -100,7 +116,7 @@ impl Hosts {
     pub fn attempted(&self, host: &Arc<Host>, reached: bool, process: &Process) {
         let mut turn = self.lock();
         // Logins that began before a change say nothing about the host whose turn it is.
-        if !Arc::ptr_eq(host, &self.all[turn.index]) {
+        if self.are_retired() || !Arc::ptr_eq(host, &self.all[turn.index]) {
             return;
         }
         let name = || host.name.as_str().to_owned();
@@ -116,19 +132,28 @@ impl Hosts {
             return;
         }
         if self.all.len() > 1 {
-            let next = (turn.index + 1) % self.all.len();
-            self.change(&mut turn, next, process);
+            if turn.since.elapsed() >= LEAST_STAY {
+                let next = (turn.index + 1) % self.all.len();
+                self.change(&mut turn, next, false, process);
+            }
         } else if turn.trouble.is_none() {
             turn.trouble = Some(Instant::now());
             process.events.push(Event::TroubleBegan { host: name() });
         }
     }
 
-    fn change(&self, turn: &mut Turn, to: usize, process: &Process) {
+    fn change(&self, turn: &mut Turn, to: usize, back: bool, process: &Process) {
         let name = |index: usize| self.all[index].name.as_str().to_owned();
         process.metrics.fallback_switches.add();
-        process.events.push(Event::HostChanged { from: name(turn.index), to: name(to), back: to == 0 });
-        *turn = Turn { index: to, failures: 0, trouble: None, probed: Some(Instant::now()), probing: turn.probing };
+        process.events.push(Event::HostChanged { from: name(turn.index), to: name(to), back });
+        *turn = Turn {
+            index: to,
+            since: Instant::now(),
+            failures: 0,
+            trouble: None,
+            probed: Some(Instant::now()),
+            probing: turn.probing,
+        };
     }
 
     /// Asks the preferred host, on a thread of its own, whether it answers again, if it is time to; takes it back if so.
@@ -140,7 +165,7 @@ impl Hosts {
         {
             let mut turn = self.lock();
             let due = turn.probed.is_none_or(|probed| probed.elapsed() >= PROBE_INTERVAL);
-            if turn.index == 0 || turn.probing || !due {
+            if self.are_retired() || turn.index == 0 || turn.probing || !due {
                 return;
             }
             turn.probing = true;
@@ -168,8 +193,8 @@ impl Drop for Probe<'_> {
         let mut turn = self.hosts.lock();
         turn.probing = false;
         turn.probed = Some(Instant::now());
-        if self.answered && turn.index != 0 {
-            self.hosts.change(&mut turn, 0, self.process);
+        if self.answered && turn.index != 0 && !self.hosts.are_retired() {
+            self.hosts.change(&mut turn, 0, true, self.process);
         }
     }
 }
@@ -184,6 +209,12 @@ mod tests {
         Arc::new(Hosts::new(first, hosts.collect()))
     }
 
+    /// As if the host had had its turn for long.
+    fn wait(hosts: &Hosts) {
+        let mut turn = hosts.lock();
+        turn.since = turn.since.checked_sub(LEAST_STAY).expect("the machine has run for a second");
+    }
+
     fn current(hosts: &Hosts) -> &str {
         hosts.current().name().as_str()
     }
@@ -196,7 +227,9 @@ mod tests {
         for reached in [false, false, true, false, false] {
             hosts.attempted(&first, reached, &process);
         }
-        assert_eq!(current(&hosts), "sts.a.com");
+        hosts.attempted(&first, false, &process);
+        assert_eq!(current(&hosts), "sts.a.com", "it has had its turn for less than a second");
+        wait(&hosts);
         hosts.attempted(&first, false, &process);
         assert_eq!(current(&hosts), "sts.b.com");
         // Late news of the first host.
@@ -205,10 +238,20 @@ mod tests {
         }
         assert_eq!(current(&hosts), "sts.b.com");
         let second = Arc::clone(hosts.current());
+        wait(&hosts);
         for _ in 0..FAILURES {
             hosts.attempted(&second, false, &process);
         }
         assert_eq!(current(&hosts), "sts.a.com");
+        // The first is next again, which is not to say that it answers.
+        process.events.pop();
+        assert!(matches!(process.events.pop(), Some(Event::HostChanged { back: false, .. })));
+        hosts.retire();
+        wait(&hosts);
+        for _ in 0..FAILURES {
+            hosts.attempted(&first, false, &process);
+        }
+        assert_eq!((current(&hosts), process.events.pop()), ("sts.a.com", None), "others are in force");
         assert_eq!(process.metrics.fallback_switches.get(), 2);
     }
 
@@ -249,6 +292,7 @@ mod tests {
             }
         };
         let first = Arc::clone(hosts.first());
+        wait(&hosts);
         for _ in 0..FAILURES {
             hosts.attempted(&first, false, &process);
         }

@@ -3,12 +3,14 @@
 //! STS limits the requests of an account (AWS, "IAM and AWS STS quotas": 600 in a second for each account and region),
 //! and charges them to the caller's account, not to the server's. So the pace is kept for each account of callers apart:
 //! who exhausts an account of their own slows down nobody else. Until STS has throttled it there is no pace for an
-//! account, and nobody waits.
+//! account, and nobody waits. Whose account it is, is what the client claims; so those whose key STS has confirmed lately have
+//! a pace of their own, and who only claims to be of their account does not stand before them.
 //!
 //! The pace is found as TCP finds its own: it falls by a part when STS throttles, and rises slowly while STS answers. Who
 //! waits goes by deadline, the earliest first, so that a request that was throttled comes before later ones. Who would wait
 //! beyond its deadline is told so at once.
 
+use super::admission::Claim;
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
@@ -54,28 +56,28 @@ pub struct Pacing {
 }
 
 impl Pacing {
-    /// Waits until a request for the client that claims this access key id may be sent.
+    /// Waits until a request for the client that claims this may be sent.
     ///
     /// # Errors
     /// When that is not to be expected before the deadline.
-    pub fn wait(&self, claimed_access_key_id: &str, deadline: Instant) -> Result<(), TooLate> {
-        match self.queue_of(claimed_access_key_id) {
+    pub fn wait(&self, claim: Claim<'_>, deadline: Instant) -> Result<(), TooLate> {
+        match self.queue_of(claim) {
             Some(queue) => queue.wait(deadline),
             None => Ok(()),
         }
     }
 
-    /// STS has answered a request of this key's account.
-    pub fn answered(&self, access_key_id: &str) {
-        if let Some(queue) = self.queue_of(access_key_id) {
+    /// STS has confirmed a client of this account.
+    pub fn answered(&self, claim: Claim<'_>) {
+        if let Some(queue) = self.queue_of(claim) {
             queue.lock().pace.answered();
         }
     }
 
-    /// STS has throttled a request of this key's account, and may have said how long to wait.
-    pub fn throttled(&self, access_key_id: &str, retry_after: Option<Duration>) {
+    /// STS has throttled a request of this account, and may have said how long to wait.
+    pub fn throttled(&self, claim: Claim<'_>, retry_after: Option<Duration>) {
         let now = Instant::now();
-        let account = self.hasher.hash_one(account_part(access_key_id));
+        let account = self.account_of(claim);
         let queue = {
             let mut accounts = lock(&self.accounts);
             if !accounts.contains_key(&account) && accounts.len() >= MAX_ACCOUNTS {
@@ -90,14 +92,21 @@ impl Pacing {
             self.count.store(accounts.len(), Ordering::Relaxed);
             queue
         };
-        queue.lock().pace.throttled(now, retry_after);
+        queue.throttled(now, retry_after);
     }
 
-    fn queue_of(&self, access_key_id: &str) -> Option<Arc<Queue>> {
+    fn account_of(&self, claim: Claim<'_>) -> u64 {
+        match account(claim.access_key_id) {
+            Some(account) => self.hasher.hash_one((claim.is_confirmed, account)),
+            None => self.hasher.hash_one((claim.is_confirmed, claim.access_key_id)),
+        }
+    }
+
+    fn queue_of(&self, claim: Claim<'_>) -> Option<Arc<Queue>> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let account = self.hasher.hash_one(account_part(access_key_id));
+        let account = self.account_of(claim);
         let mut accounts = lock(&self.accounts);
         if accounts.get(&account)?.is_over(Instant::now()) {
             accounts.remove(&account);
@@ -107,15 +116,24 @@ impl Pacing {
     }
 }
 
-/// The part of an access key id that is the same for all keys of an account.
+/// The number of the account that an access key id is of, in keys of today's form: the 40 bits after the first of what
+/// follows the prefix of four (AKIA, ASIA), in base 32 (RFC 4648, section 6).
 ///
-/// The eight characters after the prefix of four (AKIA, ASIA) carry the account's number in keys of today's form. AWS does
-/// not document that; where it does not hold, each key has a pace of its own.
-fn account_part(access_key_id: &str) -> &str {
-    match access_key_id.get(4..12) {
-        Some(part) if access_key_id.len() >= 16 => part,
-        _ => access_key_id,
-    }
+/// AWS does not document that. Nothing but the pace depends on it; where there is no such number, each key has a pace of
+/// its own.
+fn account(access_key_id: &str) -> Option<u64> {
+    const LEAST_LENGTH: usize = 16;
+    let encoded = access_key_id.get(4..13).filter(|_| access_key_id.len() >= LEAST_LENGTH)?;
+    let bits = encoded.bytes().try_fold(0_u64, |bits, byte| {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'2'..=b'7' => byte - b'2' + 26,
+            _ => return None,
+        };
+        Some(bits << 5 | u64::from(value))
+    })?;
+    // 45 bits: the first, 40 of the account, and 4 of what follows.
+    Some(bits >> 4 & ((1 << 40) - 1))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -151,14 +169,18 @@ impl Queue {
         state.waiting.is_empty() && state.pace.is_over(now)
     }
 
+    /// Slows down, and lets those who wait see for themselves whether they still have the time.
+    fn throttled(&self, now: Instant, retry_after: Option<Duration>) {
+        let mut state = self.lock();
+        if state.pace.throttled(now, retry_after) {
+            state.waiting.values().for_each(|waiting| waiting.notify_one());
+        }
+    }
+
     fn wait(&self, deadline: Instant) -> Result<(), TooLate> {
         let mut state = self.lock();
         let me = (deadline, state.arrivals);
         state.arrivals += 1;
-        let ahead = state.waiting.range(..me).count();
-        if state.pace.moment(Instant::now(), ahead) >= deadline {
-            return Err(TooLate);
-        }
         let woken = Arc::new(Condvar::new());
         state.waiting.insert(me, Arc::clone(&woken));
         let result = loop {
@@ -166,8 +188,12 @@ impl Queue {
             if now >= deadline {
                 break Err(TooLate);
             }
-            let is_first = state.waiting.first_key_value().is_some_and(|(first, _)| *first == me);
-            let until = if is_first {
+            let ahead = state.waiting.range(..me).count();
+            if state.pace.moment(now, ahead) >= deadline {
+                // The pace has changed since.
+                break Err(TooLate);
+            }
+            let until = if ahead == 0 {
                 let moment = state.pace.moment(now, 0);
                 if moment <= now {
                     state.pace.take(now);
@@ -222,7 +248,9 @@ impl Pace {
         self.rate += RISE;
     }
 
-    fn throttled(&mut self, now: Instant, retry_after: Option<Duration>) {
+    /// Returns whether requests have to wait for longer than before.
+    fn throttled(&mut self, now: Instant, retry_after: Option<Duration>) -> bool {
+        let before = (self.rate, self.next);
         self.throttled = now;
         let since = self.cut.map(|cut| now.saturating_duration_since(cut));
         match since {
@@ -237,6 +265,7 @@ impl Pace {
         if let Some(wait) = retry_after {
             self.next = self.next.max(now + wait);
         }
+        before != (self.rate, self.next)
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -249,7 +278,11 @@ mod tests {
     use super::*;
     use std::thread;
 
-    const KEY: &str = "AKIAABCDEFGH1234WXYZ";
+    const KEY: Claim<'_> = claim("AKIAABCDEFGH2345WXYZ");
+
+    const fn claim(access_key_id: &str) -> Claim<'_> {
+        Claim { access_key_id, is_confirmed: true }
+    }
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(20)
@@ -262,9 +295,13 @@ mod tests {
         pacing.throttled(KEY, Some(Duration::from_secs(5)));
         let deadline = Instant::now() + Duration::from_secs(1);
         assert_eq!(pacing.wait(KEY, deadline), Err(TooLate));
-        let of_the_same_account = "ASIAABCDEFGH9876WXYZ";
-        assert_eq!(pacing.wait(of_the_same_account, deadline), Err(TooLate));
-        assert_eq!(pacing.wait("AKIAZZZZZZZZ1234WXYZ", deadline), Ok(()));
+        assert_eq!(pacing.wait(claim("ASIAABCDEFGH2762WXYZ"), deadline), Err(TooLate), "of the same account");
+        assert_eq!(pacing.wait(claim("AKIAABCDEFGHA345WXYZ"), deadline), Ok(()), "of the account beside it");
+        // Who only claims to be of that account stands elsewhere.
+        let stranger = Claim { is_confirmed: false, ..KEY };
+        assert_eq!(pacing.wait(stranger, deadline), Ok(()));
+        pacing.throttled(stranger, Some(Duration::from_secs(5)));
+        assert_eq!(pacing.wait(stranger, deadline), Err(TooLate));
         // Who cannot be served fails at once, not at the deadline.
         assert!(Instant::now() < deadline);
     }
@@ -302,6 +339,35 @@ mod tests {
     }
 
     #[test]
+    fn miri_an_account_s_number_is_read_from_its_keys() {
+        // A key from a published example, whose account is known.
+        assert_eq!(account("ASIAQNZGKIQY56JQ7WML"), Some(29_608_264_753));
+        for none in ["", "AKIA", "AKIAEXAMPLE", "AKIA1BCDEFGH2345WXYZ", "akiaabcdefgh2345wxyz", "AKIAÄÄÄÄÄÄÄÄÄÄ"]
+        {
+            assert_eq!(account(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn who_waits_is_told_when_the_pace_falls_below_its_time() {
+        let queue = Queue::new(Instant::now());
+        queue.throttled(Instant::now(), Some(Duration::from_secs(1)));
+        thread::scope(|scope| {
+            let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| queue.wait(soon()))).collect();
+            while queue.lock().waiting.len() < 3 {
+                thread::yield_now();
+            }
+            let begun = Instant::now();
+            queue.throttled(begun, Some(Duration::from_secs(60)));
+            for thread in waiting {
+                assert_eq!(thread.join().unwrap(), Err(TooLate));
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10));
+        });
+        assert!(queue.lock().waiting.is_empty());
+    }
+
+    #[test]
     fn miri_a_moment_far_off_is_no_overflow() {
         let now = Instant::now();
         let mut pace = Pace::new(now);
@@ -312,7 +378,7 @@ mod tests {
     #[test]
     fn the_earliest_deadline_goes_first() {
         let queue = Queue::new(Instant::now());
-        queue.lock().pace.throttled(Instant::now(), Some(Duration::from_millis(200)));
+        queue.throttled(Instant::now(), Some(Duration::from_millis(200)));
         let order = Mutex::new(Vec::new());
         thread::scope(|scope| {
             for number in 0..5_u32 {
@@ -334,7 +400,7 @@ mod tests {
     fn miri_there_are_only_so_many_paces() {
         let pacing = Pacing::default();
         for number in 0..2 * MAX_ACCOUNTS {
-            pacing.throttled(&format!("AKIA{number:08}12345678"), None);
+            pacing.throttled(claim(&format!("no key id {number}")), None);
         }
         assert_eq!(pacing.count.load(Ordering::Relaxed), MAX_ACCOUNTS);
     }

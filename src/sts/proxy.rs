@@ -3,6 +3,7 @@
 //! The HTTP library has such a tunnel, but only to the host of the URL, and awsStsEndpoint may name another address. The
 //! proxy sees that address and nothing of the question.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use ureq::Error;
@@ -34,21 +35,42 @@ impl<In: Transport> Connector<In> for TunnelConnector {
         let mut adapter = TransportAdapter::new(tcp, Arc::clone(&details.current_time));
         adapter.set_timeout(time_left(details)?);
         let to = &self.to;
-        write!(adapter, "CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n")?;
+        adapter.write_all(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes())?;
         adapter.flush()?;
         read_answer(&mut adapter)?;
         Ok(Some(adapter.into_inner()))
     }
 }
 
+/// A proxy that makes no tunnel, and why.
+#[derive(Debug)]
+struct NoTunnel {
+    what: String,
+    /// Whether it would say the same again.
+    is_final: bool,
+}
+
+impl fmt::Display for NoTunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the proxy {}", self.what)
+    }
+}
+
+impl std::error::Error for NoTunnel {}
+
+/// Whether this is a proxy's no: it wants a password, or does not allow the address, or is no proxy.
+pub fn is_final(error: &io::Error) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<NoTunnel>()).is_some_and(|no| no.is_final)
+}
+
 /// Reads the proxy's answer up to its last byte and no further: what follows belongs to TLS.
 fn read_answer(proxy: &mut impl Read) -> io::Result<()> {
-    let refused = |what: String| Err(io::Error::other(format!("the proxy {what}")));
+    let refused = |what: String, is_final| Err(io::Error::other(NoTunnel { what, is_final }));
     let mut answer = Vec::new();
     let mut byte = [0];
     while !answer.ends_with(b"\r\n\r\n") {
         if answer.len() == MAX_ANSWER_LENGTH {
-            return refused("does not end its answer".to_owned());
+            return refused("does not end its answer".to_owned(), true);
         }
         proxy.read_exact(&mut byte)?;
         answer.push(byte[0]);
@@ -58,9 +80,9 @@ fn read_answer(proxy: &mut impl Read) -> io::Result<()> {
     match status.and_then(|rest| rest.get(..3)) {
         Some([b'2', a, b]) if a.is_ascii_digit() && b.is_ascii_digit() => Ok(()),
         Some(code @ [b'1'..=b'5', a, b]) if a.is_ascii_digit() && b.is_ascii_digit() => {
-            refused(format!("answered {}", String::from_utf8_lossy(code)))
+            refused(format!("answered {}", String::from_utf8_lossy(code)), code[0] != b'5')
         }
-        _ => refused("does not speak HTTP".to_owned()),
+        _ => refused("does not speak HTTP".to_owned(), true),
     }
 }
 
@@ -90,6 +112,9 @@ mod tests {
         ] {
             assert_eq!(read(answer), Err(why.to_owned()));
         }
+        let ask = |mut answer: &[u8]| read_answer(&mut answer).unwrap_err();
+        assert!(is_final(&ask(b"HTTP/1.1 407 x\r\n\r\n")));
+        assert!(!is_final(&ask(b"HTTP/1.1 503 x\r\n\r\n")));
         assert_eq!(read(&[b'x'; MAX_ANSWER_LENGTH + 1]), Err("the proxy does not end its answer".to_owned()));
     }
 }

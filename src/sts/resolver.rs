@@ -4,6 +4,7 @@
 //! such thread at a time, and a few more only when one does not come back: whoever else needs the name waits for the same answer, and an answer serves for a
 //! while, so that a hung resolver piles up nothing and a login over a kept connection asks nobody.
 
+use super::tls::note_connection;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -18,6 +19,9 @@ use ureq::unversioned::transport::NextTimeout;
 
 /// How long an answer serves. AWS changes the addresses of its endpoints within a minute.
 const SERVES: Duration = Duration::from_secs(30);
+
+/// How long an answer serves while a later one is awaited: the name server may be down while STS is not.
+const SERVES_MEANWHILE: Duration = Duration::from_secs(600);
 
 /// Addresses that are tried, in the resolver's order. The HTTP library has room for 16.
 const MAX_ADDRESSES: usize = 8;
@@ -49,7 +53,9 @@ struct State {
     asked: Option<Instant>,
     /// Counts the answers, so that those who wait know a new one.
     answers: u64,
-    latest: Option<(Instant, Result<Vec<SocketAddr>, io::ErrorKind>)>,
+    latest: Option<Result<Vec<SocketAddr>, io::ErrorKind>>,
+    /// The latest answer that was one.
+    good: Option<(Instant, Vec<SocketAddr>)>,
 }
 
 impl FixedTarget {
@@ -64,8 +70,9 @@ impl FixedTarget {
         }
         let until = Instant::now() + timeout;
         let mut state = self.shared.lock();
-        if let Some((at, Ok(addresses))) = &state.latest
-            && at.elapsed() < SERVES
+        let good = state.good.as_ref().map(|(at, addresses)| (at.elapsed(), addresses.clone()));
+        if let Some((age, addresses)) = &good
+            && *age < SERVES
         {
             return Ok(addresses.clone());
         }
@@ -74,6 +81,11 @@ impl FixedTarget {
             self.ask().map_err(Failure::NoThread)?;
             state.asking += 1;
             state.asked = Some(Instant::now());
+        }
+        if let Some((age, addresses)) = good
+            && age < SERVES_MEANWHILE
+        {
+            return Ok(addresses);
         }
         let seen = state.answers;
         while state.answers == seen {
@@ -85,7 +97,7 @@ impl FixedTarget {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         match &state.latest {
-            Some((_, Ok(addresses))) if !addresses.is_empty() => Ok(addresses.clone()),
+            Some(Ok(addresses)) if !addresses.is_empty() => Ok(addresses.clone()),
             _ => Err(Failure::NotFound),
         }
     }
@@ -99,7 +111,13 @@ impl FixedTarget {
             let mut state = shared.lock();
             state.asking -= 1;
             state.answers += 1;
-            state.latest = Some((Instant::now(), answer.map_err(|error: io::Error| error.kind())));
+            let answer: Result<Vec<SocketAddr>, _> = answer.map_err(|error: io::Error| error.kind());
+            if let Ok(addresses) = &answer
+                && !addresses.is_empty()
+            {
+                state.good = Some((Instant::now(), addresses.clone()));
+            }
+            state.latest = Some(answer);
             shared.changed.notify_all();
         })?;
         Ok(())
@@ -121,10 +139,14 @@ enum Failure {
 
 impl Resolver for FixedTarget {
     fn resolve(&self, _: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let found = self.addresses(*timeout.after).map_err(|failure| match failure {
-            Failure::NotFound => Error::HostNotFound,
-            Failure::TimedOut => Error::Timeout(timeout.reason),
-            Failure::NoThread(error) => Error::Io(error),
+        let found = self.addresses(*timeout.after).map_err(|failure| {
+            // It says nothing about the connections that are kept.
+            note_connection();
+            match failure {
+                Failure::NotFound => Error::HostNotFound,
+                Failure::TimedOut => Error::Timeout(timeout.reason),
+                Failure::NoThread(error) => Error::Io(error),
+            }
         })?;
         let mut addresses = self.empty();
         for address in found {
@@ -173,6 +195,21 @@ mod tests {
             assert!(matches!(target.addresses(ENOUGH), Err(Failure::NotFound)));
             assert_eq!(target.shared.lock().answers, answers);
         }
+    }
+
+    #[test]
+    fn an_answer_serves_for_a_while_longer_when_nobody_answers() {
+        let target = FixedTarget::new("no-such-name.invalid:443".to_owned());
+        let address = SocketAddr::from(([127, 0, 0, 1], 443));
+        let answered = |before: Duration| {
+            let at = Instant::now().checked_sub(before).expect("the machine has run for ten minutes");
+            target.shared.lock().good = Some((at, vec![address]));
+        };
+        answered(SERVES);
+        assert_eq!(target.addresses(Duration::ZERO).ok(), Some(vec![address]));
+        assert!(target.shared.lock().asked.is_some(), "nobody was asked");
+        answered(SERVES_MEANWHILE);
+        assert!(matches!(target.addresses(ENOUGH), Err(Failure::NotFound)));
     }
 
     #[test]

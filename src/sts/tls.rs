@@ -73,6 +73,11 @@ pub fn noting_connections<T>(request: impl FnOnce() -> T) -> (T, bool) {
     (result, CONNECTED.get())
 }
 
+/// Notes that a connection was needed and that there may be none.
+pub fn note_connection() {
+    CONNECTED.set(true);
+}
+
 /// Makes TCP connections, and notes that it was asked for one.
 #[derive(Debug, Default)]
 pub struct NotedTcpConnector(TcpConnector);
@@ -81,7 +86,7 @@ impl<In: Transport> Connector<In> for NotedTcpConnector {
     type Out = <TcpConnector as Connector<In>>::Out;
 
     fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
-        CONNECTED.set(true);
+        note_connection();
         self.0.connect(details, chained)
     }
 }
@@ -213,6 +218,13 @@ impl Transport for TlsTransport {
 
     fn is_tls(&self) -> bool {
         true
+    }
+}
+
+impl Drop for TlsTransport {
+    fn drop(&mut self) {
+        // What was written into it and, for want of time, not sent.
+        self.buffers.output().zeroize();
     }
 }
 

@@ -60,7 +60,7 @@ fn a_silent_dns_denies_a_login_in_time_holds_up_nobody_else_and_is_asked_again()
     go_to("nowhere");
     assert!(fixture.login(&fixture.user).is_err());
     let reasons = fixture.denial_reasons(2);
-    assert!(reasons[1].contains("the name of the STS host or endpoint was not found"), "{reasons:?}");
+    assert!(reasons[1].contains("the name of the STS host, endpoint or proxy was not found"), "{reasons:?}");
 
     names.set_answer(DnsAnswer::Address([127, 0, 0, 1].into()));
     names.set_delay(Duration::from_millis(300));

@@ -260,8 +260,10 @@ fn another_host_stands_in_while_the_first_does_not_answer() {
 
     let under_way = Conversation::start(it.fixture.mongod.port()).unwrap();
     assert_eq!(under_way.host, STS_HOST);
-    it.network.set_fault(NetworkFault::Refused);
     it.prepare(false);
+    // A host has its turn for a second at least.
+    thread::sleep(Duration::from_secs(1));
+    it.network.set_fault(NetworkFault::Refused);
     it.fixture.login(&it.fixture.user).expect_err("its client signed for the host that is down");
     let port = it.fixture.mongod.port();
     aws_client::login(port, &credentials(&it.fixture.user), STAND_IN).expect("the other host");

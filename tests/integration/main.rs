@@ -18,5 +18,6 @@ mod proxy;
 mod server_status;
 mod servers;
 mod sources;
+mod sts_client;
 mod support_itself;
 mod trouble;

@@ -1,0 +1,161 @@
+//! The side of a login that asks STS, in this process and without a server: what it counts, and whom it blames.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bson::Document;
+use local_sts::{Failures, LocalSts, ServiceError};
+use psmdb_aws_iam::config::{PARAMETERS, Store};
+use psmdb_aws_iam::login::{Login, Step};
+use tempfile::TempDir;
+
+use crate::support::aws_client::{Credentials, Signer, client_first, client_second};
+
+const FIRST: &str = "sts.us-east-1.amazonaws.com";
+const SECOND: &str = "sts.us-east-2.amazonaws.com";
+
+/// Settings with a second host that stands in for the first. Both are the same STS.
+struct Client {
+    store: Store,
+    sts: LocalSts,
+    _folder: TempDir,
+}
+
+impl Client {
+    fn new(timeout: Duration) -> Self {
+        let sts =
+            LocalSts::builder().host_name(FIRST).host_name(SECOND).record_requests(false).start().expect("an STS");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, sts.ca_pem()).expect("a file for the CA");
+        let client = Self { store: Store::default(), sts, _folder: folder };
+        let endpoint = client.sts.endpoint();
+        for (name, value) in [
+            ("awsStsCAFile", ca_file.display().to_string()),
+            ("awsStsTimeoutMS", timeout.as_millis().to_string()),
+            ("awsStsHost", FIRST.to_owned()),
+            ("awsStsEndpoint", endpoint.clone()),
+            ("awsStsFallbackHosts", format!("{SECOND}={endpoint}")),
+        ] {
+            let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).expect("it exists");
+            parameter.set_text(&client.store, &value).expect("it is good");
+        }
+        client
+    }
+
+    /// Logs in with a key that nobody has; returns the reason of the denial.
+    fn forge(&self, access_key_id: &str) -> String {
+        let mut login = Login::new(&self.store);
+        let Ok(Step::Continue(challenge)) = login.step(&client_first(&[1; 32])) else { panic!("no challenge") };
+        let challenge = Document::from_reader(&challenge[..]).expect("BSON");
+        let (host, nonce) = (challenge.get_str("h").unwrap(), challenge.get_binary_generic("s").unwrap());
+        let signed = Signer::new(&Credentials::new(access_key_id, "no-secret"), host, nonce).sign_by_hand();
+        login.step(&client_second(&signed)).expect_err("nobody has this key").reason().to_owned()
+    }
+
+    fn counted(&self, of: fn(&psmdb_aws_iam::metrics::Metrics) -> &psmdb_aws_iam::metrics::Counter) -> usize {
+        usize::try_from(of(&self.store.process().metrics).get()).unwrap()
+    }
+
+    /// How often another host was told.
+    fn switches(&self) -> usize {
+        self.counted(|metrics| &metrics.fallback_switches)
+    }
+}
+
+/// More logins than STS can take are no reason to send clients elsewhere, nor to give up good connections.
+#[test]
+fn strangers_who_overload_sts_do_not_make_its_host_look_down() {
+    const STRANGERS: usize = 450;
+    let client = Client::new(Duration::from_secs(6));
+    client.sts.set_thinking_time(Duration::from_secs(1));
+    let stop = AtomicBool::new(false);
+    let reasons: Vec<String> = thread::scope(|scope| {
+        let (client, stop) = (&client, &stop);
+        let besiege = |number| {
+            let mut reasons = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                reasons.push(client.forge(&format!("AKIAX{number}X{}", reasons.len())));
+            }
+            reasons
+        };
+        let crowd: Vec<_> = (0..STRANGERS).map(|number| scope.spawn(move || besiege(number))).collect();
+        thread::sleep(Duration::from_secs(7));
+        stop.store(true, Ordering::Relaxed);
+        crowd.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    let late = reasons.iter().filter(|reason| reason.starts_with("too many logins at once")).count();
+    assert!(late > 0, "STS was not overloaded");
+    assert_eq!(client.switches(), 0);
+    let connections = client.sts.connection_count();
+    assert!(connections <= 2 * 64, "{connections} connections for at most 64 questions at once");
+}
+
+#[test]
+fn an_sts_that_never_gets_to_the_end_of_an_answer_is_not_reached() {
+    let client = Client::new(Duration::from_millis(1500));
+    client.forge("AKIANOBODY");
+    thread::sleep(Duration::from_millis(1000));
+    client.sts.set_cut(Some(200));
+    client.forge("AKIANOBODY");
+    assert_eq!(client.switches(), 1);
+
+    let client = Client::new(Duration::from_millis(600));
+    client.forge("AKIANOBODY");
+    thread::sleep(Duration::from_millis(1000));
+    client.sts.set_drip(Some(Duration::from_millis(5)));
+    for _ in 0..3 {
+        client.forge("AKIANOBODY");
+    }
+    assert_eq!(client.switches(), 1);
+}
+
+#[test]
+fn what_is_sent_is_counted_and_nothing_else() {
+    let client = Client::new(Duration::from_secs(3));
+    client.forge("AKIANOBODY");
+    // A kept connection has a third of the time, and the same question goes over a new one then.
+    client.sts.set_thinking_time(Duration::from_millis(1300));
+    client.forge("AKIANOBODY");
+    let (requests, retries) = (client.counted(|m| &m.sts_requests), client.counted(|m| &m.sts_retries));
+    assert_eq!((requests, retries), (client.sts.request_count(), client.sts.request_count() - 2));
+    assert!(retries > 0);
+
+    let client = Client::new(Duration::from_secs(3));
+    client.sts.set_failures(Failures::all(ServiceError::Throttling).retry_after(1));
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| client.forge("AKIANOBODY"));
+        }
+    });
+    let (requests, retries) = (client.counted(|m| &m.sts_requests), client.counted(|m| &m.sts_retries));
+    assert_eq!(requests, client.sts.request_count());
+    assert!(requests - retries <= 20, "{retries} of {requests} requests of 20 logins asked again");
+    assert_eq!(client.counted(|m| &m.sts_throttled), requests);
+}
+
+/// Whoever claims to be of a throttled account stands beside those whom STS has confirmed, not before them.
+#[test]
+fn strangers_do_not_stand_before_confirmed_callers_of_a_throttled_account() {
+    use psmdb_aws_iam::sts::admission::Admission;
+    use psmdb_aws_iam::sts::pacing::Pacing;
+    const KEY: &str = "AKIAABCDEFGH2345WXYZ";
+    let (admission, pacing) = (Admission::default(), Pacing::default());
+    let stranger = admission.claim("AKIAABCDEFGH2666WXYZ");
+    admission.remember(KEY);
+    let victim = admission.claim(KEY);
+    let soon = || std::time::Instant::now() + Duration::from_secs(5);
+    // Both are throttled; only the strangers are many.
+    pacing.throttled(victim, None);
+    pacing.throttled(stranger, Some(Duration::from_secs(4)));
+    thread::scope(|scope| {
+        let pacing = &pacing;
+        let crowd: Vec<_> = (0..50).map(|_| scope.spawn(move || pacing.wait(stranger, soon()))).collect();
+        thread::sleep(Duration::from_millis(100));
+        for _ in 0..20 {
+            assert_eq!(pacing.wait(victim, std::time::Instant::now() + Duration::from_secs(1)), Ok(()));
+        }
+        assert!(crowd.iter().all(|thread| !thread.is_finished()));
+    });
+}
