@@ -1,7 +1,7 @@
 # Everything a developer runs, one verb a task. CI runs these same targets: see .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build fetch test test-servers fuzz lint format demo clean
+.PHONY: help build fetch test test-servers fuzz bench lint format demo clean
 
 # The mongod that tests run on, one of those that tools/fetch_mongod.py knows.
 MONGOD ?= 6.0.5
@@ -20,7 +20,7 @@ TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 # The flags are in fuzz/.cargo/config.toml; a stable compiler takes them with RUSTC_BOOTSTRAP.
 FUZZ_CARGO = env -u RUSTFLAGS RUSTC_BOOTSTRAP=1 cargo
 
-C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c tests/native-stand-in/*.cpp tests/native-stand-in/*.h tests/server-doubles/*.cpp tests/server-doubles/*.h)
+C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c tests/native-stand-in/*.cpp tests/native-stand-in/*.h tests/server-doubles/*.cpp tests/server-doubles/*.h benches/clients/*.cpp benches/clients/*.h)
 CLANG_FORMAT = lint_python=$$($(PYTHON) tools/python_env.py tools/requirements-lint.txt) && \
 	"$$lint_python" -c 'import clang_format; clang_format.clang_format()'
 
@@ -52,6 +52,10 @@ fuzz: ## look for inputs that break a parser, for SECONDS=60 on each of TARGETS
 			-dict=dict/$$target.dict -artifact_prefix=artifacts/$$target/ \
 			target/corpus/$$target corpus/$$target || exit 1; \
 	done
+
+bench: build ## measure logins, and write docs/benchmarks.md (PARTS=storm for a part, which is only printed)
+	@$(PYTHON) tools/fetch_mongod.py 6.0.5
+	cargo bench --locked -p benches --bench logins -- $(PARTS)
 
 lint: ## check formatting, clippy and the generated header
 	cargo fmt --all --check
