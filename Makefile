@@ -1,7 +1,7 @@
 # Everything a developer runs, one verb a task. CI runs these same targets: see .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build fetch test test-servers sanitize fuzz fuzz-wire lint format demo clean
+.PHONY: help build fetch test test-servers sanitize fuzz fuzz-wire bench lint format demo clean
 
 # The mongod that tests run on, one of those that tools/fetch_mongod.py knows.
 MONGOD ?= 6.0.5
@@ -30,7 +30,7 @@ SANITIZED_TARGET = x86_64-unknown-linux-gnu
 SANITIZED_PLUGIN = $(CURDIR)/target/sanitize/$(SANITIZED_TARGET)/debug/libpsmdb_aws_iam.so
 SANITIZER_FLAGS = -fsanitize=address -fno-omit-frame-pointer
 
-C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c tests/support/*.c tests/native-stand-in/*.cpp tests/native-stand-in/*.h tests/server-doubles/*.cpp tests/server-doubles/*.h)
+C_FILES = $(wildcard cpp-shim/*.cpp cpp-shim/*.h tests/c_abi/*.c tests/support/*.c tests/native-stand-in/*.cpp tests/native-stand-in/*.h tests/server-doubles/*.cpp tests/server-doubles/*.h benches/clients/*.cpp benches/clients/*.h)
 CLANG_FORMAT = lint_python=$$($(PYTHON) tools/python_env.py tools/requirements-lint.txt) && \
 	"$$lint_python" -c 'import clang_format; clang_format.clang_format()'
 
@@ -74,6 +74,10 @@ fuzz: ## look for inputs that break a parser, for SECONDS=60 on each of TARGETS
 fuzz-wire: build fetch ## send MESSAGES=300000 random messages to a real mongod
 	PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) PSMDB_AWS_IAM_WIRE_MESSAGES=$(MESSAGES) PSMDB_AWS_IAM_WIRE_SEED=$(SEED) \
 		cargo test $(TEST_FLAGS) --test attacks -- --nocapture random_messages
+
+bench: build ## measure logins, and write docs/benchmarks.md (PARTS=storm for a part, which is only printed)
+	@$(PYTHON) tools/fetch_mongod.py 6.0.5
+	cargo bench --locked -p benches --bench logins -- $(PARTS)
 
 lint: ## check formatting, clippy, dependencies and the generated header
 	cargo fmt --all --check

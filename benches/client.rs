@@ -1,0 +1,131 @@
+//! The programs in `clients/`: compiled here, and driven by lines on their standard input and output.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bson::Document;
+use local_sts::Identity;
+
+use crate::support::aws_client::{Signer, client_first, client_second};
+use crate::support::fixture::{STS_HOST, credentials};
+
+/// Compiles a client into a folder.
+///
+/// # Panics
+/// When it cannot be compiled; for want of libcurl with what to install.
+pub fn compile(folder: &Path, name: &str, libraries: &[&str]) -> PathBuf {
+    let root = crate::root();
+    let program = folder.join(name);
+    let output = Command::new("c++")
+        .args(["-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-I"])
+        .arg(root.join("include"))
+        .arg(root.join(format!("benches/clients/{name}.cpp")))
+        .arg("-o")
+        .arg(&program)
+        .args(libraries)
+        .output()
+        .expect("a C++ compiler, c++");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if errors.contains("curl/curl.h") {
+        eprintln!("make bench compares with libcurl, whose headers are not here.");
+        eprintln!("On Debian and Ubuntu: apt-get install libcurl4-openssl-dev");
+        std::process::exit(1);
+    }
+    assert!(output.status.success(), "{name}.cpp: {errors}");
+    program
+}
+
+/// A client that runs. It ends with its standard input.
+pub struct Client {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+/// What a round of questions took.
+pub struct Round {
+    pub times: Vec<Duration>,
+    /// Of all of them together.
+    pub cpu: Duration,
+}
+
+impl Client {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            // It comes before the programs' own paths, and cargo puts its folders into it.
+            .env_remove("LD_LIBRARY_PATH")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        Self { child, input, output }
+    }
+
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("UTF-8");
+        assert!(line.ends_with('\n'), "the client has ended");
+        line.trim_end().to_owned()
+    }
+
+    pub fn send(&mut self, text: &str) {
+        let input = self.input.as_mut().expect("open until the end");
+        input.write_all(text.as_bytes()).and_then(|()| input.flush()).expect("the client reads");
+    }
+
+    fn round(&mut self, count: usize) -> Round {
+        let nanos = |text: &str| Duration::from_nanos(text.parse().expect("a number"));
+        let times = (0..count).map(|_| nanos(&self.line())).collect();
+        let line = self.line();
+        Round { times, cpu: nanos(line.strip_prefix("cpu ").expect("the CPU time")) }
+    }
+
+    /// Lets the plugin verify so many logins, and one before them that does not count.
+    pub fn verify_by_plugin(&mut self, identity: &Identity, count: usize) -> Round {
+        self.send(&format!("{}\n{}\n", count + 1, hex::encode(client_first(&[5; 32]))));
+        let replies: Vec<String> = (0..=count).map(|_| self.line()).collect();
+        let mut messages = String::new();
+        for reply in replies {
+            let reply = hex::decode(reply).expect("hexadecimal");
+            let reply = Document::from_reader(&reply[..]).expect("BSON");
+            let nonce = reply.get_binary_generic("s").expect("a nonce");
+            let signed = Signer::new(&credentials(identity), STS_HOST, nonce).sign();
+            messages.push_str(&hex::encode(client_second(&signed)));
+            messages.push('\n');
+        }
+        self.send(&messages);
+        self.round(count)
+    }
+
+    /// Lets libcurl ask so many questions, and one before them that does not count.
+    pub fn verify_by_libcurl(&mut self, identity: &Identity, count: usize) -> Round {
+        self.send(&questions(identity, count + 1));
+        self.round(count)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Signed questions for libcurl, after a line that says how many they are.
+pub fn questions(identity: &Identity, count: usize) -> String {
+    let mut text = format!("{count}\n");
+    for _ in 0..count {
+        let mut nonce = [0; 64];
+        getrandom::fill(&mut nonce).expect("random bytes");
+        let signed = Signer::new(&credentials(identity), STS_HOST, &nonce).sign();
+        let nonce = BASE64_STANDARD.encode(nonce);
+        text.push_str(&format!("{}\t{}\t{nonce}\n", signed.authorization, signed.date));
+    }
+    text
+}

@@ -1,0 +1,47 @@
+// What both clients share: clocks, lines of text, and the numbers that they report.
+#pragma once
+
+#include <time.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <string>
+#include <vector>
+
+namespace client {
+
+[[noreturn]] inline void die(const std::string& why) {
+    std::cerr << why << "\n";
+    std::exit(1);
+}
+
+inline int64_t nanoseconds(clockid_t clock) {
+    timespec now{};
+    clock_gettime(clock, &now);
+    return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+inline int64_t wallTime() { return nanoseconds(CLOCK_MONOTONIC); }
+
+// Of all threads of this process, so that an STS in another process is not in it.
+inline int64_t cpuTime() { return nanoseconds(CLOCK_PROCESS_CPUTIME_ID); }
+
+inline std::string readLine() {
+    std::string line;
+    if (!std::getline(std::cin, line)) {
+        std::exit(0);
+    }
+    return line;
+}
+
+// Writes the time of each verification, and then the CPU time of all of them, in nanoseconds.
+inline void report(const std::vector<int64_t>& times, int64_t cpu) {
+    for (const int64_t time : times) {
+        std::cout << time << "\n";
+    }
+    std::cout << "cpu " << cpu << std::endl;
+}
+
+}  // namespace client

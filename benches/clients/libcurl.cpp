@@ -1,0 +1,195 @@
+// The same question to STS by libcurl: what a plugin without an HTTP client of its own would do.
+//
+//   libcurl kept|new HOST PORT CA_FILE            rounds, one question after another
+//   libcurl storm HOST PORT CA_FILE CONNECTIONS   one round, by so many threads at once, each with a handle of its own
+//
+// kept: one handle asks all questions, over a connection that it keeps. new: a new handle for each question, and with
+// it a new connection. Standard input has rounds: a line that says how many questions there are, and as many lines with
+// Authorization, X-Amz-Date and nonce, separated by tabs. The first question of a round is not measured: it may have to
+// open a connection. A storm reports how many were answered by 200, and how many were not.
+#include <curl/curl.h>
+
+#include <atomic>
+#include <cstring>
+#include <thread>
+
+#include "client.h"
+
+namespace {
+
+using client::die;
+
+constexpr char kBody[] = "Action=GetCallerIdentity&Version=2011-06-15";
+
+struct Question {
+    std::string authorization;
+    std::string date;
+    std::string nonce;
+};
+
+struct Target {
+    std::string url;
+    std::string connectTo;
+    std::string caFile;
+};
+
+size_t append(char* data, size_t size, size_t count, void* to) {
+    static_cast<std::string*>(to)->append(data, size * count);
+    return size * count;
+}
+
+// Takes a question's headers for as long as it lives.
+class Headers {
+public:
+    explicit Headers(const Question& question) {
+        add("Accept: text/xml");
+        add("Content-Type: application/x-www-form-urlencoded");
+        add("X-Amz-Date: " + question.date);
+        add("X-MongoDB-Server-Nonce: " + question.nonce);
+        add("X-MongoDB-GS2-CB-Flag: n");
+        add("Authorization: " + question.authorization);
+    }
+    Headers(const Headers&) = delete;
+    Headers& operator=(const Headers&) = delete;
+    ~Headers() { curl_slist_free_all(_list); }
+    curl_slist* list() const { return _list; }
+
+private:
+    void add(const std::string& line) { _list = curl_slist_append(_list, line.c_str()); }
+
+    curl_slist* _list = nullptr;
+};
+
+// A handle with all that does not change from question to question.
+class Handle {
+public:
+    explicit Handle(const Target& target) : _curl(curl_easy_init()), _connectTo(nullptr) {
+        if (_curl == nullptr) {
+            die("no handle");
+        }
+        _connectTo = curl_slist_append(nullptr, target.connectTo.c_str());
+        set(CURLOPT_URL, target.url.c_str());
+        set(CURLOPT_CONNECT_TO, _connectTo);
+        set(CURLOPT_CAINFO, target.caFile.c_str());
+        set(CURLOPT_SSL_VERIFYPEER, 1L);
+        set(CURLOPT_SSL_VERIFYHOST, 2L);
+        set(CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+        set(CURLOPT_NOSIGNAL, 1L);
+        set(CURLOPT_PROXY, "");
+        set(CURLOPT_TIMEOUT_MS, 10'000L);
+        set(CURLOPT_POSTFIELDS, kBody);
+        set(CURLOPT_POSTFIELDSIZE, static_cast<long>(sizeof kBody - 1));
+        set(CURLOPT_WRITEFUNCTION, append);
+        set(CURLOPT_WRITEDATA, &_answer);
+    }
+    Handle(const Handle&) = delete;
+    Handle& operator=(const Handle&) = delete;
+    ~Handle() {
+        curl_easy_cleanup(_curl);
+        curl_slist_free_all(_connectTo);
+    }
+
+    // Asks, and says whether STS confirmed a caller.
+    bool ask(const Question& question) {
+        const Headers headers(question);
+        set(CURLOPT_HTTPHEADER, headers.list());
+        _answer.clear();
+        if (curl_easy_perform(_curl) != CURLE_OK) {
+            return false;
+        }
+        long status = 0;
+        curl_easy_getinfo(_curl, CURLINFO_RESPONSE_CODE, &status);
+        return status == 200 && _answer.find("<Arn>") != std::string::npos;
+    }
+
+private:
+    template <typename Value>
+    void set(CURLoption option, Value value) {
+        if (curl_easy_setopt(_curl, option, value) != CURLE_OK) {
+            die("an option is refused");
+        }
+    }
+
+    CURL* _curl;
+    curl_slist* _connectTo;
+    std::string _answer;
+};
+
+std::vector<Question> readQuestions() {
+    const size_t count = std::stoul(client::readLine());
+    std::vector<Question> questions;
+    for (size_t i = 0; i < count; ++i) {
+        const std::string line = client::readLine();
+        const size_t first = line.find('\t');
+        const size_t second = line.find('\t', first + 1);
+        questions.push_back(
+            {line.substr(0, first), line.substr(first + 1, second - first - 1), line.substr(second + 1)});
+    }
+    return questions;
+}
+
+// Asks one question after another.
+template <typename Ask>
+void round(const Ask& ask) {
+    const std::vector<Question> questions = readQuestions();
+    std::vector<int64_t> times;
+    int64_t cpu = 0;
+    for (size_t i = 0; i < questions.size(); ++i) {
+        if (i == 1) {
+            cpu = client::cpuTime();
+        }
+        const int64_t begun = client::wallTime();
+        if (!ask(questions[i])) {
+            die("not confirmed");
+        }
+        if (i > 0) {
+            times.push_back(client::wallTime() - begun);
+        }
+    }
+    client::report(times, client::cpuTime() - cpu);
+}
+
+void storm(const Target& target, size_t connections) {
+    const std::vector<Question> questions = readQuestions();
+    std::atomic<size_t> confirmed{0};
+    std::vector<std::thread> threads;
+    const int64_t begun = client::wallTime();
+    for (size_t i = 0; i < connections; ++i) {
+        threads.emplace_back([&, i] {
+            Handle handle(target);
+            for (size_t question = i; question < questions.size(); question += connections) {
+                confirmed += handle.ask(questions[question]) ? 1 : 0;
+            }
+        });
+    }
+    for (std::thread& thread : threads) {
+        thread.join();
+    }
+    std::cout << client::wallTime() - begun << " " << confirmed << " " << questions.size() - confirmed << std::endl;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc < 5) {
+        die("usage: libcurl kept|new|storm HOST PORT CA_FILE [CONNECTIONS]");
+    }
+    const std::string mode = argv[1];
+    const std::string host = argv[2];
+    const Target target{"https://" + host + "/", host + ":443:127.0.0.1:" + argv[3], argv[4]};
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+        die("libcurl does not start");
+    }
+    if (mode == "storm") {
+        storm(target, std::stoul(argv[5]));
+    } else if (mode == "kept") {
+        Handle handle(target);
+        for (;;) {
+            round([&](const Question& question) { return handle.ask(question); });
+        }
+    } else {
+        for (;;) {
+            round([&](const Question& question) { return Handle(target).ask(question); });
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Measures what a login costs, next to what it would cost by other means, and says which goals are met: `make bench`.
+//!
+//! What is compared is measured in turns in one run, so that whatever else the machine does hits all of it alike. The
+//! result goes to standard output and, when all parts were run, to docs/benchmarks.md; the head of that says what is
+//! measured and how.
+
+mod client;
+mod logins;
+mod machine;
+mod memory;
+mod report;
+mod server;
+mod storm;
+mod verification;
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use machine::Machine;
+use report::Report;
+
+/// A part of the report, and the name that chooses it on the command line.
+type Part = (&'static str, fn(&mut Report));
+
+const PARTS: [Part; 4] =
+    [("verification", verification::run), ("logins", logins::run), ("storm", storm::run), ("memory", memory::run)];
+
+fn main() {
+    // Cargo adds arguments of its own, which begin with a dash.
+    let chosen: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let unknown = chosen.iter().find(|name| PARTS.iter().all(|(part, _)| part != name));
+    assert!(unknown.is_none(), "no such part: {unknown:?}; there are verification, logins, storm and memory");
+
+    let begun = Instant::now();
+    let machine = Machine::now();
+    let mut report = Report::default();
+    for (name, run) in PARTS {
+        if chosen.is_empty() || chosen.iter().any(|chosen| chosen == name) {
+            eprintln!("{name}, after {:.0} s", begun.elapsed().as_secs_f64());
+            run(&mut report);
+        }
+    }
+    let text = report.text(&machine.describe(begun.elapsed()));
+    println!("{text}");
+    if chosen.is_empty() {
+        let path = root().join("docs/benchmarks.md");
+        std::fs::write(&path, text).expect("docs/benchmarks.md can be written");
+        eprintln!("written to {}", path.display());
+    }
+}
+
+/// The project's folder.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in the project's folder")
+}
+
+/// The plugin as users get it: what the release build has made, which is beside this program.
+fn plugin() -> PathBuf {
+    if let Some(path) = env::var_os("PSMDB_AWS_IAM_PLUGIN") {
+        return path.into();
+    }
+    let program = env::current_exe().expect("a path");
+    let release = program.parent().and_then(Path::parent).expect("cargo's folders");
+    let path = release.join("libpsmdb_aws_iam.so");
+    assert!(path.exists(), "no plugin at {}: run make build", path.display());
+    path
+}

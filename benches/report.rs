@@ -1,0 +1,157 @@
+//! Numbers, tables and goals.
+
+use std::fmt::{self, Display, Write as _};
+use std::time::Duration;
+
+const HEAD: &str = include_str!("head.md");
+
+/// What was measured, and which goals were met.
+#[derive(Default)]
+pub struct Report {
+    parts: String,
+    goals: Vec<[String; 4]>,
+}
+
+impl Report {
+    /// Begins a part.
+    pub fn part(&mut self, title: &str, method: &str) {
+        let _ = write!(self.parts, "\n## {title}\n\n{method}\n");
+    }
+
+    /// Adds a table to the part that was begun last.
+    pub fn table<const N: usize>(&mut self, head: [&str; N], rows: &[[String; N]]) {
+        let _ = write!(self.parts, "\n{}", table(head, rows));
+    }
+
+    /// Adds a goal: that something is at most, or at least, so much.
+    ///
+    /// What is judged is the number as it is shown, so that the report never contradicts itself.
+    pub fn goal(&mut self, what: impl Into<String>, value: f64, digits: usize, limit: Limit, unit: &str) {
+        let shown = format!("{value:.digits$}");
+        let value: f64 = shown.parse().unwrap_or(f64::NAN);
+        let (text, bound, is_met) = match limit {
+            Limit::AtMost(bound) => ("at most", bound, value <= bound),
+            Limit::AtLeast(bound) => ("at least", bound, value >= bound),
+        };
+        let met = if is_met { "met".to_owned() } else { format!("**missed**, {:.2} of the goal", value / bound) };
+        self.goals.push([what.into(), format!("{text} {bound}{unit}"), format!("{shown}{unit}"), met]);
+    }
+
+    /// The whole report, as Markdown.
+    pub fn text(&self, machine: &str) -> String {
+        let goals = table(["Goal", "Limit", "Measured", ""], &self.goals);
+        format!("{HEAD}\n{machine}\n## Goals\n\n{goals}{}", self.parts)
+    }
+}
+
+/// The bound of a goal.
+pub enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// A table whose columns are padded, to be read as it is.
+fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let head = head.map(str::to_owned);
+    let width = |column: usize| {
+        let all = rows.iter().chain([&head]);
+        all.map(|row| row[column].chars().count()).max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    let mut line = |row: &[String; N]| {
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(text, "| {cell:width$} ");
+        }
+        text.push_str("|\n");
+    };
+    line(&head);
+    line(&widths.map(|width| "-".repeat(width)));
+    rows.iter().for_each(line);
+    text
+}
+
+/// The same number, measured again and again.
+#[derive(Clone, Debug, Default)]
+pub struct Series(Vec<f64>);
+
+impl Series {
+    pub fn add(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    pub fn median(&self) -> f64 {
+        percentile(&self.0, 50.0)
+    }
+
+    pub fn most(&self) -> f64 {
+        percentile(&self.0, 100.0)
+    }
+
+    pub fn map(&self, change: impl Fn(f64) -> f64) -> Self {
+        self.0.iter().map(|value| change(*value)).collect()
+    }
+
+    /// The median, and the least and the most, with so many digits.
+    pub fn show(&self, digits: usize) -> String {
+        let (least, most) = (percentile(&self.0, 0.0), percentile(&self.0, 100.0));
+        format!("{:.digits$} ({least:.digits$} to {most:.digits$})", self.median())
+    }
+
+    /// What this is of another series, measured in turns with it: the median of the ratios, so that a slow moment of the
+    /// machine, which hits both, does not count.
+    pub fn ratio_to(&self, other: &Self) -> f64 {
+        let ratios: Vec<f64> = self.0.iter().zip(&other.0).map(|(this, other)| this / other).collect();
+        percentile(&ratios, 50.0)
+    }
+
+    /// By how much this is more than another series, measured in turns with it.
+    pub fn more_than(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(this, other)| this - other).collect())
+    }
+}
+
+impl FromIterator<f64> for Series {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
+/// A percentile, between neighbours if it falls between them.
+pub fn percentile(values: &[f64], percent: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let place = last as f64 * percent / 100.0;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    below + (above - below) * place.fract()
+}
+
+/// How long each of many events took, in several repetitions.
+#[derive(Clone, Debug, Default)]
+pub struct Times {
+    pub p50: Series,
+    all: Vec<f64>,
+}
+
+impl Times {
+    pub fn add(&mut self, times: impl IntoIterator<Item = Duration>) {
+        let millis: Vec<f64> = times.into_iter().map(|time| time.as_secs_f64() * 1000.0).collect();
+        self.p50.add(percentile(&millis, 50.0));
+        self.all.extend(millis);
+    }
+
+    /// Of all repetitions together: one alone has too few for it.
+    pub fn p99(&self) -> f64 {
+        percentile(&self.all, 99.0)
+    }
+}
+
+/// A number of KiB as MiB.
+pub struct Mib(pub f64);
+
+impl Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2}", self.0 / 1024.0)
+    }
+}

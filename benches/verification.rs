@@ -1,0 +1,114 @@
+//! One verification: the plugin through its C ABI, and libcurl.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use local_sts::{DelayProxy, Identity, LocalSts};
+
+use crate::client::{self, Client};
+use crate::report::{Limit, Report, Series, Times};
+use crate::support::fixture::{ACCOUNT, STS_HOST};
+
+const METHOD: &str = "\
+Each client is a process of its own and asks one question after another. Plugin: a whole conversation through the C ABI, \
+from `_new` to `_free`, without the time in which the database's client signs. libcurl: the same POST with the same signed \
+headers, TLS verified by the same CA; *kept* is one handle that keeps its connection, *new* a new handle and connection \
+for each question. CPU is that of the client's process. Without a round trip the clients talk to STS directly, else \
+through the proxy that delays. p50 and CPU: median of the repetitions, and their least and most; p99 of all repetitions \
+together.";
+
+const ROUND_TRIP: Duration = Duration::from_millis(20);
+
+const PLUGIN: usize = 0;
+const KEPT: usize = 1;
+const NEW: usize = 2;
+const NAMES: [&str; 3] = ["plugin", "libcurl, kept", "libcurl, new"];
+
+/// What to measure at one distance.
+struct Plan {
+    repetitions: usize,
+    /// Verifications in a repetition by each client.
+    counts: [usize; 3],
+}
+
+#[derive(Default)]
+struct Measured {
+    times: [Times; 3],
+    cpu: [Series; 3],
+}
+
+pub fn run(report: &mut Report) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let abi = client::compile(folder.path(), "abi", &["-ldl"]);
+    let libcurl = client::compile(folder.path(), "libcurl", &["-lcurl"]);
+
+    let alice = Identity::iam_user(ACCOUNT, "team/alice");
+    let sts = LocalSts::builder().identity(alice.clone()).record_requests(false).start().expect("an STS");
+    let network = DelayProxy::start(sts.address()).expect("a proxy");
+    network.set_round_trip(ROUND_TRIP);
+    let ca_file = folder.path().join("ca.pem");
+    fs::write(&ca_file, sts.ca_pem()).expect("a file for the CA");
+
+    let measure = |address: std::net::SocketAddr, plan: &Plan| {
+        let plugin = Client::start(
+            Command::new(&abi).arg(crate::plugin()).args([STS_HOST, &format!("https://{address}")]).arg(&ca_file),
+        );
+        let curl = |mode| {
+            let port = address.port().to_string();
+            Client::start(Command::new(&libcurl).args([mode, STS_HOST, &port]).arg(&ca_file))
+        };
+        in_turns(&mut [plugin, curl("kept"), curl("new")], &alice, plan)
+    };
+    let near = measure(sts.address(), &Plan { repetitions: 15, counts: [500, 500, 150] });
+    let far = measure(network.address(), &Plan { repetitions: 9, counts: [60, 60, 40] });
+
+    report.part("Verification", METHOD);
+    let mut rows = Vec::new();
+    for (distance, measured) in [("0", &near), ("20", &far)] {
+        for (client, name) in NAMES.iter().enumerate() {
+            rows.push([
+                distance.to_owned(),
+                (*name).to_owned(),
+                measured.times[client].p50.show(3),
+                format!("{:.3}", measured.times[client].p99()),
+                measured.cpu[client].show(0),
+                format!("{:.2}", measured.times[client].p50.ratio_to(&measured.times[PLUGIN].p50)),
+                format!("{:.2}", measured.cpu[client].ratio_to(&measured.cpu[PLUGIN])),
+            ]);
+        }
+    }
+    let head = ["Round trip, ms", "Client", "p50, ms", "p99, ms", "CPU, µs", "p50 to plugin's", "CPU to plugin's"];
+    report.table(head, &rows);
+
+    let limit = ROUND_TRIP.as_secs_f64() * 1000.0;
+    let p50 = far.times[PLUGIN].p50.median();
+    report.goal("Verification at 20 ms: p50, of the one round trip", p50 / limit, 3, Limit::AtMost(1.05), "");
+    for (distance, measured) in [("0", &near), ("20", &far)] {
+        let (plugin, kept) = (&measured.times[PLUGIN].p50, &measured.times[KEPT].p50);
+        let what = format!("Verification at {distance} ms: p50, of libcurl's with a kept connection");
+        report.goal(what, plugin.ratio_to(kept), 2, Limit::AtMost(1.0), "");
+        let what = format!("Verification at {distance} ms: CPU, of libcurl's with a kept connection");
+        report.goal(what, measured.cpu[PLUGIN].ratio_to(&measured.cpu[KEPT]), 2, Limit::AtMost(0.8), "");
+        let what = format!("Verification at {distance} ms: p50, of libcurl's with new connections");
+        report.goal(what, plugin.ratio_to(&measured.times[NEW].p50), 2, Limit::AtMost(0.4), "");
+    }
+}
+
+fn in_turns(clients: &mut [Client; 3], identity: &Identity, plan: &Plan) -> Measured {
+    let mut measured = Measured::default();
+    // The first turn does not count: programs page in, roots are read.
+    for repetition in 0..=plan.repetitions {
+        for (client, count) in plan.counts.into_iter().enumerate() {
+            let round = match client {
+                PLUGIN => clients[client].verify_by_plugin(identity, count),
+                _ => clients[client].verify_by_libcurl(identity, count),
+            };
+            if repetition > 0 {
+                measured.times[client].add(round.times);
+                measured.cpu[client].add(round.cpu.as_secs_f64() * 1e6 / count as f64);
+            }
+        }
+    }
+    measured
+}
