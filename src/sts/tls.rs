@@ -17,7 +17,7 @@ use ureq::unversioned::transport::time::{Duration, Instant};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, TcpConnector, Transport, TransportAdapter,
 };
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Builds the settings of TLS: the system's roots and these, and nothing else; TLS 1.2 and 1.3; sessions are resumed.
 ///
@@ -108,7 +108,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
     type Out = TlsTransport;
 
     fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<TlsTransport>, Error> {
-        let tcp: Box<dyn Transport> = Box::new(chained.ok_or(Error::ConnectionFailed)?);
+        let tcp: Box<dyn Transport> = Box::new(Coarse(chained.ok_or(Error::ConnectionFailed)?));
         let name = details.uri.host().unwrap_or_default().to_owned();
         let name = ServerName::try_from(name).map_err(|_| Error::Tls("the host is not a DNS name"))?;
         let mut tls = ClientConnection::new(Arc::clone(&self.config), name)
@@ -124,6 +124,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
             buffers,
             stream: StreamOwned::new(tls, socket),
             phase: Phase::New,
+            pending: Zeroizing::default(),
             kept_patience: self.kept_patience,
         }))
     }
@@ -155,6 +156,8 @@ pub struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, Socket>,
     phase: Phase,
+    /// What is to be sent when the question is complete, so that its header and its body leave together.
+    pending: Zeroizing<Vec<u8>>,
     kept_patience: Duration,
 }
 
@@ -167,9 +170,63 @@ enum Phase {
     Kept,
     /// The other side has answered something to the latest question.
     Answering,
+    /// Nothing of the answer is left in here; whether more has come since is to be seen when it is used again.
+    Parked,
+    /// Nothing has come since.
+    Ready,
+}
+
+/// More than the body of a question has, in bytes.
+const ROOM_FOR_BODY: usize = 128;
+
+/// A transport whose time limits change in steps: see [`COARSE_MS`].
+#[derive(Debug)]
+struct Coarse<T>(T);
+
+impl<T: Transport> Transport for Coarse<T> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.0.transmit_output(amount, coarse(timeout))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.0.await_input(coarse(timeout))
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+}
+
+/// The system is told a new time limit only when it differs from the last one by this much, in milliseconds: a system call
+/// for each read and write otherwise.
+const COARSE_MS: u64 = 50;
+
+/// A long time limit cut to a coarse one.
+fn coarse(mut timeout: NextTimeout) -> NextTimeout {
+    if let Duration::Exact(limit) = timeout.after
+        && limit > std::time::Duration::from_secs(1)
+        && let Ok(milliseconds) = u64::try_from(limit.as_millis())
+    {
+        timeout.after = Duration::from_millis(milliseconds / COARSE_MS * COARSE_MS);
+    }
+    timeout
 }
 
 impl TlsTransport {
+    fn send_pending(&mut self, timeout: NextTimeout) -> Result<(), Error> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.stream.sock.adapter.set_timeout(timeout);
+        // Zeroed here, sent or not.
+        let pending = std::mem::take(&mut self.pending);
+        Ok(self.stream.write_all(&pending)?)
+    }
+
     /// Whether all that has come from the other side has been handed on.
     fn is_drained(&mut self) -> bool {
         let decrypted = match self.stream.conn.process_new_packets() {
@@ -188,18 +245,26 @@ impl Transport for TlsTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.stream.sock.adapter.set_timeout(timeout);
-        if self.phase == Phase::Answering {
-            self.phase = Phase::Kept;
+        match self.phase {
+            Phase::New | Phase::Kept => {}
+            Phase::Ready => self.phase = Phase::Kept,
+            // Nobody has looked whether something is left over.
+            Phase::Answering | Phase::Parked => return Err(Error::ConnectionFailed),
+        }
+        if self.pending.capacity() - self.pending.len() < amount {
+            self.send_pending(timeout)?;
+            // Never grown, since that would leave a copy behind.
+            self.pending = Zeroizing::new(Vec::with_capacity(amount + ROOM_FOR_BODY));
         }
         let output = &mut self.buffers.output()[..amount];
-        let written = self.stream.write_all(output);
+        self.pending.extend_from_slice(output);
         // The connection is kept, and a request holds a signature and perhaps a token.
         output.zeroize();
-        Ok(written?)
+        Ok(())
     }
 
     fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, Error> {
+        self.send_pending(timeout)?;
         if self.phase == Phase::Kept {
             // It may have died unseen, and there is time for a new one then.
             timeout.after = timeout.after.min(self.kept_patience);
@@ -213,7 +278,19 @@ impl Transport for TlsTransport {
 
     // Asked before a connection is kept and again before it is used.
     fn is_open(&mut self) -> bool {
-        self.is_drained() && self.stream.sock.adapter.get_mut().is_open()
+        let is_drained = self.is_drained();
+        match self.phase {
+            // The socket is looked at when it counts: right before the next question.
+            Phase::Answering if is_drained => {
+                self.phase = Phase::Parked;
+                true
+            }
+            Phase::Parked | Phase::Ready if is_drained && self.stream.sock.adapter.get_mut().is_open() => {
+                self.phase = Phase::Ready;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn is_tls(&self) -> bool {
