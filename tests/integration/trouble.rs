@@ -162,6 +162,32 @@ fn a_surplus_answer_is_never_taken_for_the_next_client_s() {
     }
 }
 
+/// The same, but the surplus comes when the first login is over and its connection is kept: only the socket knows of it.
+#[test]
+fn a_surplus_answer_that_comes_late_is_never_taken_for_the_next_client_s() {
+    let fixture = Fixture::start();
+    let body = format!(
+        "<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>{}</Arn><UserId>A</UserId>\
+         <Account>123456789012</Account></GetCallerIdentityResult></GetCallerIdentityResponse>",
+        fixture.user.arn
+    );
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let late = Answer::Slow {
+        first: answer.clone().into_bytes(),
+        rest: answer.into_bytes(),
+        pause: Duration::from_micros(500),
+    };
+    for round in 0..3 {
+        fixture.set_parameter("awsStsTimeoutMS", 20_000 + round);
+        fixture.sts.set_answer(late.clone());
+        assert_eq!(fixture.login(&fixture.user).unwrap(), [format!("{}@$external", fixture.user.arn)]);
+        // In the middle of it, or after all of it.
+        thread::sleep(Duration::from_millis(if round == 0 { 30 } else { 800 }));
+        fixture.sts.set_answer(Answer::Verified);
+        assert_eq!(fixture.login(&fixture.role).unwrap(), [format!("{ROLE_USER_NAME}@$external")]);
+    }
+}
+
 /// Uses the build that cargo made for the tests, with the feature `panic-on-demand`.
 #[cfg(feature = "panic-on-demand")]
 #[test]
