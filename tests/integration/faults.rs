@@ -258,9 +258,9 @@ fn another_host_stands_in_while_the_first_does_not_answer() {
     it.fixture.set_parameter("awsStsTimeoutMS", 2000);
     it.fixture.assert_still_serves("the start");
 
+    it.prepare(false);
     let under_way = Conversation::start(it.fixture.mongod.port()).unwrap();
     assert_eq!(under_way.host, STS_HOST);
-    it.prepare(false);
     // A host has its turn for a second at least.
     thread::sleep(Duration::from_secs(1));
     it.network.set_fault(NetworkFault::Refused);

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use bson::Document;
-use local_sts::{Failures, LocalSts, ServiceError};
+use local_sts::{Answer, Failures, LocalSts, ServiceError};
 use psmdb_aws_iam::config::{PARAMETERS, Store};
 use psmdb_aws_iam::login::{Login, Step};
 use tempfile::TempDir;
@@ -109,6 +109,25 @@ fn an_sts_that_never_gets_to_the_end_of_an_answer_is_not_reached() {
         client.forge("AKIANOBODY");
     }
     assert_eq!(client.switches(), 1);
+}
+
+/// Whether awsStsHost is taken back depends on it.
+#[test]
+fn an_sts_in_trouble_or_that_is_not_there_does_not_answer() {
+    let client = Client::new(Duration::from_secs(1));
+    let settings = client.store.current();
+    let sts = settings.client(settings.hosts().first()).expect("roots");
+    assert!(sts.answers());
+    client.sts.set_failures(Failures::all(ServiceError::ServiceUnavailable));
+    assert!(!sts.answers());
+    client.sts.set_failures(None);
+    client.sts.set_answer(Answer::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()));
+    assert!(!sts.answers());
+    client.sts.set_answer(Answer::Verified);
+    assert!(sts.answers());
+    let Client { sts: gone, .. } = client;
+    drop(gone);
+    assert!(!sts.answers());
 }
 
 #[test]
