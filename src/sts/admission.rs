@@ -54,7 +54,7 @@ impl Default for Admission {
 
 impl Admission {
     /// Lets this many questions be under way at once in each of the two lanes.
-    fn new(width: usize) -> Self {
+    pub(crate) fn new(width: usize) -> Self {
         Self {
             newcomers: Lane::new(width),
             confirmed: Lane::new(width),

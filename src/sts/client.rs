@@ -8,7 +8,7 @@ use super::proxy::{self, TunnelConnector};
 use super::request::{BODY, CONTENT_TYPE, IdentityRequest};
 use super::resolver::FixedTarget;
 use super::response::{self, Answer, CallerIdentity};
-use super::tls::{self, NotedTcpConnector, TlsConnector};
+use super::tls::{self, NotedTcpConnector, TIMEOUT_STEP, TlsConnector};
 use crate::denial::{Again, Denial, Kind};
 use crate::process::Process;
 use rustls::ClientConfig;
@@ -178,7 +178,7 @@ impl Client {
             if attempt > 0 {
                 metrics.sts_retries.add();
             }
-            let begun = Instant::now();
+            let little_time = self.has_little_time(deadline);
             let result = self.attempt(request, deadline);
             drop(turn);
             let mut failure = match result {
@@ -190,7 +190,7 @@ impl Client {
                 }
                 Err(failure) => failure,
             };
-            if Instant::now() >= deadline && begun.elapsed() < self.kept_patience {
+            if little_time && Instant::now() + TIMEOUT_STEP >= deadline {
                 // It had waited for its turn, and ran out of time itself.
                 failure.reach = Reach::Unknown;
             }
@@ -227,7 +227,7 @@ impl Client {
     /// question goes over a new one.
     fn attempt(&self, request: &IdentityRequest, deadline: Instant) -> Result<CallerIdentity, Failure> {
         let left = || deadline.saturating_duration_since(Instant::now());
-        let begun = Instant::now();
+        let little_time = self.has_little_time(deadline);
         let pool = self.pool();
         let (result, connected) = tls::noting_connections(|| self.ask(&pool.agent, request, left()));
         let error = match result {
@@ -236,8 +236,7 @@ impl Client {
             Err(Unanswered::Transport(error)) => error,
         };
         // Nor does it say anything about the kept ones if one of them had less time than it needs.
-        let hurried = matches!(error, Error::Timeout(_)) && begun.elapsed() < self.kept_patience;
-        if connected || hurried {
+        if connected || little_time && matches!(error, Error::Timeout(_)) {
             return Err(self.unavailable(&error));
         }
         self.give_up(&pool);
@@ -294,6 +293,11 @@ impl Client {
             let reach = if of_sts { Reach::Reached } else { Reach::NotReached };
             Unanswered::Denied(Failure { denial, retry_after, reach })
         })
+    }
+
+    /// Whether an attempt that begins now has less time than a kept connection is given to answer in.
+    fn has_little_time(&self, deadline: Instant) -> bool {
+        deadline.saturating_duration_since(Instant::now()) < self.kept_patience
     }
 
     fn too_late(&self, why: &str) -> Denial {
@@ -411,6 +415,57 @@ fn printable(error: &dyn std::fmt::Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sigv4::{AmzDate, Authorization, Expected};
+    use crate::sts::admission::Admission;
+    use local_sts::LocalSts;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    use std::sync::Mutex;
+
+    /// A question that STS refuses, since the signature is nobody's.
+    fn forged() -> IdentityRequest {
+        let date = AmzDate::parse("20261121T191300Z").unwrap();
+        let header = format!(
+            "AWS4-HMAC-SHA256 Credential=AKIANOBODY/20261121/us-east-1/sts/aws4_request, \
+             SignedHeaders=host;x-amz-date;x-mongodb-gs2-cb-flag;x-mongodb-server-nonce, Signature={}",
+            "0".repeat(64)
+        );
+        let expected = Expected { date: &date, region: "us-east-1", with_token: false };
+        let authorization = Authorization::parse(&header, &expected).unwrap();
+        IdentityRequest { host: StsHost::default(), authorization, date, token: None, nonce: "AAAA".to_owned() }
+    }
+
+    /// An attempt that was left little time by those before it says nothing of STS, and a kept connection that had little
+    /// time is no dead one.
+    #[test]
+    fn a_login_whose_time_ran_out_in_the_queue_blames_no_host() {
+        let sts = LocalSts::builder().start().unwrap();
+        let roots: Vec<_> = CertificateDer::pem_slice_iter(sts.ca_pem().as_bytes()).map(Result::unwrap).collect();
+        let process = Arc::new(Process { admission: Admission::new(1), ..Process::default() });
+        let endpoint = Endpoint::parse(&sts.endpoint()).unwrap();
+        let route = Route {
+            host: &StsHost::default(),
+            endpoint: Some(&endpoint),
+            proxy: None,
+            tls: tls::client_config(&roots).unwrap(),
+            timeout: Duration::from_secs(6),
+        };
+        let client = Client::new(route, process);
+        let attempts = Mutex::new(Vec::new());
+        let ask =
+            || client.get_caller_identity(&forged(), |reached| attempts.lock().unwrap().push(reached)).unwrap_err();
+
+        // The first takes 4.5 of 6 seconds, which leaves the second less than the third that a connection can ask for.
+        sts.set_thinking_time(Duration::from_millis(4500));
+        let reasons = thread::scope(|scope| {
+            let both = [scope.spawn(ask), scope.spawn(ask)];
+            both.map(|thread| thread.join().unwrap().reason().to_owned())
+        });
+        assert!(reasons.iter().any(|reason| reason.starts_with("STS answered 403")), "{reasons:?}");
+        assert!(reasons.iter().any(|reason| reason.starts_with("STS did not answer within")), "{reasons:?}");
+        assert_eq!(attempts.into_inner().unwrap(), [true]);
+        assert_eq!(client.pool().generation, 0, "the kept connections were given up");
+    }
 
     #[test]
     fn miri_an_answer_says_once_where_its_body_ends() {

@@ -179,7 +179,7 @@ enum Phase {
 /// More than the body of a question has, in bytes.
 const ROOM_FOR_BODY: usize = 128;
 
-/// A transport whose time limits change in steps: see [`COARSE_MS`].
+/// A transport whose time limits change in steps: see [`TIMEOUT_STEP`].
 #[derive(Debug)]
 struct Coarse<T>(T);
 
@@ -201,17 +201,17 @@ impl<T: Transport> Transport for Coarse<T> {
     }
 }
 
-/// The system is told a new time limit only when it differs from the last one by this much, in milliseconds: a system call
-/// for each read and write otherwise.
-const COARSE_MS: u64 = 50;
+/// Long time limits are cut to a multiple of this, so that the system is seldom told a new one: it would be a system call for
+/// each read and write.
+pub const TIMEOUT_STEP: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// A long time limit cut to a coarse one.
 fn coarse(mut timeout: NextTimeout) -> NextTimeout {
     if let Duration::Exact(limit) = timeout.after
-        && limit > std::time::Duration::from_secs(1)
-        && let Ok(milliseconds) = u64::try_from(limit.as_millis())
+        && limit > 20 * TIMEOUT_STEP
     {
-        timeout.after = Duration::from_millis(milliseconds / COARSE_MS * COARSE_MS);
+        let steps = limit.as_nanos() / TIMEOUT_STEP.as_nanos();
+        timeout.after = Duration::Exact(TIMEOUT_STEP * u32::try_from(steps).unwrap_or(u32::MAX));
     }
     timeout
 }

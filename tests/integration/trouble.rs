@@ -119,7 +119,7 @@ fn a_kept_connection_that_dies_when_it_is_used_costs_no_login() {
 #[test]
 fn kept_connections_that_have_gone_silent_cost_no_login() {
     const KEPT: usize = 8;
-    let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 1000));
+    let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 4000));
     thread::scope(|scope| {
         for _ in 0..KEPT {
             scope.spawn(|| fixture.login(&fixture.user).expect("a login"));
