@@ -70,7 +70,9 @@ impl Client {
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("UTF-8");
-        assert!(line.ends_with('\n'), "the client has ended");
+        if !line.ends_with('\n') {
+            panic!("the client has ended: {:?}", self.child.wait());
+        }
         line.trim_end().to_owned()
     }
 

@@ -15,7 +15,7 @@ pub struct Report {
 impl Report {
     /// Begins a part.
     pub fn part(&mut self, title: &str, method: &str) {
-        let _ = write!(self.parts, "\n## {title}\n\n{method}\n");
+        let _ = write!(self.parts, "\n## {title}\n\n{}", wrap(method));
     }
 
     /// Adds a table to the part that was begun last.
@@ -40,7 +40,7 @@ impl Report {
     /// The whole report, as Markdown.
     pub fn text(&self, machine: &str) -> String {
         let goals = table(["Goal", "Limit", "Measured", ""], &self.goals);
-        format!("{HEAD}\n{machine}\n## Goals\n\n{goals}{}", self.parts)
+        format!("{HEAD}\n{}\n## Goals\n\n{goals}{}", wrap(machine), self.parts)
     }
 }
 
@@ -48,6 +48,21 @@ impl Report {
 pub enum Limit {
     AtMost(f64),
     AtLeast(f64),
+}
+
+/// A paragraph in lines of at most 120 characters.
+fn wrap(text: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= 120 => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n") + "\n"
 }
 
 /// A table whose columns are padded, to be read as it is.

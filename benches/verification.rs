@@ -1,7 +1,7 @@
 //! One verification: the plugin through its C ABI, and libcurl.
 
 use std::fs;
-use std::process::Command;
+use std::process::{self, Command};
 use std::time::Duration;
 
 use local_sts::{DelayProxy, Identity, LocalSts};
@@ -11,12 +11,13 @@ use crate::report::{Limit, Report, Series, Times};
 use crate::support::fixture::{ACCOUNT, STS_HOST};
 
 const METHOD: &str = "\
-Each client is a process of its own and asks one question after another. Plugin: a whole conversation through the C ABI, \
-from `_new` to `_free`, without the time in which the database's client signs. libcurl: the same POST with the same signed \
-headers, TLS verified by the same CA; *kept* is one handle that keeps its connection, *new* a new handle and connection \
-for each question. CPU is that of the client's process. Without a round trip the clients talk to STS directly, else \
-through the proxy that delays. p50 and CPU: median of the repetitions, and their least and most; p99 of all repetitions \
-together.";
+Each client is a process of its own and asks one question after another. Plugin: a whole conversation through the C \
+ABI, from `_new` to `_free`, without the time in which the database's client signs. libcurl: the same POST with the \
+same signed headers, TLS verified by the same CA; *kept* is one handle that keeps its connection, *new* a new handle \
+and connection for each question. Clients and STS share one core: with two, the same work costs once or twice as \
+much, by whether the other core sleeps. CPU is that of the client's process. Without a round trip the clients talk to \
+STS directly, else through the proxy that delays. p50 and CPU: median of the repetitions, and their least and most; \
+p99 of all repetitions together.";
 
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 
@@ -43,6 +44,7 @@ pub fn run(report: &mut Report) {
     let abi = client::compile(folder.path(), "abi", &["-ldl"]);
     let libcurl = client::compile(folder.path(), "libcurl", &["-lcurl"]);
 
+    let _core = OneCore::enter();
     let alice = Identity::iam_user(ACCOUNT, "team/alice");
     let sts = LocalSts::builder().identity(alice.clone()).record_requests(false).start().expect("an STS");
     let network = DelayProxy::start(sts.address()).expect("a proxy");
@@ -60,7 +62,7 @@ pub fn run(report: &mut Report) {
         };
         in_turns(&mut [plugin, curl("kept"), curl("new")], &alice, plan)
     };
-    let near = measure(sts.address(), &Plan { repetitions: 15, counts: [500, 500, 150] });
+    let near = measure(sts.address(), &Plan { repetitions: 15, counts: [2000, 2000, 200] });
     let far = measure(network.address(), &Plan { repetitions: 9, counts: [60, 60, 40] });
 
     report.part("Verification", METHOD);
@@ -93,6 +95,38 @@ pub fn run(report: &mut Report) {
         let what = format!("Verification at {distance} ms: p50, of libcurl's with new connections");
         report.goal(what, plugin.ratio_to(&measured.times[NEW].p50), 2, Limit::AtMost(0.4), "");
     }
+}
+
+/// Keeps this thread, and all threads and processes that it starts, on one core until it is dropped.
+struct OneCore {
+    before: String,
+}
+
+impl OneCore {
+    fn enter() -> Self {
+        let status = fs::read_to_string("/proc/self/status").expect("this is Linux");
+        let before = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("the field");
+        let before = before.trim().to_owned();
+        // As in 0-1,4: the last is the one that the system itself uses least.
+        let last = before.rsplit([',', '-']).next().unwrap_or_default();
+        if !run_on(last) {
+            eprintln!("taskset, of util-linux, does not work: the numbers will be less steady");
+        }
+        Self { before }
+    }
+}
+
+impl Drop for OneCore {
+    fn drop(&mut self) {
+        run_on(&self.before);
+    }
+}
+
+fn run_on(cores: &str) -> bool {
+    // The first thread has the number of the process.
+    let thread = process::id().to_string();
+    let output = Command::new("taskset").args(["-cp", cores, &thread]).output();
+    output.is_ok_and(|output| output.status.success())
 }
 
 fn in_turns(clients: &mut [Client; 3], identity: &Identity, plan: &Plan) -> Measured {
