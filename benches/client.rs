@@ -51,6 +51,8 @@ pub struct Round {
     pub times: Vec<Duration>,
     /// Of all of them together.
     pub cpu: Duration,
+    /// The part of it that system calls took.
+    pub kernel: Duration,
 }
 
 impl Client {
@@ -85,7 +87,9 @@ impl Client {
         let nanos = |text: &str| Duration::from_nanos(text.parse().expect("a number"));
         let times = (0..count).map(|_| nanos(&self.line())).collect();
         let line = self.line();
-        Round { times, cpu: nanos(line.strip_prefix("cpu ").expect("the CPU time")) }
+        let cpu = line.strip_prefix("cpu ").and_then(|cpu| cpu.split_once(' '));
+        let (all, kernel) = cpu.expect("the CPU time, and the kernel's");
+        Round { times, cpu: nanos(all), kernel: nanos(kernel) }
     }
 
     /// Lets the plugin verify so many logins, and one before them that does not count.

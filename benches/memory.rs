@@ -24,14 +24,16 @@ first 1,000 logins are the warm-up.";
 const METHOD_START: &str = "\
 Starts of a server with and without the plugin by turns, on a database that is there, in memory (`/dev/shm`). Time: from \
 the start of the process to the first connection that it accepts. CPU: of all its threads until then. Resident memory: a \
-second later, before any login.";
+second later, before any login. A start differs from the next by more than the plugin takes; so `mongod --version` is \
+timed as well, which loads the plugin and lets it check the server, and ends.";
 
 /// Pairs of servers, one pair after another.
 const PAIRS: usize = 3;
 const ROUNDS: usize = 20;
 const LOGINS: usize = 1000;
 const CLIENTS: usize = 8;
-const STARTS: usize = 15;
+const STARTS: usize = 30;
+const LOADS: usize = 40;
 
 /// What ended connections leave is given back after a moment.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -140,17 +142,39 @@ fn start(report: &mut Report) {
     report.part("Memory and time at the start", METHOD_START);
     let [with, without] = &measured;
     let names = ["time, ms", "CPU, ms", "resident, MiB"];
-    let rows: Vec<_> = (0..3)
-        .map(|what| {
-            let difference = with[what].more_than(&without[what]);
-            [names[what].to_owned(), with[what].show(1), without[what].show(1), difference.show(1)]
-        })
-        .collect();
+    let row = |name: &str, with: &Series, without: &Series| {
+        [name.to_owned(), with.show(1), without.show(1), with.more_than(without).show(1)]
+    };
+    let mut rows: Vec<_> = (0..3).map(|what| row(names[what], &with[what], &without[what])).collect();
+    let loads = loads();
+    rows.push(row("`mongod --version`, ms", &loads[0], &loads[1]));
     report.table(["", "with the plugin", "without", "difference"], &rows);
     let difference = |what: usize| with[what].more_than(&without[what]).median();
+    let load = loads[0].more_than(&loads[1]).median();
+    report.goal("`mongod --version`: time, more than without the plugin", load, 1, Limit::AtMost(20.0), " ms");
     report.goal("Start: time, more than without the plugin", difference(0), 1, Limit::AtMost(20.0), " ms");
     report.goal("Start: CPU, more than without the plugin", difference(1), 1, Limit::AtMost(20.0), " ms");
     report.goal("Memory after the start, more than without", difference(2), 2, Limit::AtMost(6.0), " MiB");
+}
+
+/// What `mongod --version` takes with the plugin, and without, in milliseconds.
+fn loads() -> [Series; 2] {
+    let mut measured: [Series; 2] = Default::default();
+    for repetition in 0..=LOADS {
+        for (which, series) in measured.iter_mut().enumerate() {
+            let mut command = command_of(DEFAULT_VERSION);
+            command.arg("--version").stdout(Stdio::null());
+            if which == 0 {
+                command.env("LD_PRELOAD", crate::plugin());
+            }
+            let begun = Instant::now();
+            assert!(command.status().expect("mongod starts").success(), "mongod tells its version");
+            if repetition > 0 {
+                series.add(begun.elapsed().as_secs_f64() * 1000.0);
+            }
+        }
+    }
+    measured
 }
 
 /// Starts a server, looks at it and stops it.

@@ -10,7 +10,7 @@ extern "C" {
 // Addresses are the image's own; 0 means: not there.
 struct psmdb_aws_iam_image {
     void* context;
-    // The address and the size of an exported symbol; returns 0 when it is not exported.
+    // The address and, unless size_out is null, the size of an exported symbol; returns 0 when it is not exported.
     int (*find_symbol)(void* context, const char* name, uint64_t* address_out, uint64_t* size_out);
     // The 8 bytes at an address as they are after relocation; returns 0 when the address is not mapped.
     int (*read_word)(void* context, uint64_t address, uint64_t* word_out);

@@ -17,12 +17,15 @@ int findSymbol(void* /*context*/, const char* name, uint64_t* address_out, uint6
     if (!address) {
         return 0;
     }
-    Dl_info where;
-    const ElfW(Sym)* entry = nullptr;
-    void** entryOut = reinterpret_cast<void**>(const_cast<ElfW(Sym)**>(&entry));
-    const bool known = dladdr1(address, &where, entryOut, RTLD_DL_SYMENT) && entry;
     *address_out = reinterpret_cast<uint64_t>(address);
-    *size_out = known ? entry->st_size : 0;
+    if (size_out) {
+        // It looks at every symbol of the server, a millisecond's work; so sizes are only looked up for vtables.
+        Dl_info where;
+        const ElfW(Sym)* entry = nullptr;
+        void** entryOut = reinterpret_cast<void**>(const_cast<ElfW(Sym)**>(&entry));
+        const bool known = dladdr1(address, &where, entryOut, RTLD_DL_SYMENT) && entry;
+        *size_out = known ? entry->st_size : 0;
+    }
     return 1;
 }
 

@@ -202,8 +202,7 @@ public:
     // The address of a symbol, 0 when it is not there.
     uint64_t find(const char* name) const {
         uint64_t address = 0;
-        uint64_t size = 0;
-        return _image.find_symbol(_image.context, name, &address, &size) ? address : 0;
+        return _image.find_symbol(_image.context, name, &address, nullptr) ? address : 0;
     }
 
     bool check(const char* what, bool ok, const char* found) {

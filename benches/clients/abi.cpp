@@ -97,10 +97,11 @@ void round(const Abi& abi, size_t logins, const std::vector<uint8_t>& first) {
     std::vector<int64_t> times(logins);
 
     // The first halves.
-    int64_t cpu = 0;
+    client::Cpu cpu;
+    client::Cpu begunCpu;
     for (size_t i = 0; i < logins; ++i) {
         if (i == 1) {
-            cpu = client::cpuTime();
+            begunCpu = client::Cpu::now();
         }
         const int64_t begun = client::wallTime();
         conversations[i] = abi.conversationNew();
@@ -111,7 +112,7 @@ void round(const Abi& abi, size_t logins, const std::vector<uint8_t>& first) {
             die("the first message is refused");
         }
     }
-    cpu = client::cpuTime() - cpu;
+    cpu.addSince(begunCpu);
     for (const psmdb_aws_iam_bytes reply : replies) {
         printHexLine(reply);
     }
@@ -123,10 +124,9 @@ void round(const Abi& abi, size_t logins, const std::vector<uint8_t>& first) {
     }
 
     // The second halves.
-    int64_t begunCpu = 0;
     for (size_t i = 0; i < logins; ++i) {
         if (i == 1) {
-            begunCpu = client::cpuTime();
+            begunCpu = client::Cpu::now();
         }
         const int64_t begun = client::wallTime();
         const auto result = abi.step(conversations[i], messages[i].data(), messages[i].size(), &replies[i]);
@@ -138,7 +138,7 @@ void round(const Abi& abi, size_t logins, const std::vector<uint8_t>& first) {
         abi.conversationFree(conversations[i]);
         times[i] += client::wallTime() - begun;
     }
-    cpu += client::cpuTime() - begunCpu;
+    cpu.addSince(begunCpu);
     times.erase(times.begin());
     client::report(times, cpu);
 }

@@ -133,10 +133,11 @@ template <typename Ask>
 void round(const Ask& ask) {
     const std::vector<Question> questions = readQuestions();
     std::vector<int64_t> times;
-    int64_t cpu = 0;
+    client::Cpu cpu;
+    client::Cpu begunCpu;
     for (size_t i = 0; i < questions.size(); ++i) {
         if (i == 1) {
-            cpu = client::cpuTime();
+            begunCpu = client::Cpu::now();
         }
         const int64_t begun = client::wallTime();
         if (!ask(questions[i])) {
@@ -146,7 +147,8 @@ void round(const Ask& ask) {
             times.push_back(client::wallTime() - begun);
         }
     }
-    client::report(times, client::cpuTime() - cpu);
+    cpu.addSince(begunCpu);
+    client::report(times, cpu);
 }
 
 void storm(const Target& target, size_t connections) {

@@ -92,7 +92,7 @@ pub fn check(file: &ServerFile) -> Report {
 }
 
 /// # Safety
-/// `context` is that of [`check`], `name` ends with a NUL, and both outputs may be written.
+/// `context` is that of [`check`], `name` ends with a NUL, and the outputs may be written; `size_out` may be null.
 unsafe extern "C" fn find_symbol(
     context: *mut c_void,
     name: *const c_char,
@@ -105,10 +105,12 @@ unsafe extern "C" fn find_symbol(
         // SAFETY: it ends with a NUL, as the caller promises.
         let name = unsafe { CStr::from_ptr(name) };
         let Some(export) = run.file.export(name.to_bytes()) else { return 0 };
-        // SAFETY: both may be written, as the caller promises.
+        // SAFETY: it may be written, and so may the other unless it is null, as the caller promises.
         unsafe {
             address_out.write(export.address);
-            size_out.write(export.size);
+            if let Some(size_out) = size_out.as_mut() {
+                *size_out = export.size;
+            }
         }
         1
     })
