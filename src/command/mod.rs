@@ -1,0 +1,104 @@
+//! The subcommands, one file each, and what they share: the command line, the exit status, the two outputs.
+
+mod check_server;
+mod completions;
+mod manual;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The command's name, as it is installed.
+const NAME: &str = "psmdb-aws-iam";
+
+/// The exit status when something cannot be done, as that of wrong usage.
+const CANNOT: u8 = 2;
+
+const HELP: &str = "\
+Exit status of every command:
+  0  yes, or done
+  1  the answer is no
+  2  it cannot be done, or wrong usage; said on standard error
+
+psmdb-aws-iam COMMAND --help says more, with examples.";
+
+/// Tools for operators of psmdb-aws-iam, the plugin for MONGODB-AWS logins
+#[derive(Parser)]
+#[command(name = NAME, version, arg_required_else_help = true, after_help = HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    CheckServer(check_server::CheckServer),
+    Completions(completions::Completions),
+    Manual(manual::Manual),
+}
+
+/// How a command ended: whether the answer was yes, in what it printed, or why there was no yes to print.
+type Outcome = Result<bool, Failure>;
+
+/// Why a command printed no answer. The text goes to standard error.
+#[derive(Debug, PartialEq, Eq)]
+enum Failure {
+    /// It cannot be done.
+    Cannot(String),
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::Cannot(message)
+    }
+}
+
+/// Runs the command that the command line asks for.
+pub fn run() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::CheckServer(arguments) => check_server::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Manual(arguments) => manual::run(&arguments),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(Failure::Cannot(message)) => {
+            warn(&message);
+            ExitCode::from(CANNOT)
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough is no failure.
+fn print(text: &str) -> Result<(), String> {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<(), String> {
+    match io::stdout().lock().write_all(bytes) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error.
+fn warn(message: &str) {
+    // Nobody is left to tell when this fails, too.
+    let _ = writeln!(io::stderr(), "{NAME}: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}
