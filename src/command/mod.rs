@@ -2,8 +2,12 @@
 
 mod check_server;
 mod completions;
+mod credentials;
 mod manual;
+mod settings;
+mod signing;
 mod user;
+mod whoami;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -37,6 +41,8 @@ struct Arguments {
 enum Command {
     CheckServer(check_server::CheckServer),
     User(user::User),
+    #[command(name = "whoami")]
+    WhoAmI(whoami::WhoAmI),
     Completions(completions::Completions),
     Manual(manual::Manual),
 }
@@ -70,6 +76,16 @@ enum Format {
     AssumedRole,
 }
 
+impl Format {
+    /// The value's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::IamRole => "iamRole",
+            Self::AssumedRole => "assumedRole",
+        }
+    }
+}
+
 impl From<Format> for RoleUserFormat {
     fn from(format: Format) -> Self {
         match format {
@@ -91,6 +107,7 @@ pub fn run() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::CheckServer(arguments) => check_server::run(&arguments),
         Command::User(arguments) => user::run(&arguments),
+        Command::WhoAmI(arguments) => whoami::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Manual(arguments) => manual::run(&arguments),
     };
@@ -106,6 +123,14 @@ pub fn run() -> ExitCode {
             ExitCode::from(CANNOT)
         }
     }
+}
+
+/// A text from elsewhere for a message: short, and without what a terminal would take for a command.
+fn shown(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    let shown: String = text.chars().take(LONGEST).map(plain).collect();
+    if text.chars().nth(LONGEST).is_some() { format!("{shown}...") } else { shown }
 }
 
 /// Writes to standard output. A reader that has seen enough is no failure.

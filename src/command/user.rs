@@ -4,7 +4,7 @@ use clap::Args;
 use psmdb_aws_iam::principal::{self, Kind, Principal, Role, RoleUserFormat};
 use serde_json::{Value, json};
 
-use super::{Failure, Format, Outcome, create_user_line, print};
+use super::{Failure, Format, Outcome, create_user_line, print, shown};
 
 const HELP: &str = "\
 The ARN may be any that AWS shows of a principal: an IAM user, a role with its path,
@@ -101,14 +101,6 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::AssumedRole { .. } => "assumed-role",
         Kind::FederatedUser { .. } => "federated-user",
     }
-}
-
-/// The ARN for a message: short, and without what a terminal would take for a command.
-fn shown(arn: &str) -> String {
-    const LONGEST: usize = 200;
-    let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    let shown: String = arn.chars().take(LONGEST).map(plain).collect();
-    if arn.chars().nth(LONGEST).is_some() { format!("{shown}...") } else { shown }
 }
 
 /// Says what is wrong with an ARN that the grammars have refused. It decides nothing.

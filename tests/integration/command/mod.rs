@@ -2,6 +2,7 @@
 
 mod generated;
 mod user;
+mod whoami;
 
 use std::process::{Command, Output};
 
