@@ -6,6 +6,7 @@ mod credentials;
 mod login;
 mod manual;
 mod settings;
+mod setup;
 mod signing;
 mod user;
 mod whoami;
@@ -46,6 +47,7 @@ enum Command {
     #[command(name = "whoami")]
     WhoAmI(whoami::WhoAmI),
     Login(login::Login),
+    Setup(setup::Setup),
     Completions(completions::Completions),
     Manual(manual::Manual),
 }
@@ -112,6 +114,7 @@ pub fn run() -> ExitCode {
         Command::User(arguments) => user::run(&arguments),
         Command::WhoAmI(arguments) => whoami::run(&arguments),
         Command::Login(arguments) => login::run(&arguments),
+        Command::Setup(arguments) => setup::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Manual(arguments) => manual::run(&arguments),
     };

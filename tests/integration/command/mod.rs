@@ -2,6 +2,7 @@
 
 mod generated;
 mod login;
+mod setup;
 mod user;
 mod whoami;
 
