@@ -3,11 +3,14 @@
 mod check_server;
 mod completions;
 mod credentials;
+mod login;
 mod manual;
 mod settings;
+mod setup;
 mod signing;
 mod user;
 mod whoami;
+mod wire;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -43,6 +46,8 @@ enum Command {
     User(user::User),
     #[command(name = "whoami")]
     WhoAmI(whoami::WhoAmI),
+    Login(login::Login),
+    Setup(setup::Setup),
     Completions(completions::Completions),
     Manual(manual::Manual),
 }
@@ -108,6 +113,8 @@ pub fn run() -> ExitCode {
         Command::CheckServer(arguments) => check_server::run(&arguments),
         Command::User(arguments) => user::run(&arguments),
         Command::WhoAmI(arguments) => whoami::run(&arguments),
+        Command::Login(arguments) => login::run(&arguments),
+        Command::Setup(arguments) => setup::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Manual(arguments) => manual::run(&arguments),
     };

@@ -1,10 +1,14 @@
 //! The operator's command: what it prints, and with which exit status it ends.
 
 mod generated;
+mod login;
+mod setup;
 mod user;
 mod whoami;
 
 use std::process::{Command, Output};
+
+use local_sts::Identity;
 
 /// The command with these arguments, and none of the environment's credentials.
 fn command(arguments: &[&str]) -> Command {
@@ -39,4 +43,19 @@ impl Ended {
         assert!(self.stderr.starts_with("psmdb-aws-iam: ") && self.stderr.ends_with('\n'), "{}", self.stderr);
         self.stderr
     }
+}
+
+/// Gives a run these credentials in its environment.
+fn with_credentials(command: &mut Command, identity: &Identity) {
+    command.env("AWS_ACCESS_KEY_ID", &identity.access_key_id);
+    command.env("AWS_SECRET_ACCESS_KEY", &identity.secret_access_key);
+    if let Some(token) = &identity.session_token {
+        command.env("AWS_SESSION_TOKEN", token);
+    }
+}
+
+/// Asserts that nothing in the text is secret.
+fn assert_hides(text: &str, identity: &Identity) {
+    assert!(!text.contains(&identity.secret_access_key), "{text}");
+    assert!(identity.session_token.as_ref().is_none_or(|token| !text.contains(token)), "{text}");
 }

@@ -10,7 +10,7 @@ use local_sts::{Answer, Identity, LocalSts};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Ended, command, run};
+use super::{Ended, assert_hides, command, run, with_credentials};
 use crate::proxy::TunnelProxy;
 use crate::support::fixture::ACCOUNT;
 
@@ -50,19 +50,6 @@ impl Setting {
         assert_hides(&said, identity);
         said
     }
-}
-
-fn with_credentials(command: &mut Command, identity: &Identity) {
-    command.env("AWS_ACCESS_KEY_ID", &identity.access_key_id);
-    command.env("AWS_SECRET_ACCESS_KEY", &identity.secret_access_key);
-    if let Some(token) = &identity.session_token {
-        command.env("AWS_SESSION_TOKEN", token);
-    }
-}
-
-fn assert_hides(text: &str, identity: &Identity) {
-    assert!(!text.contains(&identity.secret_access_key), "{text}");
-    assert!(identity.session_token.as_ref().is_none_or(|token| !text.contains(token)), "{text}");
 }
 
 fn printed(ended: Ended, identity: &Identity) -> String {
