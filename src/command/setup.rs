@@ -197,13 +197,13 @@ impl Unit {
         // ExecStart=@-:+! may stand before the path.
         let paths = words()
             .map(|word| word.strip_prefix("ExecStart=").unwrap_or(word).trim_start_matches(['@', '-', ':', '+', '!']));
-        let server = paths.filter(|word| word.starts_with('/') && is_server(word)).last().map(PathBuf::from);
+        let server = paths.filter(|word| word.starts_with('/') && is_server(word)).next_back().map(PathBuf::from);
         let after = |option: &str| {
             let mut words = words().skip_while(|word| *word != option && !word.ends_with(&format!("={option}")));
             words.nth(1).filter(|value| value.starts_with('/')).map(PathBuf::from)
         };
         let inline = words().find_map(|word| word.split_once("--config=").map(|(_, path)| PathBuf::from(path)));
-        let preload = words().filter_map(|word| word.split_once("LD_PRELOAD=")).last();
+        let preload = words().filter_map(|word| word.split_once("LD_PRELOAD=")).next_back();
         let preload =
             preload.map(|(_, value)| value.trim_matches(['"', '\'']).to_owned()).filter(|value| !value.is_empty());
         Some(Self { name, server, config: after("-f").or_else(|| after("--config")).or(inline), preload })
