@@ -187,17 +187,18 @@ impl Unit {
                 text.push_str(&fs::read_to_string(path).unwrap_or_default());
             }
         }
-        let text: String = text
-            .lines()
-            .filter(|line| !line.trim_start().starts_with(['#', ';']))
-            .map(|line| format!("{}\n", line.trim_end_matches('\\')))
-            .collect();
-        let words = || text.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
-        let is_server = |word: &str| matches!(word.rsplit('/').next(), Some("mongod" | "mongos")) && word.contains('/');
-        // ExecStart=@-:+! may stand before the path.
-        let paths = words()
-            .map(|word| word.strip_prefix("ExecStart=").unwrap_or(word).trim_start_matches(['@', '-', ':', '+', '!']));
-        let server = paths.filter(|word| word.starts_with('/') && is_server(word)).next_back().map(PathBuf::from);
+        let text = text.replace("\\\n", " ");
+        let lines = || text.lines().map(str::trim_start).filter(|line| !line.starts_with(['#', ';']));
+        // What the server is given; other programs that the unit runs have options of their own.
+        let given = || lines().filter(|line| line.starts_with("Environment=") || line.starts_with("ExecStart="));
+        let words = || given().flat_map(str::split_whitespace).map(|word| word.trim_matches(['"', '\'']));
+        // ExecStart=@-:+! may stand before the path, and numactl or another program before the server.
+        let is_server =
+            |word: &str| word.starts_with('/') && matches!(word.rsplit('/').next(), Some("mongod" | "mongos"));
+        let start = lines().filter_map(|line| line.strip_prefix("ExecStart=")).rfind(|start| !start.trim().is_empty());
+        let mut program =
+            start.unwrap_or_default().split_whitespace().map(|word| word.trim_matches(['@', '-', ':', '+', '!', '"']));
+        let server = program.find(|word| is_server(word)).map(PathBuf::from);
         let after = |option: &str| {
             let mut words = words().skip_while(|word| *word != option && !word.ends_with(&format!("={option}")));
             words.nth(1).filter(|value| value.starts_with('/')).map(PathBuf::from)
