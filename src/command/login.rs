@@ -261,8 +261,9 @@ impl Attempt<'_> {
             Trouble::Closed if self.connection.tls_version().is_none() => {
                 "it may want TLS (--tls), not take connections from here, or be no MongoDB server".to_owned()
             }
-            Trouble::Tls(rustls::Error::AlertReceived(_)) => {
-                "it may want a client's certificate, which is not supported".to_owned()
+            Trouble::Closed | Trouble::Tls(rustls::Error::AlertReceived(_)) => {
+                "it may want a client's certificate, which is not supported, or not take connections from here"
+                    .to_owned()
             }
             Trouble::NotMongo(_) => {
                 format!("is {} the right port? A server's is net.port of its mongod.conf", self.address)
