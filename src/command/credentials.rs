@@ -23,12 +23,12 @@ Credentials are looked for in this order:
   1. --profile: the keys of this profile
   2. AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN
   3. the keys of the profile AWS_PROFILE, or of default
-  4. without AWS_PROFILE: those of the container (ECS, EKS Pod Identity), or of the
-     role of the EC2 instance
-Profiles are read from ~/.aws/credentials and ~/.aws/config, or from the files that
-AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE name. Roles to assume, SSO, login
-sessions, credential_process and web identities are not supported. Let the AWS CLI
-do it:
+  4. without AWS_PROFILE: those of the container (ECS, EKS Pod Identity), or of
+     the role of the EC2 instance
+Profiles are read from ~/.aws/credentials and ~/.aws/config, or from the files
+that AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE name. Roles to assume, SSO,
+login sessions, credential_process and web identities are not supported. Let the
+AWS CLI do it:
   eval \"$(aws configure export-credentials --format env)\"";
 
 /// What AWS gives a user, or a role's session, to sign with.

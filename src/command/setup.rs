@@ -14,14 +14,15 @@ use super::{Failure, Outcome, print, warn};
 use crate::server_file::Kind;
 
 const HELP: &str = "\
-Prints three things to do, each with the text to copy: where the object has to be, the
-drop-in for the server's unit of systemd, and the lines for mongod.conf. Nothing is
-changed. The server is the one of the unit, else the one in PATH; its file is checked
-as check-server does. The region is that of --region, AWS_REGION, AWS_DEFAULT_REGION,
-or the profile in AWS's files.
+Prints three things to do, each with the text to copy: where the object has to
+be, the drop-in for the server's unit of systemd, and the lines for mongod.conf.
+Nothing is changed. The server is the one of the unit, else the one in PATH; its
+file is checked as check-server does. The region is that of --region,
+AWS_REGION, AWS_DEFAULT_REGION, or the profile in AWS's files.
 
-If the unit has an LD_PRELOAD, or mongod.conf a list of authenticationMechanisms,
-what is printed keeps what is there. Other settings are not looked at.
+If the unit has an LD_PRELOAD, or mongod.conf a list of
+authenticationMechanisms, what is printed keeps what is there. Other settings
+are not looked at.
 
 Exit status:
   0  printed
@@ -30,7 +31,7 @@ Exit status:
 
 Examples:
   psmdb-aws-iam setup --region eu-west-1
-  psmdb-aws-iam setup --server /opt/mongodb/bin/mongod --object ./libpsmdb_aws_iam.so
+  psmdb-aws-iam setup --server /opt/bin/mongod --object ./libpsmdb_aws_iam.so
   psmdb-aws-iam setup --root /mnt/image --region eu-west-1";
 
 /// Where packages, and the README, put the object.
