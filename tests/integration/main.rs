@@ -8,6 +8,7 @@ mod support;
 mod c_abi;
 mod check_server;
 mod dns;
+mod docs;
 mod doubles;
 mod faults;
 mod logins;
