@@ -147,17 +147,22 @@ impl Settings {
     /// # Errors
     /// As [`tls::client_config`].
     pub fn client<'a>(&self, host: &'a Host) -> Result<&'a Client, Denial> {
-        host.client(|| {
-            let roots = self.values.ca_file.as_ref().map_or(&[][..], |file| &file.roots);
-            let tls = self.tls.get_or_try_init(|| tls::client_config(roots))?;
-            let route = Route {
-                host: host.name(),
-                endpoint: host.endpoint(),
-                proxy: self.values.proxy.as_ref(),
-                tls: Arc::clone(tls),
-                timeout: Duration::from_millis(self.values.timeout_ms.unsigned_abs()),
-            };
-            Ok(Client::new(route, Arc::clone(&self.process)))
+        host.client(|| Ok(Client::new(self.route(host)?, Arc::clone(&self.process))))
+    }
+
+    /// How to reach an STS host.
+    ///
+    /// # Errors
+    /// As [`tls::client_config`].
+    pub fn route<'a>(&'a self, host: &'a Host) -> Result<Route<'a>, Denial> {
+        let roots = self.values.ca_file.as_ref().map_or(&[][..], |file| &file.roots);
+        let tls = self.tls.get_or_try_init(|| tls::client_config(roots))?;
+        Ok(Route {
+            host: host.name(),
+            endpoint: host.endpoint(),
+            proxy: self.values.proxy.as_ref(),
+            tls: Arc::clone(tls),
+            timeout: Duration::from_millis(self.values.timeout_ms.unsigned_abs()),
         })
     }
 

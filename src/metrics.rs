@@ -122,8 +122,8 @@ impl Denials {
     }
 }
 
-/// The upper bounds of a histogram's buckets, in milliseconds, and their names in serverStatus. No login may take longer than
-/// the last.
+/// The upper bounds of a histogram's buckets, in milliseconds, and their names in serverStatus. What took longer than the
+/// last, which is the longest awsStsTimeoutMS, is in the count alone.
 const BUCKETS: [(u64, &CStr); 15] = [
     (1, cstr!("atMost1ms")),
     (2, cstr!("atMost2ms")),

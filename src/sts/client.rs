@@ -121,6 +121,15 @@ impl From<Denial> for Failure {
 impl Client {
     /// Makes a client. Nothing is looked up or sent.
     pub fn new(route: Route<'_>, process: Arc<Process>) -> Self {
+        Self::with_agent(route, process, StsConnector::agent)
+    }
+
+    /// Makes a client whose first connections are made by another agent, which has to follow the same settings.
+    pub fn with_agent(
+        route: Route<'_>,
+        process: Arc<Process>,
+        agent: impl FnOnce(&StsConnector, &Config, &FixedTarget) -> Agent,
+    ) -> Self {
         let config = Config::builder()
             .https_only(true)
             .http_status_as_error(false)
@@ -144,9 +153,18 @@ impl Client {
         };
         let (timeout, kept_patience) = (route.timeout, route.timeout / KEPT_PATIENCE_PART);
         let connector = StsConnector { tunnel, tls: route.tls, kept_patience, process: Arc::clone(&process) };
-        let pool = Pool { agent: connector.agent(&config, &target), generation: 0 };
+        let pool = Pool { agent: agent(&connector, &config, &target), generation: 0 };
         let probe_url = format!("https://{}/", route.host);
         Self { config, connector, target, probe_url, timeout, kept_patience, process, pool: RwLock::new(pool) }
+    }
+
+    /// Asks STS once who signed the request, and reads the answer. It is for those who want to see what one attempt meets;
+    /// a login has [`get_caller_identity`](Self::get_caller_identity).
+    ///
+    /// # Errors
+    /// A refusal when STS says no, an unavailable denial when it could not be asked.
+    pub fn ask_once(&self, request: &IdentityRequest) -> Result<CallerIdentity, Denial> {
+        self.attempt(request, Instant::now() + self.timeout).map_err(|failure| failure.denial)
     }
 
     /// Asks STS who signed the request and reads the answer.
@@ -384,7 +402,7 @@ fn pause(attempt: u32) -> Duration {
 
 /// How connections are made: TCP, a tunnel through the proxy if there is one, TLS.
 #[derive(Debug)]
-struct StsConnector {
+pub struct StsConnector {
     /// What the proxy is to connect to, `host:port`.
     tunnel: Option<String>,
     tls: Arc<ClientConfig>,
@@ -394,15 +412,21 @@ struct StsConnector {
 
 impl StsConnector {
     fn agent(&self, config: &Config, target: &FixedTarget) -> Agent {
-        let tls = TlsConnector::new(Arc::clone(&self.tls), self.kept_patience, Arc::clone(&self.process));
         let tcp = ().chain(NotedTcpConnector::default());
-        match &self.tunnel {
-            Some(sts) => {
-                let connector = tcp.chain(TunnelConnector::new(sts.clone())).chain(tls);
-                Agent::with_parts(config.clone(), connector, target.clone())
-            }
-            None => Agent::with_parts(config.clone(), tcp.chain(tls), target.clone()),
+        match self.tunnel() {
+            Some(tunnel) => Agent::with_parts(config.clone(), tcp.chain(tunnel).chain(self.tls()), target.clone()),
+            None => Agent::with_parts(config.clone(), tcp.chain(self.tls()), target.clone()),
         }
+    }
+
+    /// What asks the proxy for a tunnel, if there is one.
+    pub fn tunnel(&self) -> Option<TunnelConnector> {
+        self.tunnel.clone().map(TunnelConnector::new)
+    }
+
+    /// What puts TLS on it.
+    pub fn tls(&self) -> TlsConnector {
+        TlsConnector::new(Arc::clone(&self.tls), self.kept_patience, Arc::clone(&self.process))
     }
 }
 

@@ -270,6 +270,9 @@ fn logins_connections_answers_and_latencies_are_counted() {
         assert_eq!((at("count"), at("atMost20ms"), at("atMost60s")), (3, 0, 3), "{latency}");
         assert!(at("totalMicros") >= 3 * 30_000, "{latency}: {}", at("totalMicros"));
     }
+    // Those who log in from now on have connections of their own, and the old ones are closed.
+    fixture.set_parameter("awsStsTimeoutMS", 9000);
+    wait_for(&fixture.mongod, "sts.connections.open", 0);
 }
 
 #[test]

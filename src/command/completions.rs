@@ -1,0 +1,49 @@
+//! `completions`: what a shell needs to complete this command.
+
+use clap::{Args, CommandFactory, ValueEnum};
+use clap_complete::Shell as Completer;
+
+use super::{Arguments, NAME, Outcome, print_bytes};
+
+const HELP: &str = "\
+The script goes to standard output; nothing is installed. Packages install it.
+
+Exit status:
+  0  printed
+  2  wrong usage
+
+Examples:
+  psmdb-aws-iam completions bash > /etc/bash_completion.d/psmdb-aws-iam
+  psmdb-aws-iam completions zsh > /usr/local/share/zsh/site-functions/_psmdb-aws-iam
+  psmdb-aws-iam completions fish > ~/.config/fish/completions/psmdb-aws-iam.fish";
+
+/// Print the script by which a shell completes this command
+#[derive(Args)]
+#[command(after_long_help = HELP)]
+pub struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Prints the script.
+///
+/// # Errors
+/// When nothing can be printed.
+pub fn run(arguments: &Completions) -> Outcome {
+    let shell = match arguments.shell {
+        Shell::Bash => Completer::Bash,
+        Shell::Zsh => Completer::Zsh,
+        Shell::Fish => Completer::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
+    print_bytes(&script)?;
+    Ok(true)
+}
