@@ -6,8 +6,8 @@ use std::process::Command;
 
 use bson::{Bson, Document, doc};
 
-use super::{examples, read, root};
-use crate::support::mongod::{DEFAULT_VERSION, binary_of};
+use super::{examples, quoted, read, root, rows};
+use crate::support::mongod::{DEFAULT_VERSION, binary_of, plugin};
 
 /// How a command is kept true.
 enum How {
@@ -102,7 +102,8 @@ fn run_own(place: &str, command: &str) {
     let mut words: Vec<String> =
         command.split_whitespace().skip(1).map(|word| word.trim_matches('\'').to_owned()).collect();
     let run = |words: &[String]| Command::new(env!("CARGO_BIN_EXE_psmdb-aws-iam")).args(words).output().unwrap();
-    let needs_the_world = ["whoami", "login", "setup"];
+    // tests/integration/command runs these, against an STS and a server of its own.
+    let needs_the_world = ["whoami", "login"];
     if words.first().is_some_and(|word| needs_the_world.contains(&word.as_str())) {
         let help = run(&[words[0].clone(), "--help".to_owned()]);
         let help = String::from_utf8_lossy(&help.stdout).into_owned() + &String::from_utf8_lossy(&help.stderr);
@@ -119,8 +120,26 @@ fn run_own(place: &str, command: &str) {
             *word = binary_of(DEFAULT_VERSION).to_str().unwrap().to_owned();
         }
     }
+    if words[0] == "setup" {
+        words.extend(["--server".to_owned(), binary_of(DEFAULT_VERSION).to_str().unwrap().to_owned()]);
+        words.extend(["--object".to_owned(), plugin().to_str().unwrap().to_owned()]);
+    }
     let output = run(&words);
     assert!(output.status.success(), "{place}: {command}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_table_of_subcommands_has_every_one() {
+    let help = Command::new(env!("CARGO_BIN_EXE_psmdb-aws-iam")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let list = help.split_once("Commands:\n").unwrap().1.split("\n\n").next().unwrap();
+    let names = list.lines().map(|line| line.split_whitespace().next().unwrap().to_owned());
+    let mut known: Vec<_> = names.filter(|name| name != "help").collect();
+    let rows = rows("docs/command.md");
+    let mut listed: Vec<_> = rows.iter().map(|row| quoted(&row[0])[0].to_owned()).collect();
+    known.sort();
+    listed.sort();
+    assert_eq!(listed, known);
 }
 
 fn run_in_folder(place: &str, command: &str) {
