@@ -1,5 +1,6 @@
 //! The plugin's own lines in the server's log.
 
+use std::env;
 use std::time::Duration;
 
 use regex_lite::Regex;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use super::{examples, quoted, read, rows};
 use crate::support::aws_client::Conversation;
 use crate::support::fixture::Fixture;
-use crate::support::mongod::Mongod;
+use crate::support::mongod::{DEFAULT_VERSION, Mongod};
 use local_sts::{Failures, Identity, LocalSts, ServiceError};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -72,6 +73,10 @@ fn produced() -> Vec<Value> {
 
 #[test]
 fn the_server_writes_the_lines_that_are_shown() {
+    if env::var("PSMDB_AWS_IAM_MONGOD_VERSION").is_ok_and(|version| version != DEFAULT_VERSION) {
+        eprintln!("skipped: the pages show lines of {DEFAULT_VERSION}, and other servers word theirs otherwise");
+        return;
+    }
     let produced = produced();
     let source = read("src/events.rs");
     for block in examples("text", "log") {

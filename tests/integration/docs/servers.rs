@@ -9,13 +9,14 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, doc};
-use local_sts::LocalSts;
+use local_sts::{Identity, LocalSts};
 use tempfile::TempDir;
 
 use super::blocks::Block;
 use super::shell::{self, Statement};
 use super::{INSTALLED, examples};
-use crate::support::fixture::{Fixture, ROLE_USER_NAME};
+use crate::support::aws_client;
+use crate::support::fixture::{ACCOUNT, Fixture, ROLE_USER_NAME, credentials};
 use crate::support::mongod::{Builder, DEFAULT_VERSION, Mongod, binary_of, plugin};
 use crate::support::wire::{WireClient, is_ok};
 
@@ -79,11 +80,15 @@ fn as_text(value: &Bson) -> String {
     }
 }
 
-/// Makes a server the only member of its replica set.
-fn initiate(mongod: &Mongod, set: &str) {
-    let mut client = WireClient::connect(mongod.port()).unwrap();
-    let member = format!("127.0.0.1:{}", mongod.port());
-    let set = doc! { "_id": set, "members": [{ "_id": 0, "host": member }] };
+/// Makes servers the members of a replica set, the first of them the primary.
+fn initiate(members: &[&Mongod], set: &str) {
+    let mut client = WireClient::connect(members[0].port()).unwrap();
+    let member = |(number, mongod): (usize, &&Mongod)| {
+        let id = i32::try_from(number).unwrap();
+        doc! { "_id": id, "host": format!("127.0.0.1:{}", mongod.port()), "priority": i32::from(number == 0) }
+    };
+    let members: Vec<_> = members.iter().enumerate().map(member).collect();
+    let set = doc! { "_id": set, "members": members };
     let reply = client.command("admin", doc! { "replSetInitiate": set }).unwrap();
     assert!(is_ok(&reply), "{reply}");
     let until = Instant::now() + Duration::from_secs(30);
@@ -124,7 +129,7 @@ fn a_server_starts_with_each_configuration_and_has_its_values() {
         let files = Files::new();
         let mongod = Mongod::builder().configuration(files.write(&configuration)).start();
         if let Some(line) = configuration.lines().find_map(|line| line.trim().strip_prefix("replSetName: ")) {
-            initiate(&mongod, line);
+            initiate(&[&mongod], line);
         }
         assert_provided(&mongod, &place);
         let expected = parameters(&configuration);
@@ -133,6 +138,38 @@ fn a_server_starts_with_each_configuration_and_has_its_values() {
             let reply = mongod.run_as_admin("admin", doc! { "getParameter": 1, &name: 1 });
             assert_eq!(as_text(reply.get(&name).unwrap()), files.adapt(&value), "{place}: {name}");
         }
+    }
+}
+
+/// What replica-sets-and-shards.md says: members log in to each other by the list that it shows, and clients to each of them.
+#[test]
+fn members_with_a_key_file_replicate_and_each_lets_clients_in() {
+    let block =
+        examples("yaml", "").into_iter().find(|block| block.file.ends_with("replica-sets-and-shards.md")).unwrap();
+    let host = parameters(&block.text)["awsStsHost"].clone();
+    let user = Identity::iam_user(ACCOUNT, "alice");
+    let sts = LocalSts::builder().host_name(&host).identity(user.clone()).start().unwrap();
+    let files = Files::new();
+    let configuration = files.write(&block.text);
+    let ca = files.folder.path().join("sts.pem");
+    fs::write(&ca, sts.ca_pem()).unwrap();
+    let start = || {
+        Mongod::builder()
+            .configuration(configuration.clone())
+            .parameter("awsStsEndpoint", sts.endpoint())
+            .parameter("awsStsCAFile", ca.display())
+            .start()
+    };
+    let (primary, secondary) = (start(), start());
+    initiate(&[&primary, &secondary], "rs0");
+    let create = doc! {
+        "createUser": &user.arn, "roles": [], "writeConcern": { "w": 2, "wtimeout": 60_000 },
+    };
+    primary.run_as_admin("$external", create);
+    for member in [&primary, &secondary] {
+        let login = aws_client::login(member.port(), &credentials(&user), &host);
+        let mut login = login.unwrap_or_else(|reply| panic!("{reply}"));
+        assert_eq!(login.client.logged_in_users().unwrap(), [format!("{}@$external", user.arn)]);
     }
 }
 
