@@ -9,6 +9,7 @@ mod c_abi;
 mod check_server;
 mod command;
 mod dns;
+mod docs;
 mod doubles;
 mod faults;
 mod logins;

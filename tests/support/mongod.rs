@@ -44,6 +44,7 @@ pub struct Builder {
     parameters: Vec<(String, String)>,
     authorization: bool,
     arguments: Vec<OsString>,
+    configuration: Option<PathBuf>,
     environment: Vec<(String, OsString)>,
 }
 
@@ -88,6 +89,12 @@ impl Builder {
     /// Adds an argument to mongod's command line.
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// Takes the mechanisms, and whether users need rights, from a configuration file or from further arguments.
+    pub fn configuration(mut self, file: PathBuf) -> Self {
+        self.configuration = Some(file);
         self
     }
 
@@ -156,13 +163,15 @@ impl Builder {
             .args(["--wiredTigerCacheSizeGB", "0.25"])
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
             // The least that is allowed: logins of the admin user are not what is tested.
-            .args(["--setParameter", "scramSHA256IterationCount=5000"])
-            .arg("--setParameter")
-            .arg(format!("authenticationMechanisms={mechanisms}"));
+            .args(["--setParameter", "scramSHA256IterationCount=5000"]);
+        match &self.configuration {
+            Some(file) => command.arg("--config").arg(file),
+            None => command.arg("--setParameter").arg(format!("authenticationMechanisms={mechanisms}")),
+        };
         for (name, value) in &self.parameters {
             command.arg("--setParameter").arg(format!("{name}={value}"));
         }
-        if self.authorization {
+        if self.authorization && self.configuration.is_none() {
             command.arg("--auth");
         }
         command.args(&self.arguments);
@@ -232,6 +241,7 @@ impl Mongod {
             parameters: Vec::new(),
             authorization: true,
             arguments: Vec::new(),
+            configuration: None,
             environment: Vec::new(),
         }
     }

@@ -1,0 +1,244 @@
+//! The reasons of refused logins, each produced by a login.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use bson::{Bson, Document, doc};
+use local_sts::{Answer, Failures, Identity, LocalSts, NetworkFault, ServiceError, Stage};
+use regex_lite::Regex;
+
+use super::{examples, quoted, rows};
+use crate::support::aws_client::{self, Conversation, login_with};
+use crate::support::fixture::{ACCOUNT, Fixture, credentials};
+
+/// Reasons that are not produced here, each by its beginning, which has to be in the sources, and why.
+const ONLY_READ: [(&str, &str); 4] = [
+    ("no root certificate is there to verify STS with", "the machine of the tests has some, and they are read once"),
+    ("no connection to STS: Too many open files", "the words are the system's; the server would suffer too"),
+    ("too many logins at once", "it needs more logins at once than there are places: attacks/load.rs"),
+    ("a defect of psmdb-aws-iam was caught", "trouble::a_panic_is_one_failed_login has it, with a build for tests"),
+];
+
+/// What differs from login to login, made the same.
+fn masked(reason: &str) -> String {
+    let mut text = reason.replace('\n', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    for (pattern, word) in [
+        (r"request id [0-9A-Za-z-]+", "request id R"),
+        (r"access key id [0-9A-Za-z_]+", "access key id K"),
+        (r"[0-9]+ ms", "N ms"),
+        (r"[0-9]{12}", "N"),
+    ] {
+        text = Regex::new(pattern).unwrap().replace_all(&text, word).into_owned();
+    }
+    text
+}
+
+/// How many logins were denied for each reason, by serverStatus.
+fn counters(fixture: &Fixture) -> BTreeMap<String, i64> {
+    let status = fixture.mongod.run_as_admin("admin", doc! { "serverStatus": 1 });
+    let reasons =
+        status.get_document("awsIam").unwrap().get_document("logins").unwrap().get_document("reasons").cloned();
+    let of = |reasons: Document| reasons.into_iter().filter_map(|(name, value)| Some((name, Bson::as_i64(&value)?)));
+    of(reasons.expect("serverStatus().awsIam.logins.reasons")).collect()
+}
+
+/// A program that answers every connection with these bytes.
+fn answering(bytes: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(bytes);
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    address.to_string()
+}
+
+/// Makes a login fail, by its own way each.
+type Failure = fn(&Fixture);
+
+fn fails(fixture: &Fixture) {
+    assert!(fixture.login(&fixture.user).is_err());
+}
+
+fn fails_as(fixture: &Fixture, change: impl FnOnce(&mut Identity)) {
+    let mut identity = fixture.role.clone();
+    change(&mut identity);
+    assert!(fixture.login(&identity).is_err());
+}
+
+fn fails_signed(fixture: &Fixture, change: impl FnOnce(aws_client::Signer) -> aws_client::Signer) {
+    assert!(login_with(fixture.mongod.port(), &credentials(&fixture.user), change).is_err());
+}
+
+fn fails_at_endpoint(fixture: &Fixture, endpoint: &str) {
+    fixture.set_parameter("awsStsEndpoint", endpoint);
+    fails(fixture);
+    fixture.set_parameter("awsStsEndpoint", fixture.sts.endpoint());
+}
+
+fn fails_by_proxy(fixture: &Fixture, answer: &'static [u8]) {
+    fixture.set_parameter("awsStsProxy", format!("http://{}", answering(answer)));
+    fails(fixture);
+    fixture.set_parameter("awsStsProxy", "");
+}
+
+fn fails_with_answer(fixture: &Fixture, answer: Answer) {
+    fixture.sts.set_answer(answer);
+    fails(fixture);
+    fixture.sts.set_answer(Answer::Verified);
+}
+
+fn fails_with_service_error(fixture: &Fixture, error: ServiceError) {
+    fixture.sts.set_failures(Failures::all(error));
+    fails(fixture);
+    fixture.sts.set_failures(None);
+}
+
+fn fails_by_network(fixture: &Fixture, fault: NetworkFault) {
+    let way = local_sts::DelayProxy::start(fixture.sts.address()).unwrap();
+    way.set_fault(fault);
+    fails_at_endpoint(fixture, &way.endpoint());
+}
+
+fn html(status: u16) -> Answer {
+    Answer::Raw(
+        format!("HTTP/1.1 {status} X\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>").into_bytes(),
+    )
+}
+
+const FAILURES: [Failure; 28] = [
+    // Of the client's own message.
+    |it| fails_signed(it, |signer| signer.time(SystemTime::now() - Duration::from_secs(1800))),
+    |it| fails_signed(it, |signer| signer.time(SystemTime::now() + Duration::from_secs(1800))),
+    |it| fails_signed(it, |signer| signer.region("eu-west-1")),
+    |it| {
+        let conversation = Conversation::start(it.mongod.port()).unwrap();
+        assert!(conversation.finish(b"garbage").is_err());
+    },
+    |it| fails_signed(it, |signer| signer.without_header("x-mongodb-server-nonce")),
+    // Of what STS says.
+    |it| fails_as(it, |identity| identity.secret_access_key = "x".repeat(40)),
+    |it| fails_as(it, |identity| identity.access_key_id = "ASIAUNKNOWN000000000".to_owned()),
+    |it| {
+        let expired = Identity::assumed_role(ACCOUNT, "reporting", "old").expired();
+        it.sts.add_identity(expired.clone());
+        assert!(it.login(&expired).is_err());
+    },
+    |it| {
+        it.set_parameter("awsIamAllowedAccounts", "210987654321");
+        fails(it);
+        it.set_parameter("awsIamAllowedAccounts", "");
+    },
+    |it| {
+        let mut odd = it.user.clone();
+        odd.arn = "arn:aws:iam::123456789012:role/shop".to_owned();
+        fails_with_answer(it, Answer::AlwaysYes(odd));
+    },
+    |it| {
+        let body =
+            "<ErrorResponse><Error><Code>IncompleteSignature</Code></Error><RequestId>0-1</RequestId></ErrorResponse>";
+        let length = body.len();
+        let head = format!("HTTP/1.1 400 X\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n\r\n");
+        fails_with_answer(it, Answer::Raw((head + body).into_bytes()));
+    },
+    |it| fails_with_service_error(it, ServiceError::Throttling),
+    |it| fails_with_service_error(it, ServiceError::InternalFailure),
+    |it| fails_with_service_error(it, ServiceError::ServiceUnavailable),
+    // Of what stands between.
+    |it| fails_with_answer(it, html(403)),
+    |it| fails_with_answer(it, html(302)),
+    |it| fails_with_answer(it, html(200)),
+    |it| fails_with_answer(it, Answer::Silence),
+    |it| {
+        fails_with_answer(
+            it,
+            Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 500\r\n\r\n<".to_vec()),
+        )
+    },
+    // Of the way to it.
+    |it| fails_at_endpoint(it, "https://sts.invalid"),
+    |it| fails_at_endpoint(it, "https://127.0.0.1:1"),
+    |it| fails_at_endpoint(it, &format!("https://{}", answering(b"SSH-2.0-OpenSSH_9.2\r\n"))),
+    |it| fails_by_network(it, NetworkFault::Reset(Stage::BeforeAnswer)),
+    |it| fails_with_answer(it, Answer::Raw(vec![])),
+    |it| {
+        let ca = it.ca_file_of("ca.pem", &it.sts);
+        it.set_parameter("awsStsCAFile", "");
+        fails(it);
+        it.set_parameter("awsStsCAFile", ca.to_str().unwrap());
+    },
+    |it| {
+        let ca = it.ca_file_of("ca.pem", &it.sts);
+        let other = LocalSts::builder().certificate_name("captive.portal.example.com").start().unwrap();
+        it.set_parameter("awsStsCAFile", it.ca_file_of("other.pem", &other).to_str().unwrap());
+        fails_at_endpoint(it, &other.endpoint());
+        it.set_parameter("awsStsCAFile", ca.to_str().unwrap());
+    },
+    |it| fails_by_proxy(it, b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"),
+    |it| fails_by_proxy(it, b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
+];
+
+#[test]
+fn a_login_is_refused_with_the_reasons_that_are_shown() {
+    let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 600));
+    fixture.assert_still_serves("the start");
+    let mut produced: Vec<(String, String)> = Vec::new();
+    for (count, failure) in FAILURES.iter().enumerate() {
+        let before = counters(&fixture);
+        failure(&fixture);
+        let after = counters(&fixture);
+        let counted: Vec<_> = after.iter().filter(|(name, value)| before[*name] != **value).collect();
+        let reason = fixture.denial_reasons(count + 1).pop().unwrap();
+        assert_eq!(counted.len(), 1, "{reason}: {counted:?}");
+        let reason = reason.rsplit_once("MONGODB-AWS: ").expect("the reason").1.to_owned();
+        produced.push((counted[0].0.clone(), reason));
+    }
+    fixture.assert_still_serves("failures");
+    let sources = sources();
+    let mut shown: Vec<(String, String)> = Vec::new();
+    for block in examples("text", "error") {
+        let line = masked(&block.text);
+        shown.push((block.detail.clone(), line.clone()));
+        if ONLY_READ.iter().any(|(start, _)| line.starts_with(start)) {
+            continue;
+        }
+        let there = produced.iter().any(|(counter, reason)| *counter == block.detail && masked(reason) == line);
+        assert!(there, "{block}: no login was refused so and counted as {}; there were\n{produced:#?}", block.detail);
+    }
+    for (counter, reason) in &produced {
+        let there = shown.iter().any(|(name, line)| name == counter && *line == masked(reason));
+        assert!(there, "docs/troubleshooting.md does not show {counter}: {reason}");
+    }
+    for (start, why) in ONLY_READ {
+        let start = start.split(": Too many").next().unwrap();
+        assert!(!why.is_empty() && sources.contains(start), "{start} is not in the sources");
+    }
+}
+
+/// Every counter of reasons has a row in the table of troubleshooting.md, and no other has.
+#[test]
+fn every_counter_of_reasons_has_a_place_to_read_about_it() {
+    let fixture = Fixture::start();
+    let counted: Vec<_> = counters(&fixture).into_keys().collect();
+    let mut listed: Vec<_> = rows("docs/troubleshooting.md")
+        .iter()
+        .filter(|row| row.len() == 2 && row[0].starts_with('`') && row[1].starts_with('['))
+        .flat_map(|row| quoted(&row[0]).into_iter().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    listed.sort();
+    assert_eq!(listed, counted);
+}
+
+/// All Rust sources as one text, with the lines of texts that go on joined.
+fn sources() -> String {
+    let mut text = String::new();
+    for file in crate::sources::rust_files(&super::root().join("src")) {
+        text.push_str(&std::fs::read_to_string(file).unwrap());
+    }
+    Regex::new("\\\\\n *").unwrap().replace_all(&text, "").into_owned()
+}
