@@ -10,6 +10,7 @@ mod check_server;
 mod dns;
 mod doubles;
 mod faults;
+mod hardening;
 mod logins;
 mod native;
 mod parameters;
