@@ -1,7 +1,8 @@
 # Everything a developer runs, one verb a task. CI runs these same targets: see .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build fetch test test-servers sanitize fuzz fuzz-wire bench lint format demo clean
+.PHONY: help build fetch test test-servers sanitize fuzz fuzz-wire bench packages \
+	test-packages packages-reproducible lint format demo clean
 
 # The mongod that tests run on, one of those that tools/fetch_mongod.py knows.
 MONGOD ?= 6.0.5
@@ -83,6 +84,17 @@ fuzz-wire: build fetch ## send MESSAGES=300000 random messages to a real mongod
 bench: build ## measure logins, and write docs/benchmarks.md (PARTS=storm for a part, which is only printed)
 	@$(PYTHON) tools/fetch_mongod.py 6.0.5
 	$(RELEASE_CARGO) bench --locked -p benches --bench logins -- $(PARTS)
+
+packages: ## build a .deb and a .rpm in target/packages
+	$(RELEASE_CARGO) build --release --locked
+	@$(PYTHON) tools/packages.py
+
+test-packages: build packages ## install the packages, log in with what is installed, and remove them again
+	@$(PYTHON) tools/fetch_mongod.py 6.0.5
+	@$(PYTHON) tools/test_packages.py cargo test $(TEST_FLAGS) --test integration
+
+packages-reproducible: ## build the packages of the last commit twice, in different folders, and compare the bytes
+	@$(PYTHON) tools/compare_packages.py
 
 lint: ## check formatting, clippy, dependencies and the generated header
 	cargo fmt --all --check
