@@ -2,7 +2,7 @@
 //!
 //! Sources: the pages of AWS that [`Principal::parse`] names.
 
-use crate::denial::Denial;
+use crate::denial::{Cause, Denial};
 
 /// Longest ARN that STS documents for GetCallerIdentity, in bytes.
 pub const MAX_ARN_LENGTH: usize = 2048;
@@ -56,6 +56,13 @@ pub enum RoleUserFormat {
     AssumedRole,
 }
 
+/// The command for mongosh that makes the user of a principal, with its roles left to fill in.
+pub fn create_user_command(user_name: &str) -> String {
+    // A path may hold both of these.
+    let quoted = user_name.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("db.getSiblingDB(\"$external\").createUser({{user: \"{quoted}\", roles: [...]}})")
+}
+
 impl Principal {
     /// Parses an ARN as STS answers it to GetCallerIdentity.
     ///
@@ -90,10 +97,14 @@ impl Principal {
     pub fn parse(arn: &str) -> Result<Self, Denial> {
         const WHO_CAN: &str = "only IAM users, the root user, role sessions and federated users can";
         if arn.len() > MAX_ARN_LENGTH || !arn.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Denial::refused(format!("STS named a principal that cannot log in: {WHO_CAN}")));
+            return Err(Denial::new(
+                Cause::CannotLogIn,
+                format!("STS named a principal that cannot log in: {WHO_CAN}"),
+            ));
         }
         // Printable and short, as just checked.
-        let unknown = || Denial::refused(format!("STS named a principal that cannot log in, {arn}: {WHO_CAN}"));
+        let unknown =
+            || Denial::new(Cause::CannotLogIn, format!("STS named a principal that cannot log in, {arn}: {WHO_CAN}"));
         // IAM paths may hold colons, so that only the first five separate fields.
         let fields: Vec<&str> = arn.splitn(6, ':').collect();
         let ["arn", partition, service, "", account, resource] = fields[..] else {
@@ -128,12 +139,58 @@ impl Principal {
         match kind {
             Kind::User { path_and_name } => format!("arn:{partition}:iam::{account}:user/{path_and_name}"),
             Kind::Root => format!("arn:{partition}:iam::{account}:root"),
-            Kind::AssumedRole { role, .. } => match roles {
-                RoleUserFormat::IamRole => format!("arn:{partition}:iam::{account}:role/{role}"),
-                RoleUserFormat::AssumedRole => format!("arn:{partition}:sts::{account}:assumed-role/{role}/*"),
-            },
+            Kind::AssumedRole { role, .. } => role_user_name(partition, account, role, roles),
             Kind::FederatedUser { name } => format!("arn:{partition}:sts::{account}:federated-user/{name}"),
         }
+    }
+}
+
+/// A role, as IAM shows it. Nobody logs in as a role: its sessions do, and what STS answers of them has no path. So a login
+/// never comes here; it is for those who make users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// The part of AWS: `aws`, `aws-cn`, `aws-us-gov` and so on.
+    pub partition: String,
+    /// The 12-digit account id.
+    pub account: String,
+    /// The role's name, without its path.
+    pub name: String,
+}
+
+impl Role {
+    /// Parses a role's ARN, with the words of the grammar of [`Principal::parse`]:
+    ///
+    /// ```text
+    /// role = %s"arn:" partition %s":iam::" account %s":role/" [path "/"] name    ; at most 2048 bytes
+    /// ```
+    ///
+    /// `None` for every other text. Sources: AWS, "IAM identifiers", as there; AWS, "CreateRole",
+    /// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>, for names and paths.
+    pub fn parse(arn: &str) -> Option<Self> {
+        if arn.len() > MAX_ARN_LENGTH || !arn.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return None;
+        }
+        let fields: Vec<&str> = arn.splitn(6, ':').collect();
+        let ["arn", partition, "iam", "", account, resource] = fields[..] else { return None };
+        let path_and_name = resource.strip_prefix("role/")?;
+        // Paths and names are as a user's.
+        if !is_partition(partition) || !is_account(account) || !is_user(path_and_name) {
+            return None;
+        }
+        let name = path_and_name.rsplit('/').next()?;
+        Some(Self { partition: partition.to_owned(), account: account.to_owned(), name: name.to_owned() })
+    }
+
+    /// The name of the user in `$external` that sessions of the role log in as: as [`Principal::user_name`] of one.
+    pub fn user_name(&self, roles: RoleUserFormat) -> String {
+        role_user_name(&self.partition, &self.account, &self.name, roles)
+    }
+}
+
+fn role_user_name(partition: &str, account: &str, role: &str, roles: RoleUserFormat) -> String {
+    match roles {
+        RoleUserFormat::IamRole => format!("arn:{partition}:iam::{account}:role/{role}"),
+        RoleUserFormat::AssumedRole => format!("arn:{partition}:sts::{account}:assumed-role/{role}/*"),
     }
 }
 

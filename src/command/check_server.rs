@@ -86,8 +86,25 @@ impl Verdict {
         Self { file, kind, version, checks: report.checks, reason }
     }
 
-    pub fn supported(&self) -> bool {
+    fn supported(&self) -> bool {
         self.reason.is_none()
+    }
+
+    /// Why the plugin would not register; `None` when it would.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// Which server it is, as far as that is known.
+    pub fn kind(&self) -> Option<Kind> {
+        self.kind
+    }
+
+    /// The verdict in a line, of a server that is supported.
+    pub fn summary(&self) -> String {
+        let kind = self.kind.map_or("mongod or mongos", Kind::name);
+        let version = self.version.as_deref().unwrap_or("of an unknown version");
+        format!("{}, {kind} {version}: psmdb-aws-iam {} works in it.", self.file, env!("CARGO_PKG_VERSION"))
     }
 
     fn text(&self) -> String {

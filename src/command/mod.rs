@@ -2,12 +2,21 @@
 
 mod check_server;
 mod completions;
+mod credentials;
+mod login;
 mod manual;
+mod settings;
+mod setup;
+mod signing;
+mod user;
+mod whoami;
+mod wire;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use psmdb_aws_iam::principal::RoleUserFormat;
 
 /// The command's name, as it is installed.
 const NAME: &str = "psmdb-aws-iam";
@@ -34,6 +43,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     CheckServer(check_server::CheckServer),
+    User(user::User),
+    #[command(name = "whoami")]
+    WhoAmI(whoami::WhoAmI),
+    Login(login::Login),
+    Setup(setup::Setup),
     Completions(completions::Completions),
     Manual(manual::Manual),
 }
@@ -44,6 +58,8 @@ type Outcome = Result<bool, Failure>;
 /// Why a command printed no answer. The text goes to standard error.
 #[derive(Debug, PartialEq, Eq)]
 enum Failure {
+    /// The answer is no.
+    No(String),
     /// It cannot be done.
     Cannot(String),
 }
@@ -54,21 +70,74 @@ impl From<String> for Failure {
     }
 }
 
+/// The server's awsIamRoleUserFormat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// arn:...:iam::ACCOUNT:role/ROLE, the server's default
+    #[value(name = "iamRole")]
+    IamRole,
+    /// arn:...:sts::ACCOUNT:assumed-role/ROLE/*
+    #[value(name = "assumedRole")]
+    AssumedRole,
+}
+
+impl Format {
+    /// The value's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::IamRole => "iamRole",
+            Self::AssumedRole => "assumedRole",
+        }
+    }
+}
+
+impl From<Format> for RoleUserFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::IamRole => Self::IamRole,
+            Format::AssumedRole => Self::AssumedRole,
+        }
+    }
+}
+
+/// The line for mongosh that makes a user of `$external`. What it may do is for the operator to fill in.
+fn create_user_line(name: &str) -> String {
+    // A text in JSON is one in JavaScript.
+    let name = serde_json::Value::from(name);
+    format!("db.getSiblingDB(\"$external\").createUser({{user: {name}, roles: [...]}})")
+}
+
 /// Runs the command that the command line asks for.
 pub fn run() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::CheckServer(arguments) => check_server::run(&arguments),
+        Command::User(arguments) => user::run(&arguments),
+        Command::WhoAmI(arguments) => whoami::run(&arguments),
+        Command::Login(arguments) => login::run(&arguments),
+        Command::Setup(arguments) => setup::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Manual(arguments) => manual::run(&arguments),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(Failure::No(message)) => {
+            warn(&message);
+            ExitCode::FAILURE
+        }
         Err(Failure::Cannot(message)) => {
             warn(&message);
             ExitCode::from(CANNOT)
         }
     }
+}
+
+/// A text from elsewhere for a message: short, and without what a terminal would take for a command.
+fn shown(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    let shown: String = text.chars().take(LONGEST).map(plain).collect();
+    if text.chars().nth(LONGEST).is_some() { format!("{shown}...") } else { shown }
 }
 
 /// Writes to standard output. A reader that has seen enough is no failure.

@@ -7,6 +7,7 @@ mod support;
 
 mod c_abi;
 mod check_server;
+mod command;
 mod dns;
 mod doubles;
 mod faults;

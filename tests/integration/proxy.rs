@@ -9,14 +9,14 @@ use std::time::Duration;
 use crate::support::fixture::Fixture;
 
 /// A proxy that makes tunnels as it is asked to, on loopback. Its threads end with their connections.
-struct TunnelProxy {
-    address: SocketAddr,
+pub struct TunnelProxy {
+    pub address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl TunnelProxy {
     /// With an answer of its own, it makes no tunnel.
-    fn start(answer: Option<&'static str>) -> Self {
+    pub fn start(answer: Option<&'static str>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("an address");
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -31,7 +31,7 @@ impl TunnelProxy {
     }
 
     /// The heads of the requests so far.
-    fn asked(&self) -> Vec<String> {
+    pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 }

@@ -1,0 +1,39 @@
+//! Options that are parameters of the plugin: checked by it, and refused in its words.
+
+use std::path::{Path, PathBuf, absolute};
+use std::sync::Arc;
+
+use psmdb_aws_iam::config::{PARAMETERS, Settings, Store};
+
+/// Makes settings of options: what each is called here, the plugin's name of it, and its value if it was given.
+///
+/// # Errors
+/// The plugin's sentence, after the option's name.
+pub fn settings(options: &[(&str, &str, Option<String>)]) -> Result<Arc<Settings>, String> {
+    let store = Store::default();
+    for (option, name, value) in options {
+        let Some(value) = value else { continue };
+        let parameter = PARAMETERS
+            .iter()
+            .find(|parameter| parameter.name == *name)
+            .ok_or_else(|| format!("{option}: the plugin has no {name}"))?;
+        parameter.set_text(&store, value).map_err(|why| {
+            let why = why.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&why);
+            format!("{option}: {why}")
+        })?;
+    }
+    Ok(store.current())
+}
+
+/// The value for a parameter that is a path: the plugin wants an absolute one, since a server's folder may be any.
+///
+/// # Errors
+/// When it is no text.
+pub fn path_value(option: &str, path: Option<&PathBuf>) -> Result<Option<String>, String> {
+    let Some(path) = path else { return Ok(None) };
+    let text = |path: &Path| path.to_str().map(str::to_owned);
+    match absolute(path).ok().and_then(|path| text(&path)) {
+        Some(text) => Ok(Some(text)),
+        None => Err(format!("{option}: {} is not a path that can be used", path.display())),
+    }
+}

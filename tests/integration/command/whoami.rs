@@ -1,0 +1,290 @@
+//! `whoami` against an STS that verifies signatures.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use local_sts::{Answer, Identity, LocalSts};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Ended, assert_hides, command, run, with_credentials};
+use crate::proxy::TunnelProxy;
+use crate::support::fixture::ACCOUNT;
+
+/// An STS, two principals whom it knows, and a file of its CA.
+struct Setting {
+    sts: LocalSts,
+    user: Identity,
+    role: Identity,
+    folder: TempDir,
+}
+
+impl Setting {
+    fn start() -> Self {
+        let user = Identity::iam_user(ACCOUNT, "team/alice");
+        let role = Identity::assumed_role(ACCOUNT, "reporting", "i-0123456789abcdef0");
+        let sts = LocalSts::builder().identity(user.clone()).identity(role.clone()).start().expect("an STS");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("ca.pem"), sts.ca_pem()).expect("a file for the CA");
+        Self { sts, user, role, folder }
+    }
+
+    fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// A question to this STS by these credentials.
+    fn whoami(&self, identity: &Identity, arguments: &[&str]) -> Command {
+        let mut command = command(&["whoami", "--endpoint", &self.sts.endpoint(), "--ca-file"]);
+        command.arg(self.ca_file()).args(arguments);
+        with_credentials(&mut command, identity);
+        command
+    }
+
+    /// What is said of a question that has no answer, and nothing of what is secret.
+    fn refused(&self, identity: &Identity, arguments: &[&str], status: i32) -> String {
+        let said = run(&mut self.whoami(identity, arguments)).refused(status);
+        assert_hides(&said, identity);
+        said
+    }
+}
+
+fn printed(ended: Ended, identity: &Identity) -> String {
+    let printed = ended.printed();
+    assert_hides(&printed, identity);
+    printed
+}
+
+#[test]
+fn sts_s_answer_is_told_with_the_user_s_name_and_what_took_how_long() {
+    let setting = Setting::start();
+    for (identity, kind, iam_role, assumed_role) in [
+        (&setting.user, "user", &*setting.user.arn, &*setting.user.arn),
+        (
+            &setting.role,
+            "assumed-role",
+            "arn:aws:iam::123456789012:role/reporting",
+            "arn:aws:sts::123456789012:assumed-role/reporting/*",
+        ),
+    ] {
+        let json = printed(run(&mut setting.whoami(identity, &["--json"])), identity);
+        let json: Value = serde_json::from_str(&json).expect("one JSON document");
+        for (field, expected) in [
+            ("arn", &*identity.arn),
+            ("account", ACCOUNT),
+            ("partition", "aws"),
+            ("kind", kind),
+            ("userId", &identity.user_id),
+            ("accessKeyId", &identity.access_key_id),
+            ("source", "the environment"),
+            ("stsHost", "sts.amazonaws.com"),
+        ] {
+            assert_eq!(json[field], expected, "{field}");
+        }
+        assert_eq!(json["users"], serde_json::json!({"iamRole": iam_role, "assumedRole": assumed_role}));
+        let laps = json["milliseconds"].as_object().expect("times");
+        assert_eq!(laps.keys().collect::<Vec<_>>(), ["answer", "connect", "nameResolution", "tls"]);
+        assert!(laps["tls"].as_f64().expect("a number") > 0.0 && laps["answer"].as_f64().expect("a number") > 0.0);
+
+        let text = printed(run(&mut setting.whoami(identity, &[])), identity);
+        let about =
+            format!("{}\nunique id {}; access key id {}", identity.arn, identity.user_id, identity.access_key_id);
+        assert!(text.starts_with(&about), "{text}");
+        assert!(text.contains(&format!("\n  {iam_role}")), "{text}");
+        assert_eq!(text.contains(":assumed-role/reporting/*    (awsIamRoleUserFormat: assumedRole)"), kind != "user");
+        for lap in ["name resolution", "connect", "TLS", "answer"] {
+            assert!(text.contains(&format!("\n  {lap:16}")), "{lap}: {text}");
+        }
+
+        let one = printed(run(&mut setting.whoami(identity, &["--json", "--format", "assumedRole"])), identity);
+        let one: Value = serde_json::from_str(&one).expect("one JSON document");
+        assert_eq!(one["users"], serde_json::json!({"assumedRole": assumed_role}));
+    }
+}
+
+#[test]
+fn keys_are_taken_from_a_profile() {
+    let setting = Setting::start();
+    let keys = setting.folder.path().join("keys");
+    let Identity { access_key_id, secret_access_key, session_token, arn, .. } = &setting.role;
+    let token = session_token.as_ref().expect("a session's token");
+    let profile = format!(
+        "[reports]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n\
+         aws_session_token = {token}\n[corp]\nsso_session = corp\n"
+    );
+    fs::write(&keys, profile).unwrap();
+    // The environment has another's.
+    let whoami = |arguments: &[&str]| {
+        let mut command = setting.whoami(&setting.user, arguments);
+        command.env("AWS_SHARED_CREDENTIALS_FILE", &keys);
+        command
+    };
+    let text = printed(run(&mut whoami(&["--profile", "reports"])), &setting.role);
+    assert!(text.starts_with(arn), "{text}");
+    assert!(text.contains(&format!("from the profile reports in {}\n", keys.display())), "{text}");
+    assert!(printed(run(&mut whoami(&[])), &setting.user).starts_with(&setting.user.arn));
+    let named = run(whoami(&[])
+        .env_remove("AWS_ACCESS_KEY_ID")
+        .env_remove("AWS_SECRET_ACCESS_KEY")
+        .env("AWS_PROFILE", "reports"));
+    assert!(printed(named, &setting.role).starts_with(arn));
+
+    let asked = setting.sts.request_count();
+    let said = run(&mut whoami(&["--profile", "corp"])).refused(2);
+    assert!(said.contains("by SSO (sso_session), which is not supported"), "{said}");
+    assert!(said.contains("eval \"$(aws configure export-credentials --profile corp --format env)\""), "{said}");
+    let said = run(&mut command(&["whoami"])).refused(2);
+    assert!(said.contains("no credentials of AWS: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"), "{said}");
+    assert_eq!(setting.sts.request_count(), asked);
+}
+
+#[test]
+fn a_no_of_sts_is_told_in_the_plugin_s_words() {
+    let setting = Setting::start();
+    let mut wrong_secret = setting.user.clone();
+    wrong_secret.secret_access_key = "c2VjcmV0LXRoYXQtaXMtd3Jvbmc".to_owned();
+    let mut wrong_token = setting.role.clone();
+    wrong_token.session_token = Some("dG9rZW4tdGhhdC1pcy13cm9uZw".to_owned());
+    let expired = Identity::assumed_role(ACCOUNT, "reporting", "old").expired();
+    setting.sts.add_identity(expired.clone());
+    let stranger = Identity::iam_user(ACCOUNT, "mallory");
+    for (name, identity, why) in [
+        (
+            "wrong secret",
+            &wrong_secret,
+            "STS answered 403 SignatureDoesNotMatch: the client's secret key does not belong",
+        ),
+        ("wrong token", &wrong_token, "STS answered 403 InvalidClientTokenId: "),
+        ("expired", &expired, "STS answered 403 ExpiredToken: the client's session token has expired"),
+        (
+            "unknown key",
+            &stranger,
+            "STS answered 403 InvalidClientTokenId: the access key or the session token is unknown",
+        ),
+    ] {
+        let said = setting.refused(identity, &["--json"], 1);
+        assert!(said.contains(why) && said.contains("; TLS ") && said.contains(", failed)"), "{name}: {said}");
+    }
+    // It is asked once.
+    assert_eq!(setting.sts.request_count(), 4);
+}
+
+#[test]
+fn what_stands_between_here_and_sts_is_named_with_its_part() {
+    let setting = Setting::start();
+    let other = LocalSts::builder().start().expect("another STS");
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let closed = format!("https://{closed}");
+    let other_ca = setting.folder.path().join("other.pem");
+    fs::write(&other_ca, other.ca_pem()).unwrap();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let silent_endpoint = format!("https://{}", silent.local_addr().unwrap());
+    let ask = |endpoint: &str, ca: &Path, more: &[&str]| {
+        let mut command = command(&["whoami", "--endpoint", endpoint, "--ca-file"]);
+        command.arg(ca).args(more);
+        with_credentials(&mut command, &setting.user);
+        let began = Instant::now();
+        let said = run(&mut command).refused(2);
+        assert!(began.elapsed() < Duration::from_secs(9), "{said}");
+        assert_hides(&said, &setting.user);
+        said
+    };
+    let (here, ca) = (setting.sts.endpoint(), setting.ca_file());
+    for (name, said, why, part) in [
+        ("nobody listens", ask(&closed, &ca, &[]), "no connection to STS: Connection refused", "; connect "),
+        ("another CA", ask(&here, &other_ca, &[]), "the TLS connection to STS is not trusted: ", "; TLS "),
+        ("silence", ask(&silent_endpoint, &ca, &["--timeout-ms", "300"]), "STS did not answer within 300 ms", "; TLS "),
+        (
+            "a name that is not there",
+            ask("https://sts.nowhere.invalid", &ca, &["--timeout-ms", "5000"]),
+            "the name of the STS host, endpoint or proxy was not found",
+            "(name resolution ",
+        ),
+        (
+            "another host's certificate",
+            ask(&here, &ca, &["--sts-host", "sts.nowhere.example.com"]),
+            "the TLS connection to STS is not trusted: ",
+            "; TLS ",
+        ),
+    ] {
+        assert!(said.contains(why), "{name}: {said}");
+        let (_, failed) = said.rsplit_once(part).unwrap_or_else(|| panic!("{name}: {said}"));
+        assert!(failed.ends_with(" ms, failed)\n"), "{name}: {said}");
+    }
+    assert_eq!(setting.sts.request_count(), 0);
+
+    setting
+        .sts
+        .set_answer(Answer::Raw(b"HTTP/1.1 302 Found\r\nLocation: http://login\r\nContent-Length: 0\r\n\r\n".to_vec()));
+    let said = setting.refused(&setting.user, &[], 2);
+    assert!(said.contains("STS answered 302 without a code of its own (") && said.contains("; answer "), "{said}");
+    setting.sts.set_answer(Answer::Verified);
+    setting.sts.set_thinking_time(Duration::from_secs(2));
+    let said = setting.refused(&setting.user, &["--timeout-ms", "500"], 2);
+    assert!(said.contains("STS did not answer within 500 ms") && said.contains("; answer "), "{said}");
+}
+
+#[test]
+fn a_proxy_is_gone_through_and_measured() {
+    let setting = Setting::start();
+    let proxy = TunnelProxy::start(None);
+    let url = format!("http://{}", proxy.address);
+    let json = printed(run(&mut setting.whoami(&setting.role, &["--proxy", &url, "--json"])), &setting.role);
+    let json: Value = serde_json::from_str(&json).expect("one JSON document");
+    assert_eq!(json["arn"], setting.role.arn);
+    let laps = json["milliseconds"].as_object().expect("times");
+    assert_eq!(laps.keys().collect::<Vec<_>>(), ["answer", "connect", "nameResolution", "tls", "tunnel"]);
+    assert_eq!(proxy.asked().len(), 1);
+
+    let refusing = TunnelProxy::start(Some("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"));
+    let said = setting.refused(&setting.role, &["--proxy", &format!("http://{}", refusing.address)], 2);
+    assert!(said.contains("no connection to STS: the proxy answered 407 ("), "{said}");
+    assert!(said.contains("; proxy's tunnel "), "{said}");
+
+    // The environment's is not used, as the plugin does not use it.
+    let ended = run(setting
+        .whoami(&setting.user, &[])
+        .env("HTTPS_PROXY", "http://127.0.0.1:9")
+        .env("https_proxy", "http://127.0.0.1:9"));
+    printed(ended, &setting.user);
+}
+
+#[test]
+fn options_are_checked_as_the_server_checks_its_parameters() {
+    let setting = Setting::start();
+    for (arguments, why) in [
+        (
+            ["--sts-host", "https://sts.amazonaws.com"],
+            "--sts-host, the server's awsStsHost: a host name in lower case is allowed",
+        ),
+        (
+            ["--sts-host", "sts.amazonaws.com.cn"],
+            "--sts-host, the server's awsStsHost: a name whose second label is a region",
+        ),
+        (["--endpoint", "http://127.0.0.1"], "--endpoint, the server's awsStsEndpoint: https://host"),
+        (["--proxy", "127.0.0.1:3128"], "--proxy, the server's awsStsProxy: http://host:port is allowed"),
+        (
+            ["--timeout-ms", "99"],
+            "--timeout-ms, the server's awsStsTimeoutMS: a number of milliseconds from 100 to 60000",
+        ),
+        (["--timeout-ms", "soon"], "--timeout-ms, the server's awsStsTimeoutMS: a whole number is allowed"),
+        (
+            ["--ca-file", "/nonexistent/ca.pem"],
+            "--ca-file, the server's awsStsCAFile: a PEM file with root certificates",
+        ),
+    ] {
+        let mut command = command(&["whoami"]);
+        command.args(arguments);
+        with_credentials(&mut command, &setting.user);
+        let said = run(&mut command).refused(2);
+        assert!(said.starts_with(&format!("psmdb-aws-iam: {why}")), "{arguments:?}: {said}");
+    }
+    // A path may be relative here.
+    let mut relative = command(&["whoami", "--endpoint", &setting.sts.endpoint(), "--ca-file", "ca.pem"]);
+    relative.current_dir(setting.folder.path());
+    with_credentials(&mut relative, &setting.user);
+    printed(run(&mut relative), &setting.user);
+}
