@@ -45,7 +45,9 @@ def moment():
             raise cache.ToolError(f"SOURCE_DATE_EPOCH is {given!r}: it must be a number of seconds since 1970")
         return int(given)
     if not (ROOT / ".git").exists():
-        raise cache.ToolError("this is no git repository, so the time of the release is not known: set SOURCE_DATE_EPOCH")
+        raise cache.ToolError(
+            "this is no git repository, so the time of the release is not known: set SOURCE_DATE_EPOCH"
+        )
     return int(release_cargo.output_of(["git", "log", "-1", "--format=%ct"]))
 
 
@@ -55,7 +57,9 @@ def tool(command, **options):
     try:
         finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False, **options)
     except OSError as error:
-        raise cache.ToolError(f"{command[0]} does not run ({error.strerror}): install it (binutils has strip and readelf)") from error
+        raise cache.ToolError(
+            f"{command[0]} does not run ({error.strerror}): install it (binutils has strip and readelf)"
+        ) from error
     if finished.returncode != 0:
         raise cache.ToolError(f"`{' '.join(map(str, command))}` failed: see above")
     return finished.stdout
@@ -66,7 +70,9 @@ def newest_symbols(files, prefix):
     text = b"".join(tool(["readelf", "--version-info", "--wide", path]) for path in files).decode()
     versions = set(re.findall(rf"Name: {prefix}_([0-9.]+)\b", text))
     if not versions:
-        raise cache.ToolError(f"no symbol of {prefix}_x.y is needed by {', '.join(map(str, files))}: what has built it?")
+        raise cache.ToolError(
+            f"no symbol of {prefix}_x.y is needed by {', '.join(map(str, files))}: what has built it?"
+        )
     return max(versions, key=lambda version: [int(part) for part in version.split(".")])
 
 
@@ -99,7 +105,9 @@ def collect_documents(stage, seconds):
     write_compressed(stage / "README.md.gz", (ROOT / "README.md").read_bytes())
     write_compressed(stage / "changelog.gz", (ROOT / "CHANGELOG.md").read_bytes())
     copyright_notice = (PACKAGING / "copyright").read_text(encoding="utf-8")
-    (stage / "copyright").write_text(copyright_notice + (ROOT / "LICENSE").read_text(encoding="utf-8"), encoding="utf-8")
+    (stage / "copyright").write_text(
+        copyright_notice + (ROOT / "LICENSE").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     shutil.copytree(PACKAGING / "systemd", stage / "systemd")
     files = [(path, hashlib.sha256((stage / name).read_bytes()).hexdigest()) for name, path in INSTALLED.items()]
     time = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -126,8 +134,9 @@ def main():
         collect_programs(stage)
         crates = collect_documents(stage, seconds)
         version = next(iter(crates.values())).version
-        if f"\nlicense: {shipped.licence_field(crates)}\n" not in (PACKAGING / "nfpm.yaml").read_text(encoding="utf-8"):
-            raise cache.ToolError(f"the licences of what is packed are {shipped.licence_field(crates)}: write that into packaging/nfpm.yaml")
+        licences = shipped.licence_field(crates)
+        if f"\nlicense: {licences}\n" not in (PACKAGING / "nfpm.yaml").read_text(encoding="utf-8"):
+            raise cache.ToolError(f"the licences of what is packed are {licences}: write that into packaging/nfpm.yaml")
         programs = [stage / name for name in INSTALLED]
         environment = {
             **os.environ,

@@ -20,7 +20,9 @@ TARGET = "x86_64-unknown-linux-gnu"
 # Names of files that hold a licence, a notice or a copyright.
 LICENCE_FILE = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)([-_. ].*)?", re.IGNORECASE)
 # An entry of Cargo.lock that has a hash; tomllib is not in every Python that these tools run on.
-LOCKED = re.compile(r'^name = "([^"]+)"\nversion = "([^"]+)"\nsource = "[^"]+"\nchecksum = "([0-9a-f]{64})"$', re.MULTILINE)
+LOCKED = re.compile(
+    r'^name = "([^"]+)"\nversion = "([^"]+)"\nsource = "[^"]+"\nchecksum = "([0-9a-f]{64})"$', re.MULTILINE
+)
 # Texts for crates that come without one, named after the crate.
 ADDED_TEXTS = release_cargo.ROOT / "packaging" / "licences"
 SEPARATOR = "=" * 100
@@ -72,7 +74,7 @@ def licence_texts(folder):
     texts = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix != ".rs" and LICENCE_FILE.fullmatch(path.name):
-            texts.append(Text.of(str(path.relative_to(folder)), path.read_text(encoding="utf-8")))
+            texts.append(Text.of(str(path.relative_to(folder)), path.read_text(encoding="utf-8", errors="replace")))
     return texts
 
 
@@ -106,8 +108,8 @@ def crates():
             licence = (package["license"] or "").replace("/", " OR ")
             if not licence or foreign and not (texts and key in checksums):
                 raise cache.ToolError(
-                    f"{name} {key[1]} has no licence, no text of it or no hash in Cargo.lock; what is shipped must have all "
-                    f"three: look into {folder}, and put a text that it lacks into {ADDED_TEXTS / name}.txt"
+                    f"{name} {key[1]} has no licence, no text of it or no hash in Cargo.lock; what is shipped must have "
+                    f"all three: look into {folder}, and put a text that it lacks into {ADDED_TEXTS / name}.txt"
                 )
             found[key] = Crate(*key, licence, package["description"] or "", checksums.get(key), set(), texts)
         del above[int(depth) :]
@@ -148,9 +150,7 @@ class NoticesOfRust(html.parser.HTMLParser):
         if tag == "h3":
             name, version = re.fullmatch(r"\W*([\w-]+?)-(\d.*)", self.read.strip()).groups()
             self.crates.append({"name": name, "version": version, "licence": "", "texts": []})
-        elif tag == "b":
-            self.label = self.read.strip()
-        elif tag == "code":
+        elif tag in ("b", "code"):
             self.label = self.read.strip()
         elif tag == "pre" and self.crates:
             self.crates[-1]["texts"].append(Text.of(self.label, self.read))
@@ -201,7 +201,9 @@ def notices(found, library):
         "the licence that is named with it. Texts that several projects have in common are printed once, at the end.",
         "",
     ]
-    for crate in sorted((crate for crate in found.values() if crate.texts), key=lambda crate: (crate.name, crate.version)):
+    for crate in sorted(
+        (crate for crate in found.values() if crate.texts), key=lambda crate: (crate.name, crate.version)
+    ):
         lines += entry(f"{crate.name} {crate.version}: {crate.licence}", crate.texts)
     title = f"Rust's standard library {library.version}: MIT OR Apache-2.0; its tables of Unicode: Unicode-3.0"
     lines += entry(title, library.texts)

@@ -33,7 +33,9 @@ NAME = packages.COMMAND
 # Where packages put files, and where dpkg keeps its books.
 WATCHED = ["/bin", "/etc", "/lib", "/lib64", "/opt", "/sbin", "/usr", "/var/lib"]
 # Programs that ran meanwhile may have written these.
-OF_OTHERS = re.compile(r"/__pycache__(/|$)|^/var/lib/dpkg/[^/]*(-old|lock[^/]*)$|^/etc/ld\.so\.cache$|^/var/lib/systemd/")
+OF_OTHERS = re.compile(
+    r"/__pycache__(/|$)|^/var/lib/dpkg/[^/]*(-old|lock[^/]*)$|^/etc/ld\.so\.cache$|^/var/lib/systemd/"
+)
 # Tests of what an installed object must do: be hardened, be harmless elsewhere, and log people in.
 TESTS = ["hardening::", "logins::", "preload::"]
 ZSH_FOLDERS = {"/usr/share/zsh/vendor-completions/": "/usr/share/zsh/site-functions/"}
@@ -52,7 +54,12 @@ def output(command, **options):
     """What COMMAND prints, on its standard error too; a failure is one of the test."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     finished = subprocess.run(
-        [str(part) for part in command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options
+        [str(part) for part in command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        **options,
     )
     text = finished.stdout.decode("utf-8", "replace")
     need(finished.returncode == 0, f"`{' '.join(map(str, command))}` ended with {finished.returncode}:\n{text}")
@@ -86,7 +93,9 @@ def files_of_deb(deb):
         with tarfile.open(fileobj=file) as archive:
             for entry in archive:
                 path = "/" + entry.name.removeprefix("./").strip("/")
-                need(entry.uid == entry.gid == 0, f"{path} in {deb.name} belongs to {entry.uid}:{entry.gid}, not to root")
+                need(
+                    entry.uid == entry.gid == 0, f"{path} in {deb.name} belongs to {entry.uid}:{entry.gid}, not to root"
+                )
                 need(path == "/" or path.startswith("/usr"), f"{path} in {deb.name} is outside /usr")
                 times.add(int(entry.mtime))
                 if entry.isdir():
@@ -104,7 +113,9 @@ def files_of_deb(deb):
 
 
 def check_control(deb):
-    field = lambda name: output(["dpkg-deb", "--field", deb, name]).strip()
+    def field(name):
+        return output(["dpkg-deb", "--field", deb, name]).strip()
+
     need(field("Package") == NAME and field("Architecture") == "amd64", f"{deb.name} is of another package or machine")
     depends = field("Depends")
     for package in ("libc6 (>= ", "libgcc-s1 (>= ", "ca-certificates"):
@@ -112,21 +123,32 @@ def check_control(deb):
     with tempfile.TemporaryDirectory() as folder:
         output(["dpkg-deb", "--control", deb, folder])
         control = sorted(os.listdir(folder))
-    need(control == ["control", "md5sums"], f"{deb.name} has {control}: scripts, or files that an operator is asked about")
+    need(
+        control == ["control", "md5sums"],
+        f"{deb.name} has {control}: scripts, or files that an operator is asked about",
+    )
 
 
 def check_rpm(rpm, files):
     """The .rpm says the same as the .deb, and its sums are right."""
     output(["rpm", "--checksig", "--nosignature", rpm])
-    query = lambda *options: output(["rpm", "--query", "--package", *options, rpm])
+
+    def query(*options):
+        return output(["rpm", "--query", "--package", *options, rpm])
+
     need(query("--scripts").strip() == "", f"{rpm.name} has scripts")
     need(query("--configfiles").strip() == "", f"{rpm.name} has files that an operator is asked about")
     needed = query("--requires")
     for library in ("libc.so.6(GLIBC_", "libgcc_s.so.1(GCC_", "ca-certificates"):
         need(library in needed, f"{rpm.name} does not require {library}:\n{needed}")
-    need(query("--queryformat", "%{NAME} %{ARCH}").strip() == f"{NAME} x86_64", f"{rpm.name} is of another package or machine")
+    need(
+        query("--queryformat", "%{NAME} %{ARCH}").strip() == f"{NAME} x86_64",
+        f"{rpm.name} is of another package or machine",
+    )
     listed = {}
-    for line in query("--queryformat", r"[%{FILENAMES}|%{FILEMODES}|%{FILEDIGESTS}|%{FILEUSERNAME}|%{FILEGROUPNAME}\n]").split("\n"):
+    for line in query(
+        "--queryformat", r"[%{FILENAMES}|%{FILEMODES}|%{FILEDIGESTS}|%{FILEUSERNAME}|%{FILEGROUPNAME}\n]"
+    ).split("\n"):
         if line:
             path, mode, digest, user, group = line.split("|")
             need(user == group == "root", f"{path} in {rpm.name} belongs to {user}:{group}, not to root")
@@ -137,7 +159,10 @@ def check_rpm(rpm, files):
         for debian, other in ZSH_FOLDERS.items():
             path = path.replace(debian, other)
         expected[path] = described
-    need(listed == expected, f"{rpm.name} has other files than the .deb: {sorted(set(listed.items()) ^ set(expected.items()))}")
+    need(
+        listed == expected,
+        f"{rpm.name} has other files than the .deb: {sorted(set(listed.items()) ^ set(expected.items()))}",
+    )
     return expected
 
 
@@ -160,14 +185,19 @@ def check_documents(root, beside):
     bill = json.loads(bill_file.read_text(encoding="utf-8"))
     for file in bill["metadata"]["component"]["components"]:
         content = (root / file["name"].lstrip("/")).read_bytes()
-        need(file["hashes"][0]["content"] == sha256(content), f"the hash of {file['name']} in {bill_file} is of another file")
+        need(
+            file["hashes"][0]["content"] == sha256(content),
+            f"the hash of {file['name']} in {bill_file} is of another file",
+        )
     notices = gzip.decompress((share / "doc" / NAME / "THIRD-PARTY-NOTICES.gz").read_bytes()).decode()
     lock = (release_cargo.ROOT / "Cargo.lock").read_text(encoding="utf-8")
     crates = [component for component in bill["components"] if "hashes" in component]
     need(len(crates) > 50, f"{bill_file} has {len(crates)} crates only")
     for crate in crates:
         named = f"{crate['name']} {crate['version']}"
-        need(f"\n{named}: {crate['licenses'][0]['expression']}\n" in notices, f"no licence of {named} is in the notices")
+        need(
+            f"\n{named}: {crate['licenses'][0]['expression']}\n" in notices, f"no licence of {named} is in the notices"
+        )
         need(crate["hashes"][0]["content"] in lock, f"the hash of {named} is not in Cargo.lock")
 
 
@@ -182,7 +212,9 @@ def check_programs(root):
         need(not found, f"{file} holds paths of this machine: {found}")
     command = root / packages.INSTALLED[NAME].lstrip("/")
     version = output([command, "--version"]).strip()
-    wanted = re.search(r'^version = "(.*)"$', (release_cargo.ROOT / "Cargo.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    wanted = re.search(
+        r'^version = "(.*)"$', (release_cargo.ROOT / "Cargo.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
     need(version == f"{NAME} {wanted[1]}", f"{command} --version says {version!r}")
     mongod = os.environ.get("PSMDB_AWS_IAM_MONGOD_6_0_5") or cache.folder() / "mongod-6.0.5/bin/mongod"
     output([command, "check-server", mongod])
@@ -228,7 +260,9 @@ def on_this_machine(deb, test):
     place = pathlib.Path(packages.INSTALLED[packages.OBJECT]).parent
     known = subprocess.run(["dpkg-query", "--show", NAME], capture_output=True, check=False).returncode == 0
     if known or place.exists():
-        raise cache.ToolError(f"{NAME} is installed on this machine: remove it (and {place}), or run this as another user than root")
+        raise cache.ToolError(
+            f"{NAME} is installed on this machine: remove it (and {place}), or run this as another user than root"
+        )
     # What dpkg says of itself, with all packages and their states.
     listed = ["dpkg-query", "--show", "--showformat", "${Package} ${Version} ${db:Status-Abbrev}\n"]
     before, packages_before = snapshot(), output(listed)
@@ -248,6 +282,7 @@ def on_this_machine(deb, test):
 def rpm_in_a_folder(rpm, files):
     """Installs RPM into an empty folder, and removes it."""
     with tempfile.TemporaryDirectory() as folder:
+
         def run(*options):
             return output(["rpm", "--root", folder, "--define", "_dbpath /rpmdb", *options])
 
@@ -298,7 +333,10 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             output(["dpkg-deb", "--extract", deb, folder])
             test(pathlib.Path(folder))
-        print(f"NOT TESTED without root: that dpkg installs and removes {deb.name}, and rpm {rpm.name}; run this as root for it")
+        print(
+            f"NOT TESTED without root: that dpkg installs and removes {deb.name}, and rpm {rpm.name}; "
+            "run this as root for it"
+        )
 
 
 if __name__ == "__main__":
