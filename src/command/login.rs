@@ -7,6 +7,7 @@ use bson::raw::{RawBson, RawDocumentBuf, cstr};
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, rawdoc};
 use clap::Args;
+use psmdb_aws_iam::principal;
 use psmdb_aws_iam::sasl::NONCE_LENGTH;
 use psmdb_aws_iam::sts::endpoint::StsHost;
 use psmdb_aws_iam::sts::request::IdentityRequest;
@@ -16,7 +17,7 @@ use super::credentials::{Credentials, SOURCES_HELP, Sources, variable};
 use super::settings::{path_value, settings};
 use super::signing::sign_identity_request;
 use super::wire::{Address, Connection, Trouble};
-use super::{Failure, Outcome, create_user_line, print, shown, warn};
+use super::{Failure, Outcome, print, shown, warn};
 
 const MECHANISM: &str = "MONGODB-AWS";
 
@@ -300,7 +301,7 @@ impl Attempt<'_> {
                 match name {
                     Some(name) => format!(
                         "STS has confirmed who you are; the server has no such user. As a user administrator, in mongosh:\n  {}",
-                        create_user_line(name)
+                        principal::create_user_command(name)
                     ),
                     None => "STS has confirmed who you are; the server has no such user: psmdb-aws-iam whoami says which to create"
                         .to_owned(),
