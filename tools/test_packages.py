@@ -279,7 +279,8 @@ def on_this_machine(deb, test):
         # An image of a container may leave documents out, unless told otherwise.
         output(["dpkg", "--path-include=/usr/share/*", "--install", deb])
         test(pathlib.Path("/"))
-        output(["dpkg", "--verify", NAME])
+        differing = output(["dpkg", "--verify", NAME])
+        need(differing == "", f"dpkg finds other files than it has installed:\n{differing}")
         output(["dpkg", "--remove", NAME])
         need_unchanged(before, snapshot(), f"dpkg --remove {NAME}")
     finally:
