@@ -1,7 +1,8 @@
 # Everything a developer runs, one verb a task. CI runs these same targets: see .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build fetch test test-servers sanitize fuzz fuzz-wire bench lint format demo clean
+.PHONY: help build fetch test test-servers sanitize fuzz fuzz-wire bench packages \
+	test-packages packages-reproducible lint format demo clean
 
 # The mongod that tests run on, one of those that tools/fetch_mongod.py knows.
 MONGOD ?= 6.0.5
@@ -13,6 +14,9 @@ TEST_FLAGS = --workspace --locked --features panic-on-demand
 
 PYTHON ?= python3
 export PYTHONDONTWRITEBYTECODE := 1
+
+# What is built by it has no path of this machine in it.
+RELEASE_CARGO = $(PYTHON) tools/release_cargo.py
 
 # For make fuzz: how many seconds for each target, and which.
 SECONDS = 60
@@ -38,7 +42,9 @@ help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 build: ## build the plugin, the command and local-sts, optimised
-	cargo build --release --locked --workspace
+	@# Two builds: one would give the object also those features of dependencies that only local-sts wants.
+	$(RELEASE_CARGO) build --release --locked
+	$(RELEASE_CARGO) build --release --locked --package local-sts
 
 fetch: ## download the servers that tests and demo run on, once
 	@$(PYTHON) tools/fetch_mongod.py $(SERVERS)
@@ -77,7 +83,18 @@ fuzz-wire: build fetch ## send MESSAGES=300000 random messages to a real mongod
 
 bench: build ## measure logins, and write docs/benchmarks.md (PARTS=storm for a part, which is only printed)
 	@$(PYTHON) tools/fetch_mongod.py 6.0.5
-	cargo bench --locked -p benches --bench logins -- $(PARTS)
+	$(RELEASE_CARGO) bench --locked -p benches --bench logins -- $(PARTS)
+
+packages: ## build a .deb and a .rpm in target/packages
+	$(RELEASE_CARGO) build --release --locked
+	@$(PYTHON) tools/packages.py
+
+test-packages: build packages ## install the packages, log in with what is installed, and remove them again
+	@$(PYTHON) tools/fetch_mongod.py 6.0.5
+	@$(PYTHON) tools/test_packages.py cargo test $(TEST_FLAGS) --test integration
+
+packages-reproducible: ## build the packages of the last commit twice, in different folders, and compare the bytes
+	@$(PYTHON) tools/compare_packages.py
 
 lint: ## check formatting, clippy, dependencies and the generated header
 	cargo fmt --all --check

@@ -23,7 +23,7 @@
 //! | STS host, and the region that it implies | [`sts::endpoint::StsHost::parse`], [`sts::endpoint::StsHost::region`] |
 //! | address of STS | [`sts::endpoint::Endpoint::parse`] |
 //! | answer of STS | [`sts::response::read`] |
-//! | ARN, account | [`principal::Principal::parse`], [`principal::is_account`] |
+//! | ARN, account | [`principal::Principal::parse`], [`principal::Role::parse`], [`principal::is_account`] |
 #![deny(unsafe_code)]
 
 #[cfg(panic = "abort")]

@@ -259,6 +259,41 @@ mod tests {
     }
 
     #[test]
+    fn miri_a_role_is_the_user_that_its_sessions_log_in_as() {
+        for arn in [
+            "arn:aws:iam::123456789012:role/app",
+            "arn:aws:iam::123456789012:role/a/b:c*/app",
+            "arn:aws-cn:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_0123456789abcdef",
+        ] {
+            assert!(Principal::parse(arn).is_err(), "STS never answers {arn}");
+            let role = Role::parse(arn).unwrap();
+            let Role { partition, account, name } = &role;
+            let session = Principal::parse(&format!("arn:{partition}:sts::{account}:assumed-role/{name}/s")).unwrap();
+            for roles in [RoleUserFormat::IamRole, RoleUserFormat::AssumedRole] {
+                assert_eq!(role.user_name(roles), session.user_name(roles));
+            }
+        }
+        for arn in [
+            "arn:aws:iam::123456789012:role",
+            "arn:aws:iam::123456789012:role/",
+            "arn:aws:iam::123456789012:role//app",
+            "arn:aws:iam::123456789012:role/path/",
+            "arn:aws:iam::123456789012:role/*",
+            "arn:aws:iam::123456789012:user/app",
+            "arn:aws:iam:eu-west-1:123456789012:role/app",
+            "arn:aws:sts::123456789012:role/app",
+            "arn:aws:iam::12345678901:role/app",
+            "arn:awsx:iam::123456789012:role/app",
+            "arn:aws:iam::123456789012:role/a pp",
+            "arn:aws:iam::123456789012:role/app\n",
+        ] {
+            assert_eq!(Role::parse(arn), None, "{arn:?}");
+        }
+        assert_eq!(Role::parse(&format!("arn:aws:iam::123456789012:role/{}", "n".repeat(65))), None);
+        assert_eq!(Role::parse(&format!("arn:aws:iam::123456789012:role/{}/n", "p".repeat(MAX_ARN_LENGTH))), None);
+    }
+
+    #[test]
     fn miri_every_other_arn_is_refused() {
         let long_path = format!("arn:aws:iam::123456789012:user/{}/alice", "p".repeat(MAX_ARN_LENGTH));
         let long_name = format!("arn:aws:iam::123456789012:user/{}", "n".repeat(65));

@@ -91,6 +91,19 @@ def need_pip():
         raise ToolError(f"{sys.executable} has no pip: install it (on Debian: apt-get install python3-pip)")
 
 
+def install_from_debian(packages, why):
+    """Installs Debian PACKAGES by apt-get when this is root; everyone else is told to. WHY begins the sentence."""
+    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    if os.geteuid() != 0:
+        raise ToolError(f"{why}: run `sudo {' '.join(command)}`, then run this again")
+    say(f"installing {' '.join(packages)}: {why}")
+    # Two runs would fight over apt's own lock.
+    with locked("apt"):
+        run(["apt-get", "update", "-qq"], "apt-get update", "check the network and apt's sources")
+        os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+        run(command, "apt-get install", f"install {' '.join(packages)} by hand")
+
+
 def main(function):
     """Runs a script's FUNCTION; a ToolError becomes one line and exit code 1."""
     try:

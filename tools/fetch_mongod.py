@@ -165,17 +165,7 @@ def install(missing):
         raise cache.ToolError(
             f"mongod misses {', '.join(missing)}: install your system's packages of them (Debian's are {' '.join(packages)})"
         )
-    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
-    if os.geteuid() != 0:
-        raise cache.ToolError(
-            f"mongod misses {', '.join(missing)}: run `sudo {' '.join(command)}`, then run this again"
-        )
-    cache.say(f"installing {' '.join(packages)}: mongod misses {', '.join(missing)}")
-    # Two runs for two versions would fight over apt's own lock.
-    with cache.locked("apt"):
-        cache.run(["apt-get", "update", "-qq"], "apt-get update", "check the network and apt's sources")
-        os.environ["DEBIAN_FRONTEND"] = "noninteractive"
-        cache.run(command, "apt-get install", f"install {' '.join(packages)} by hand")
+    cache.install_from_debian(packages, f"mongod misses {', '.join(missing)}")
 
 
 def check_and_repair(mongod, library_path, version):

@@ -14,7 +14,7 @@ Exit status:
 
 Examples:
   psmdb-aws-iam completions bash > /etc/bash_completion.d/psmdb-aws-iam
-  psmdb-aws-iam completions zsh > /usr/local/share/zsh/site-functions/_psmdb-aws-iam
+  psmdb-aws-iam completions zsh > ~/.zfunc/_psmdb-aws-iam
   psmdb-aws-iam completions fish > ~/.config/fish/completions/psmdb-aws-iam.fish";
 
 /// Print the script by which a shell completes this command

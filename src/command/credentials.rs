@@ -1,4 +1,4 @@
-//! The caller's AWS credentials: from the environment, else from a profile's keys in AWS's files.
+//! The caller's AWS credentials: from the environment, from a profile's keys in AWS's files, or from where it runs.
 //!
 //! Source: AWS, "Configuration and credential file settings in the AWS CLI",
 //! <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html>, and "Environment variables", beside it. As
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use psmdb_aws_iam::secret::Secret;
 use zeroize::Zeroizing;
 
+use super::metadata;
+
 /// Largest file that is read, in bytes.
 const MAX_FILE_LENGTH: u64 = 1024 * 1024;
 
@@ -21,10 +23,12 @@ Credentials are looked for in this order:
   1. --profile: the keys of this profile
   2. AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN
   3. the keys of the profile AWS_PROFILE, or of default
-Profiles are read from ~/.aws/credentials and ~/.aws/config, or from the files that
-AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE name. Roles to assume, SSO, login
-sessions, credential_process, web identities, containers (ECS, EKS) and the metadata
-of an EC2 instance are not supported. Let the AWS CLI do it:
+  4. without AWS_PROFILE: those of the container (ECS, EKS Pod Identity), or of
+     the role of the EC2 instance
+Profiles are read from ~/.aws/credentials and ~/.aws/config, or from the files
+that AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE name. Roles to assume, SSO,
+login sessions, credential_process and web identities are not supported. Let the
+AWS CLI do it:
   eval \"$(aws configure export-credentials --format env)\"";
 
 /// What AWS gives a user, or a role's session, to sign with.
@@ -66,7 +70,7 @@ impl Sources<'_> {
     /// and files.
     pub fn credentials(&self) -> Result<Credentials, String> {
         if self.profile.is_none()
-            && let Some(found) = self.from_environment()?
+            && let Some(found) = self.in_environment()?
         {
             return Ok(found);
         }
@@ -105,6 +109,12 @@ impl Sources<'_> {
                 export_line(&profile)
             ));
         }
+        if self.profile.is_none()
+            && self.variable("AWS_PROFILE").is_none()
+            && let Some(found) = self.where_it_runs()?
+        {
+            return Ok(found);
+        }
         Err(self.nothing_found(&profile, both.iter().any(|values| values.there), [&keys.path, &config.path]))
     }
 
@@ -124,7 +134,7 @@ impl Sources<'_> {
         Ok(region)
     }
 
-    fn from_environment(&self) -> Result<Option<Credentials>, String> {
+    fn in_environment(&self) -> Result<Option<Credentials>, String> {
         const NAMES: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
         let secret = self.variable(NAMES[1]).map(Secret::new);
         match (self.variable(NAMES[0]), secret) {
@@ -139,6 +149,17 @@ impl Sources<'_> {
                 let (there, missing) = if there.is_some() { (NAMES[0], NAMES[1]) } else { (NAMES[1], NAMES[0]) };
                 Err(format!("{there} is set, but {missing} is not: set both, or neither"))
             }
+        }
+    }
+
+    fn where_it_runs(&self) -> Result<Option<Credentials>, String> {
+        // Asking whether this is an instance takes a while where it is none.
+        if self.variable(WEB_IDENTITY).is_some() {
+            return Ok(None);
+        }
+        match metadata::of_container(|name| self.variable(name))? {
+            Some(found) => Ok(Some(found)),
+            None => metadata::of_instance(|name| self.variable(name)),
         }
     }
 
@@ -165,16 +186,10 @@ impl Sources<'_> {
     }
 
     fn nothing_found(&self, profile: &str, there: bool, [keys, config]: [&Path; 2]) -> String {
-        let elsewhere = [
-            ("AWS_WEB_IDENTITY_TOKEN_FILE", "a web identity"),
-            ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "its container"),
-            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "its container"),
-        ];
-        if self.profile.is_none()
-            && let Some((name, what)) = elsewhere.iter().find(|(name, _)| self.variable(name).is_some())
-        {
+        if self.profile.is_none() && self.variable(WEB_IDENTITY).is_some() {
             return format!(
-                "this process gets its credentials by {what} ({name}), which is not supported. Let the AWS CLI get them: {}",
+                "this process gets its credentials by a web identity ({WEB_IDENTITY}), which is not supported. Let the AWS \
+                 CLI get them: {}",
                 export_line(profile)
             );
         }
@@ -192,6 +207,9 @@ impl Sources<'_> {
         )
     }
 }
+
+/// What EKS sets for a role of a service account.
+const WEB_IDENTITY: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 
 /// What makes a profile one whose credentials somebody else has to be asked for.
 const ASKED_FOR: [(&str, &str); 5] = [
@@ -351,6 +369,7 @@ credential_process = /bin/keys
             fs::write(aws.join("credentials"), KEYS).unwrap();
             fs::write(aws.join("config"), CONFIG).unwrap();
             let mut all = vec![("HOME", folder.path().to_str().unwrap().to_owned())];
+            all.push(("AWS_EC2_METADATA_DISABLED", "true".to_owned()));
             all.extend(variables.iter().map(|(name, value)| (*name, (*value).to_owned())));
             Self { folder, variables: all }
         }
@@ -363,7 +382,7 @@ credential_process = /bin/keys
         }
 
         fn credentials(&self, profile: Option<&str>) -> Result<Credentials, String> {
-            self.ask(profile, Sources::credentials)
+            self.ask(profile, |sources| sources.credentials())
         }
     }
 
@@ -412,10 +431,19 @@ credential_process = /bin/keys
             ("another's section", &[], Some("in-config-without-prefix"), "there is no profile"),
             ("no keys", &[("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")], None, "the profile default in /nowhere and "),
             (
-                "a container",
-                &[("AWS_PROFILE", "nope"), ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://x")],
+                "a service account",
+                &[("AWS_SHARED_CREDENTIALS_FILE", "/nowhere"), (WEB_IDENTITY, "/token")],
                 None,
-                "by its container (AWS_CONTAINER_CREDENTIALS_FULL_URI)",
+                "by a web identity (AWS_WEB_IDENTITY_TOKEN_FILE)",
+            ),
+            (
+                "a container whose keys are elsewhere",
+                &[
+                    ("AWS_SHARED_CREDENTIALS_FILE", "/nowhere"),
+                    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.2.example.com/"),
+                ],
+                None,
+                "are at an address that is not asked",
             ),
             ("a folder", &[("AWS_CONFIG_FILE", "/tmp")], None, "cannot read /tmp: "),
         ] {
@@ -439,11 +467,11 @@ credential_process = /bin/keys
             ),
             ("none", &[], Some("sso"), None),
         ] {
-            let found = Fixture::new(variables).ask(profile, Sources::region).unwrap();
+            let found = Fixture::new(variables).ask(profile, |sources| sources.region()).unwrap();
             assert_eq!(found.as_deref(), region, "{name}");
         }
         let fixture = Fixture::new(&[]);
         fs::remove_dir_all(fixture.folder.path()).unwrap();
-        assert_eq!(fixture.ask(None, Sources::region), Ok(None));
+        assert_eq!(fixture.ask(None, |sources| sources.region()), Ok(None));
     }
 }

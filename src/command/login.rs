@@ -31,24 +31,26 @@ mod code {
 fn help() -> String {
     format!(
         "\
-Does what a driver does: connects, asks hello, signs for the STS host that the server
-names (saslStart, saslContinue), and asks who it is then (connectionStatus). Each step
-is printed when it is done. The first one that fails is said on standard error, with
-what to do. Nothing is changed on the server.
+Does what a driver does: connects, asks hello, signs for the STS host that the
+server names (saslStart, saslContinue), and asks who it is then
+(connectionStatus). Each step is printed when it is done. The first one that
+fails is said on standard error, with what to do. Nothing is changed on the
+server.
 
-The secret key stays here. A session token is sent to the server, which needs it to ask
-STS: use --tls. A server that wants a client's certificate is not supported.
+The secret key stays here. A session token is sent to the server, which needs it
+to ask STS: use --tls. A server that wants a client's certificate is not
+supported.
 
 {SOURCES_HELP}
 
 Exit status:
   0  logged in
   1  the server refused the login; standard error says at which step, and why
-  2  it did not come to that: no credentials, no connection, no MongoDB, or wrong usage
+  2  it did not come to that: no credentials, connection or MongoDB; wrong usage
 
 Examples:
   psmdb-aws-iam login --tls db1.example.com
-  psmdb-aws-iam login --tls --tls-ca-file /etc/ssl/corporate-ca.pem db1.example.com:27018
+  psmdb-aws-iam login --tls --tls-ca-file /etc/ssl/corp.pem db1.example.com:27018
   psmdb-aws-iam login --profile shop 127.0.0.1"
     )
 }
@@ -261,8 +263,9 @@ impl Attempt<'_> {
             Trouble::Closed if self.connection.tls_version().is_none() => {
                 "it may want TLS (--tls), not take connections from here, or be no MongoDB server".to_owned()
             }
-            Trouble::Tls(rustls::Error::AlertReceived(_)) => {
-                "it may want a client's certificate, which is not supported".to_owned()
+            Trouble::Closed | Trouble::Tls(rustls::Error::AlertReceived(_)) => {
+                "it may want a client's certificate, which is not supported, or not take connections from here"
+                    .to_owned()
             }
             Trouble::NotMongo(_) => {
                 format!("is {} the right port? A server's is net.port of its mongod.conf", self.address)

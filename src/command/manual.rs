@@ -1,9 +1,11 @@
 //! `manual`: the pages for man(1), for packages.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory};
+use clap_mangen::Man;
 
 use super::{Arguments, Outcome};
 
@@ -23,6 +25,22 @@ pub fn run(arguments: &Manual) -> Outcome {
     let folder = &arguments.folder;
     let cannot = |error| format!("cannot write to {}: {error}", folder.display());
     fs::create_dir_all(folder).map_err(cannot)?;
-    clap_mangen::generate_to(Arguments::command(), folder).map_err(cannot)?;
+    let mut command = Arguments::command().disable_help_subcommand(true);
+    command.build();
+    let subcommands = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
+    for command in std::iter::once(&command).chain(subcommands) {
+        let page = Man::new(command.clone());
+        fs::write(folder.join(page.get_filename()), text(&page).map_err(cannot)?).map_err(cannot)?;
+    }
     Ok(true)
+}
+
+/// The page. What --help has after the options is laid out by hand, and kept as it is.
+fn text(page: &Man) -> io::Result<String> {
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    let text = String::from_utf8(text).map_err(io::Error::other)?;
+    let Some((before, notes)) = text.split_once(".SH EXTRA\n") else { return Ok(text) };
+    let (notes, after) = notes.split_at(notes.find(".SH ").unwrap_or(notes.len()));
+    Ok(format!("{before}.SH NOTES\n.nf\n{}\n.fi\n{after}", notes.trim_end()))
 }

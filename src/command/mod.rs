@@ -5,6 +5,7 @@ mod completions;
 mod credentials;
 mod login;
 mod manual;
+mod metadata;
 mod settings;
 mod setup;
 mod signing;

@@ -14,14 +14,15 @@ use super::{Failure, Outcome, print, warn};
 use crate::server_file::Kind;
 
 const HELP: &str = "\
-Prints three things to do, each with the text to copy: where the object has to be, the
-drop-in for the server's unit of systemd, and the lines for mongod.conf. Nothing is
-changed. The server is the one of the unit, else the one in PATH; its file is checked
-as check-server does. The region is that of --region, AWS_REGION, AWS_DEFAULT_REGION,
-or the profile in AWS's files.
+Prints three things to do, each with the text to copy: where the object has to
+be, the drop-in for the server's unit of systemd, and the lines for mongod.conf.
+Nothing is changed. The server is the one of the unit, else the one in PATH; its
+file is checked as check-server does. The region is that of --region,
+AWS_REGION, AWS_DEFAULT_REGION, or the profile in AWS's files.
 
-If the unit has an LD_PRELOAD, or mongod.conf a list of authenticationMechanisms,
-what is printed keeps what is there. Other settings are not looked at.
+If the unit has an LD_PRELOAD, or mongod.conf a list of
+authenticationMechanisms, what is printed keeps what is there. Other settings
+are not looked at.
 
 Exit status:
   0  printed
@@ -30,7 +31,7 @@ Exit status:
 
 Examples:
   psmdb-aws-iam setup --region eu-west-1
-  psmdb-aws-iam setup --server /opt/mongodb/bin/mongod --object ./libpsmdb_aws_iam.so
+  psmdb-aws-iam setup --server /opt/bin/mongod --object ./libpsmdb_aws_iam.so
   psmdb-aws-iam setup --root /mnt/image --region eu-west-1";
 
 /// Where packages, and the README, put the object.
@@ -187,23 +188,24 @@ impl Unit {
                 text.push_str(&fs::read_to_string(path).unwrap_or_default());
             }
         }
-        let text: String = text
-            .lines()
-            .filter(|line| !line.trim_start().starts_with(['#', ';']))
-            .map(|line| format!("{}\n", line.trim_end_matches('\\')))
-            .collect();
-        let words = || text.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
-        let is_server = |word: &str| matches!(word.rsplit('/').next(), Some("mongod" | "mongos")) && word.contains('/');
-        // ExecStart=@-:+! may stand before the path.
-        let paths = words()
-            .map(|word| word.strip_prefix("ExecStart=").unwrap_or(word).trim_start_matches(['@', '-', ':', '+', '!']));
-        let server = paths.filter(|word| word.starts_with('/') && is_server(word)).last().map(PathBuf::from);
+        let text = text.replace("\\\n", " ");
+        let lines = || text.lines().map(str::trim_start).filter(|line| !line.starts_with(['#', ';']));
+        // What the server is given; other programs that the unit runs have options of their own.
+        let given = || lines().filter(|line| line.starts_with("Environment=") || line.starts_with("ExecStart="));
+        let words = || given().flat_map(str::split_whitespace).map(|word| word.trim_matches(['"', '\'']));
+        // ExecStart=@-:+! may stand before the path, and numactl or another program before the server.
+        let is_server =
+            |word: &str| word.starts_with('/') && matches!(word.rsplit('/').next(), Some("mongod" | "mongos"));
+        let start = lines().filter_map(|line| line.strip_prefix("ExecStart=")).rfind(|start| !start.trim().is_empty());
+        let mut program =
+            start.unwrap_or_default().split_whitespace().map(|word| word.trim_matches(['@', '-', ':', '+', '!', '"']));
+        let server = program.find(|word| is_server(word)).map(PathBuf::from);
         let after = |option: &str| {
             let mut words = words().skip_while(|word| *word != option && !word.ends_with(&format!("={option}")));
             words.nth(1).filter(|value| value.starts_with('/')).map(PathBuf::from)
         };
         let inline = words().find_map(|word| word.split_once("--config=").map(|(_, path)| PathBuf::from(path)));
-        let preload = words().filter_map(|word| word.split_once("LD_PRELOAD=")).last();
+        let preload = words().filter_map(|word| word.split_once("LD_PRELOAD=")).next_back();
         let preload =
             preload.map(|(_, value)| value.trim_matches(['"', '\'']).to_owned()).filter(|value| !value.is_empty());
         Some(Self { name, server, config: after("-f").or_else(|| after("--config")).or(inline), preload })

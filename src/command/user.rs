@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 use super::{Failure, Format, Outcome, create_user_line, print, shown};
 
 const HELP: &str = "\
-The ARN may be any that AWS shows of a principal: an IAM user, a role with its path,
-a session of a role (assumed-role), a role of Identity Center and its sessions, a
-federated user, or the root user. Nothing is asked of AWS: whether there is such a
-principal is not known. Roles lose their path, and all sessions of a role are one
-user. Put the roles of MongoDB that it should have where the line has [...].
+The ARN may be any that AWS shows of a principal: an IAM user, a role with its
+path, a session of a role (assumed-role), a role of Identity Center and its
+sessions, a federated user, or the root user. Nothing is asked of AWS: whether
+there is such a principal is not known. Roles lose their path, and all sessions
+of a role are one user. Put the roles of MongoDB that it should have where the
+line has [...].
 
 Exit status:
   0  printed
@@ -20,11 +21,12 @@ Exit status:
 
 JSON:
   {\"user\", \"db\", \"account\", \"partition\", \"kind\", \"createUser\"}
-  kind is user, root, role, assumed-role or federated-user. createUser is the line.
+  kind is user, root, role, assumed-role or federated-user. createUser is the
+  line for mongosh.
 
 Examples:
   psmdb-aws-iam user arn:aws:iam::123456789012:user/team/alice
-  psmdb-aws-iam user --json arn:aws:iam::123456789012:role/apps/shop | jq -r .user
+  psmdb-aws-iam user --json arn:aws:iam::123456789012:role/a/shop | jq -r .user
   psmdb-aws-iam user \"$(aws sts get-caller-identity --query Arn --output text)\"";
 
 /// Say which user to create in $external for a user or role of AWS

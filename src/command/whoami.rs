@@ -32,23 +32,23 @@ fn help() -> String {
     format!(
         "\
 Signs GetCallerIdentity as a driver does, sends it as the plugin does, and says
-which user to create in $external. Run on the server's machine with the options that
-are the server's parameters, it shows whether the way to STS is open, and how long
-each part of it takes. It asks once, where a server would try again.
+which user to create in $external. Run on the server's machine with the options
+that are the server's parameters, it shows whether the way to STS is open, and
+how long each part of it takes. It asks once, where a server would try again.
 
 {SOURCES_HELP}
 
 Exit status:
   0  STS has said who it is
-  1  STS said no, or named somebody who cannot log in; the reason is on standard error
+  1  STS said no, or named somebody who cannot log in; standard error says why
   2  there are no credentials, STS could not be asked, or wrong usage
 
 JSON:
   {{\"arn\", \"account\", \"partition\", \"kind\", \"userId\", \"accessKeyId\", \"source\",
    \"users\": {{\"iamRole\", \"assumedRole\"}}, \"stsHost\",
    \"milliseconds\": {{\"nameResolution\", \"connect\", \"tunnel\", \"tls\", \"answer\"}}}}
-  users is by awsIamRoleUserFormat; with --format it has one. tunnel is there with
-  --proxy only.
+  users is by awsIamRoleUserFormat; with --format it has one. tunnel is there
+  with --proxy only.
 
 Examples:
   psmdb-aws-iam whoami

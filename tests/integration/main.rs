@@ -12,6 +12,7 @@ mod dns;
 mod docs;
 mod doubles;
 mod faults;
+mod hardening;
 mod logins;
 mod native;
 mod parameters;

@@ -14,6 +14,8 @@ use local_sts::Identity;
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_psmdb-aws-iam"));
     command.args(arguments).env_clear().env("HOME", "/nonexistent").env("PATH", "/usr/bin:/bin");
+    // The machine of the tests may be an instance with a role.
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
     command
 }
 

@@ -147,7 +147,7 @@ fn the_server_is_that_of_the_unit_or_of_path_or_the_one_that_is_named() {
     system.server("/opt/db/mongod");
     system.file(
         "/lib/systemd/system/mongod.service",
-        "[Service]\nExecStart=@-/opt/db/mongod mongod --config=/opt/db.conf\n",
+        "[Service]\nExecStartPre=/bin/rm -f /run/mongod\nExecStart=-/usr/bin/numactl --all \\\n  /opt/db/mongod --config=/opt/db.conf --dbpath /var/lib/mongod\n",
     );
     let text = system.printed(&[]);
     assert!(text.starts_with(&shown("/opt/db/mongod")) && text.contains("\n# 3. /opt/db.conf, "), "{text}");

@@ -1,9 +1,11 @@
 //! `whoami` against an STS that verifies signatures.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use local_sts::{Answer, Identity, LocalSts};
@@ -188,7 +190,7 @@ fn what_stands_between_here_and_sts_is_named_with_its_part() {
         with_credentials(&mut command, &setting.user);
         let began = Instant::now();
         let said = run(&mut command).refused(2);
-        assert!(began.elapsed() < Duration::from_secs(9), "{said}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{said}");
         assert_hides(&said, &setting.user);
         said
     };
@@ -199,7 +201,7 @@ fn what_stands_between_here_and_sts_is_named_with_its_part() {
         ("silence", ask(&silent_endpoint, &ca, &["--timeout-ms", "300"]), "STS did not answer within 300 ms", "; TLS "),
         (
             "a name that is not there",
-            ask("https://sts.nowhere.invalid", &ca, &["--timeout-ms", "5000"]),
+            ask("https://sts.nowhere.invalid", &ca, &["--timeout-ms", "15000"]),
             "the name of the STS host, endpoint or proxy was not found",
             "(name resolution ",
         ),
@@ -287,4 +289,91 @@ fn options_are_checked_as_the_server_checks_its_parameters() {
     relative.current_dir(setting.folder.path());
     with_credentials(&mut relative, &setting.user);
     printed(run(&mut relative), &setting.user);
+}
+
+/// What hands out credentials on a container's or an instance's own link: answers by the first line and a header.
+fn metadata(answer: impl Fn(&str, &str) -> Option<String> + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut head = String::new();
+            let mut reader = BufReader::new(client.try_clone().unwrap());
+            while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap_or(0) > 0 {}
+            let (status, body) = match answer(head.lines().next().unwrap_or_default(), &head.to_lowercase()) {
+                Some(body) => ("200 OK", body),
+                None => ("404 Not Found", String::new()),
+            };
+            let length = body.len();
+            let _ = write!(client, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        }
+    });
+    address
+}
+
+#[test]
+fn a_container_and_an_instance_have_keys_of_their_own() {
+    let setting = Setting::start();
+    let Identity { access_key_id, secret_access_key, session_token, arn, .. } = setting.role.clone();
+    let keys = serde_json::json!({
+        "AccessKeyId": access_key_id, "SecretAccessKey": secret_access_key, "Token": session_token, "Code": "Success",
+    })
+    .to_string();
+    // No keys in the environment.
+    let whoami = || {
+        let mut command = setting.whoami(&setting.user, &[]);
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        command
+    };
+
+    let answer = keys.clone();
+    let agent = metadata(move |line, head| {
+        let asked = line == "GET /v1/credentials HTTP/1.1" && head.contains("\r\nauthorization: the-pod's\r\n");
+        asked.then(|| answer.clone())
+    });
+    let token = setting.folder.path().join("pod-token");
+    fs::write(&token, "the-pod's\n").unwrap();
+    let uri = format!("http://{agent}/v1/credentials");
+    let mut in_pod = whoami();
+    in_pod.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri).env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token);
+    let text = printed(run(&mut in_pod), &setting.role);
+    assert!(text.starts_with(&arn) && text.contains("from the container\n"), "{text}");
+    let said = run(whoami().env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)).refused(2);
+    assert!(said.contains("the container's credentials: the answer has the status 404"), "{said}");
+    // Keys in the environment come first.
+    let mut command = setting.whoami(&setting.user, &[]);
+    command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/");
+    assert!(printed(run(&mut command), &setting.user).starts_with(&setting.user.arn));
+
+    let answer = keys.clone();
+    let instance = metadata(move |line, head| {
+        let with_token = head.contains("\r\nx-aws-ec2-metadata-token: of-a-minute\r\n");
+        match line.trim_end_matches(" HTTP/1.1") {
+            "PUT /latest/api/token" if head.contains("\r\nx-aws-ec2-metadata-token-ttl-seconds: ") => {
+                Some("of-a-minute".to_owned())
+            }
+            "GET /latest/meta-data/iam/security-credentials/" if with_token => Some("reporting".to_owned()),
+            "GET /latest/meta-data/iam/security-credentials/reporting" if with_token => Some(answer.clone()),
+            _ => None,
+        }
+    });
+    let on_instance = |address: &SocketAddr| {
+        let mut command = whoami();
+        command.env_remove("AWS_EC2_METADATA_DISABLED");
+        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://{address}/"));
+        command
+    };
+    let text = printed(run(&mut on_instance(&instance)), &setting.role);
+    assert!(text.starts_with(&arn) && text.contains("from the instance\n"), "{text}");
+    let said = run(on_instance(&instance).env("AWS_EC2_METADATA_DISABLED", "true")).refused(2);
+    assert!(said.contains("no credentials of AWS: "), "{said}");
+    let without_role = metadata(|line, _| line.starts_with("PUT ").then(String::new));
+    let said = run(&mut on_instance(&without_role)).refused(2);
+    assert!(said.contains("no credentials of AWS: "), "{said}");
+    let broken = metadata(|_, _| Some("planted".to_owned()));
+    let said = run(&mut on_instance(&broken)).refused(2);
+    assert!(
+        said.contains("the instance's credentials: the answer holds no keys") && !said.contains("planted"),
+        "{said}"
+    );
 }

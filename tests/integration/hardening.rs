@@ -1,0 +1,91 @@
+//! What the linker was told to make hard for an attacker who has found a defect, read in the files themselves.
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use object::LittleEndian;
+use object::elf;
+use object::read::elf::{Dyn, FileHeader, ProgramHeader};
+
+use crate::support::mongod::plugin;
+
+type Header = elf::FileHeader64<LittleEndian>;
+type Segment = elf::ProgramHeader64<LittleEndian>;
+
+const ENDIAN: LittleEndian = LittleEndian;
+
+/// The command as users get it: of the release build, or the installed one.
+fn command() -> PathBuf {
+    let path = env::var_os("PSMDB_AWS_IAM_COMMAND").map_or_else(
+        || {
+            let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(target).join("release/psmdb-aws-iam")
+        },
+        PathBuf::from,
+    );
+    assert!(path.exists(), "no command at {}: run cargo build --release", path.display());
+    path
+}
+
+/// The headers that the loader acts on.
+struct Image {
+    name: String,
+    kind: u16,
+    segments: Vec<Segment>,
+    /// Tags and values of the dynamic section.
+    dynamic: Vec<(elf::DynamicTag, u64)>,
+}
+
+impl Image {
+    fn read(path: PathBuf) -> Self {
+        let bytes = fs::read(&path).unwrap();
+        let header = Header::parse(&*bytes).unwrap();
+        let segments = header.program_headers(ENDIAN, &*bytes).unwrap();
+        let dynamic = segments.iter().find_map(|segment| segment.dynamic(ENDIAN, &*bytes).unwrap()).unwrap();
+        Self {
+            name: path.display().to_string(),
+            kind: header.e_type(ENDIAN).0,
+            segments: segments.to_vec(),
+            dynamic: dynamic.iter().map(|entry| (entry.d_tag(ENDIAN), entry.d_val(ENDIAN))).collect(),
+        }
+    }
+
+    fn value(&self, tag: elf::DynamicTag) -> Option<u64> {
+        self.dynamic.iter().find(|(found, _)| *found == tag).map(|(_, value)| *value)
+    }
+
+    fn has_flags(&self, tag: elf::DynamicTag, flags: u64) -> bool {
+        self.value(tag).is_some_and(|found| found & flags == flags)
+    }
+}
+
+#[test]
+fn the_object_and_the_command_are_hardened() {
+    for image in [Image::read(plugin()), Image::read(command())] {
+        let name = &image.name;
+        assert_eq!(image.kind, elf::ET_DYN.0, "{name} is loaded at a fixed address");
+
+        // Everything is bound at load, and the tables of what is bound can then not be written any more.
+        let now = image.has_flags(elf::DT_FLAGS, elf::DF_BIND_NOW.0);
+        assert!(now && image.has_flags(elf::DT_FLAGS_1, elf::DF_1_NOW.0), "{name} is bound lazily");
+        let of_kind = |kind| image.segments.iter().find(move |segment| segment.p_type(ENDIAN) == kind);
+        let relro = of_kind(elf::PT_GNU_RELRO).unwrap_or_else(|| panic!("{name} has no RELRO"));
+        let table = image.value(elf::DT_PLTGOT).unwrap();
+        let end = relro.p_vaddr(ENDIAN) + relro.p_memsz(ENDIAN);
+        assert!((relro.p_vaddr(ENDIAN)..end).contains(&table), "{name}: addresses of functions can be written");
+
+        let stack = of_kind(elf::PT_GNU_STACK).unwrap_or_else(|| panic!("{name} does not say what its stack may be"));
+        assert_eq!(stack.p_flags(ENDIAN).0 & elf::PF_X.0, 0, "{name} wants an executable stack");
+        for segment in &image.segments {
+            let both = elf::PF_W.0 | elf::PF_X.0;
+            assert_ne!(segment.p_flags(ENDIAN).0 & both, both, "{name} has memory that can be written and run");
+        }
+        assert_eq!(image.value(elf::DT_TEXTREL), None, "{name} is changed at load where it is code");
+        assert!(!image.has_flags(elf::DT_FLAGS, elf::DF_TEXTREL.0), "{name}");
+        for path in [elf::DT_RPATH, elf::DT_RUNPATH] {
+            assert_eq!(image.value(path), None, "{name} names folders to take libraries from");
+        }
+    }
+    let command = Image::read(command());
+    assert!(command.has_flags(elf::DT_FLAGS_1, elf::DF_1_PIE.0), "{} is no PIE", command.name);
+}

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Packs the release build into target/packages: a .deb, a .rpm, and the list of what they are made of.
+
+`make packages` makes that build first. packaging/nfpm.yaml says what is in the packages; this collects it:
+
+- the object and the command, without symbols;
+- manual pages and completions, written by the command itself;
+- licence, notices and list of the crates in them, from their own folders: see shipped.py.
+
+All times are that of the last commit, or SOURCE_DATE_EPOCH, so that the same commit gives the same bytes.
+"""
+
+import datetime
+import gzip
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+
+import cache
+import python_env
+import release_cargo
+import shipped
+
+ROOT = release_cargo.ROOT
+PACKAGING = ROOT / "packaging"
+OBJECT = "libpsmdb_aws_iam.so"
+COMMAND = "psmdb-aws-iam"
+INSTALLED = {OBJECT: f"/usr/lib/psmdb-aws-iam/{OBJECT}", COMMAND: f"/usr/bin/{COMMAND}"}
+
+
+def folder():
+    """Where the packages go."""
+    return release_cargo.target_folder() / "packages"
+
+
+def moment():
+    """The time that everything in the packages has, in seconds since 1970."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given:
+        if not given.isdecimal():
+            raise cache.ToolError(f"SOURCE_DATE_EPOCH is {given!r}: it must be a number of seconds since 1970")
+        return int(given)
+    if not (ROOT / ".git").exists():
+        raise cache.ToolError(
+            "this is no git repository, so the time of the release is not known: set SOURCE_DATE_EPOCH"
+        )
+    return int(release_cargo.output_of(["git", "log", "-1", "--format=%ct"]))
+
+
+def tool(command, **options):
+    """Runs a program of binutils or of ours; returns its output."""
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False, **options)
+    except OSError as error:
+        raise cache.ToolError(
+            f"{command[0]} does not run ({error.strerror}): install it (binutils has strip and readelf)"
+        ) from error
+    if finished.returncode != 0:
+        raise cache.ToolError(f"`{' '.join(map(str, command))}` failed: see above")
+    return finished.stdout
+
+
+def newest_symbols(files, prefix):
+    """The newest version PREFIX_x.y of symbols that FILES need, as "x.y"."""
+    text = b"".join(tool(["readelf", "--version-info", "--wide", path]) for path in files).decode()
+    versions = set(re.findall(rf"Name: {prefix}_([0-9.]+)\b", text))
+    if not versions:
+        raise cache.ToolError(
+            f"no symbol of {prefix}_x.y is needed by {', '.join(map(str, files))}: what has built it?"
+        )
+    return max(versions, key=lambda version: [int(part) for part in version.split(".")])
+
+
+def write_compressed(path, content):
+    # The header of gzip has a name and a time, unless told otherwise.
+    with open(path, "wb") as raw, gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=raw, mtime=0) as file:
+        file.write(content)
+
+
+def collect_programs(stage):
+    release = release_cargo.target_folder() / "release"
+    for name in INSTALLED:
+        if not (release / name).is_file():
+            raise cache.ToolError(f"no {release / name}: run `make packages`, which builds it first")
+        tool(["strip", "-o", stage / name, release / name])
+    command = release / COMMAND
+    tool([command, "manual", stage / "man"])
+    for page in (stage / "man").iterdir():
+        write_compressed(page.with_name(page.name + ".gz"), page.read_bytes())
+    (stage / "completions").mkdir()
+    for shell in ("bash", "zsh", "fish"):
+        (stage / "completions" / f"{COMMAND}.{shell}").write_bytes(tool([command, "completions", shell]))
+
+
+def collect_documents(stage, seconds):
+    """Returns the crates in the packages, the project's own first."""
+    crates = shipped.crates()
+    library = shipped.standard_library()
+    write_compressed(stage / "THIRD-PARTY-NOTICES.gz", shipped.notices(crates, library).encode())
+    write_compressed(stage / "README.md.gz", (ROOT / "README.md").read_bytes())
+    write_compressed(stage / "changelog.gz", (ROOT / "CHANGELOG.md").read_bytes())
+    copyright_notice = (PACKAGING / "copyright").read_text(encoding="utf-8")
+    (stage / "copyright").write_text(
+        copyright_notice + (ROOT / "LICENSE").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    shutil.copytree(PACKAGING / "systemd", stage / "systemd")
+    files = [(path, hashlib.sha256((stage / name).read_bytes()).hexdigest()) for name, path in INSTALLED.items()]
+    time = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    bill = shipped.bill_of_materials(crates, library, files, time)
+    (stage / f"{COMMAND}.cdx.json").write_text(bill, encoding="utf-8")
+    return crates
+
+
+def nfpm():
+    python = python_env.environment(ROOT / "tools" / "requirements-packages.txt")
+    return python.parent / "nfpm"
+
+
+def main():
+    os.umask(0o022)
+    seconds = moment()
+    packages = folder()
+    packages.mkdir(parents=True, exist_ok=True)
+    for old in packages.iterdir():
+        if old.is_file():
+            old.unlink()
+    with tempfile.TemporaryDirectory(prefix=".stage-", dir=packages) as temporary:
+        stage = pathlib.Path(temporary)
+        collect_programs(stage)
+        crates = collect_documents(stage, seconds)
+        version = next(iter(crates.values())).version
+        licences = shipped.licence_field(crates)
+        if f"\nlicense: {licences}\n" not in (PACKAGING / "nfpm.yaml").read_text(encoding="utf-8"):
+            raise cache.ToolError(f"the licences of what is packed are {licences}: write that into packaging/nfpm.yaml")
+        programs = [stage / name for name in INSTALLED]
+        environment = {
+            **os.environ,
+            "SOURCE_DATE_EPOCH": str(seconds),
+            "VERSION": version,
+            "GLIBC": newest_symbols(programs, "GLIBC"),
+            "GCC": newest_symbols(programs, "GCC"),
+        }
+        names = {"deb": f"{COMMAND}_{version}-1_amd64.deb", "rpm": f"{COMMAND}-{version}-1.x86_64.rpm"}
+        for packager, name in names.items():
+            command = [nfpm(), "package", "--config", PACKAGING / "nfpm.yaml", "--packager", packager]
+            made = subprocess.run(
+                [*command, "--target", packages / name], cwd=stage, env=environment, stdout=subprocess.PIPE, check=False
+            )
+            if made.returncode != 0:
+                raise cache.ToolError(f"{name} was not made: see above; packaging/nfpm.yaml says what is in it")
+        shutil.copy(stage / f"{COMMAND}.cdx.json", packages / f"{COMMAND}-{version}.cdx.json")
+    made = sorted(path for path in packages.iterdir() if path.is_file())
+    sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in made)
+    (packages / "SHA256SUMS").write_text(sums, encoding="ascii")
+    for path in made:
+        print(path)
+
+
+if __name__ == "__main__":
+    cache.main(main)

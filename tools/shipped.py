@@ -1,0 +1,304 @@
+"""What is in the object and the command besides this project's own code: crates and Rust's standard library.
+
+The crates are those that cargo resolves for the build that is packed, without what only runs while it is built
+(build scripts, macros, tests). Of each, the licence texts in its own folder are taken, and the hash in Cargo.lock.
+"""
+
+import dataclasses
+import hashlib
+import html.parser
+import json
+import pathlib
+import re
+import uuid
+
+import cache
+import release_cargo
+
+PACKAGE = "psmdb-aws-iam"
+TARGET = "x86_64-unknown-linux-gnu"
+# Names of files that hold a licence, a notice or a copyright.
+LICENCE_FILE = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)([-_. ].*)?", re.IGNORECASE)
+# An entry of Cargo.lock that has a hash; tomllib is not in every Python that these tools run on.
+LOCKED = re.compile(
+    r'^name = "([^"]+)"\nversion = "([^"]+)"\nsource = "[^"]+"\nchecksum = "([0-9a-f]{64})"$', re.MULTILINE
+)
+# Texts for crates that come without one, named after the crate.
+ADDED_TEXTS = release_cargo.ROOT / "packaging" / "licences"
+SEPARATOR = "=" * 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A licence text, with spaces at the ends of lines gone, so that equal ones are printed once."""
+
+    name: str
+    text: str
+
+    @staticmethod
+    def of(name, text):
+        lines = [line.rstrip() for line in text.replace("\r\n", "\n").splitlines()]
+        return Text(name, "\n".join(lines).strip("\n"))
+
+
+@dataclasses.dataclass
+class Crate:
+    name: str
+    version: str
+    licence: str
+    description: str
+    # As in Cargo.lock; None for a crate of this repository.
+    sha256: str | None
+    # Keys of the crates that it uses.
+    uses: set
+    texts: list
+
+    @property
+    def purl(self):
+        return f"pkg:cargo/{self.name}@{self.version}"
+
+
+@dataclasses.dataclass
+class StandardLibrary:
+    """Rust's standard library, which is linked into everything."""
+
+    version: str
+    # (name, version, licence, texts) of the crates in it.
+    crates: list
+    # Names of crates in it of which Rust's own notices say nothing.
+    unnamed: list
+    texts: list
+
+
+def licence_texts(folder):
+    texts = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".rs" and LICENCE_FILE.fullmatch(path.name):
+            texts.append(Text.of(str(path.relative_to(folder)), path.read_text(encoding="utf-8", errors="replace")))
+    return texts
+
+
+def crates():
+    """The crates in what is packed, by (name, version); the first is this project's."""
+    tree = ["cargo", "tree", "--locked", "--package", PACKAGE, "--target", TARGET, "--edges", "normal,no-proc-macro"]
+    lines = release_cargo.output_of([*tree, "--prefix", "depth", "--no-dedupe", "--format", " {p}"]).splitlines()
+    metadata = json.loads(
+        release_cargo.output_of(["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", TARGET])
+    )
+    packages = {(package["name"], package["version"]): package for package in metadata["packages"]}
+    lock = (release_cargo.ROOT / "Cargo.lock").read_text(encoding="utf-8")
+    checksums = {(name, version): checksum for name, version, checksum in LOCKED.findall(lock)}
+
+    added = {path.stem: path for path in ADDED_TEXTS.glob("*.txt")}
+    found = {}
+    above = []
+    for line in lines:
+        depth, name, version = line.split()[:3]
+        key = (name, version.removeprefix("v"))
+        if key not in found:
+            package = packages[key]
+            folder = pathlib.Path(package["manifest_path"]).parent
+            foreign = package["source"] is not None
+            texts = licence_texts(folder) if foreign else []
+            if name in added:
+                if texts:
+                    raise cache.ToolError(f"{name} has come to have a licence text: remove {added[name]}")
+                texts = [Text.of("LICENSE", added.pop(name).read_text(encoding="utf-8"))]
+            # As old manifests write it.
+            licence = (package["license"] or "").replace("/", " OR ")
+            if not licence or foreign and not (texts and key in checksums):
+                raise cache.ToolError(
+                    f"{name} {key[1]} has no licence, no text of it or no hash in Cargo.lock; what is shipped must have "
+                    f"all three: look into {folder}, and put a text that it lacks into {ADDED_TEXTS / name}.txt"
+                )
+            found[key] = Crate(*key, licence, package["description"] or "", checksums.get(key), set(), texts)
+        del above[int(depth) :]
+        if above:
+            found[above[-1]].uses.add(key)
+        above.append(key)
+    if added:
+        raise cache.ToolError(f"{min(added.values())} is of no crate that is shipped: remove it")
+    return found
+
+
+class NoticesOfRust(html.parser.HTMLParser):
+    """Reads the page of notices that comes with Rust: a heading for each crate, its licence, and the texts."""
+
+    def __init__(self):
+        super().__init__()
+        self.crates = []
+        self.inside = None
+        self.read = ""
+        self.label = ""
+
+    def handle_starttag(self, tag, attributes):
+        if tag in ("h3", "b", "code", "pre"):
+            self.inside, self.read = tag, ""
+
+    def handle_data(self, data):
+        if self.inside:
+            self.read += data
+        elif self.label == "License:" and data.strip():
+            if self.crates:
+                self.crates[-1]["licence"] = data.strip()
+            self.label = ""
+
+    def handle_endtag(self, tag):
+        if tag != self.inside:
+            return
+        self.inside = None
+        if tag == "h3":
+            name, version = re.fullmatch(r"\W*([\w-]+?)-(\d.*)", self.read.strip()).groups()
+            self.crates.append({"name": name, "version": version, "licence": "", "texts": []})
+        elif tag in ("b", "code"):
+            self.label = self.read.strip()
+        elif tag == "pre" and self.crates:
+            self.crates[-1]["texts"].append(Text.of(self.label, self.read))
+
+
+def standard_library():
+    version = release_cargo.output_of(["rustc", "--version"]).split()[1]
+    sysroot = pathlib.Path(release_cargo.output_of(["rustc", "--print", "sysroot"]).strip())
+    documents = sysroot / "share/doc/rust"
+    page = documents / "COPYRIGHT-library.html"
+    licences = sorted((documents / "licenses").glob("*.txt"))
+    if not page.is_file() or not licences:
+        raise cache.ToolError(
+            f"{documents} has no COPYRIGHT-library.html or no licenses: packages carry the notices of Rust's standard "
+            "library, so build them with a Rust that rustup has installed"
+        )
+    reader = NoticesOfRust()
+    reader.feed(page.read_text(encoding="utf-8"))
+    # The page has the crates of all platforms; those of this one are beside the library.
+    built = {path.name[3:].rsplit("-", 1)[0] for path in (sysroot / "lib/rustlib" / TARGET / "lib").glob("lib*.rlib")}
+    own = {"alloc", "compiler_builtins", "core", "panic_abort", "panic_unwind", "proc_macro", "profiler_builtins"}
+    own |= {"std", "std_detect", "sysroot", "test", "unwind"} | {name for name in built if "workspace" in name}
+    # For macros and for tests.
+    own |= {"getopts", "rustc_literal_escaper"}
+    here = []
+    for crate in reader.crates:
+        if crate["name"].replace("-", "_") in built - own:
+            licence = crate["licence"].replace("/", " OR ")
+            here.append((crate["name"], crate["version"], licence, crate["texts"]))
+    named = {name.replace("-", "_") for name, *_ in here}
+    texts = [Text.of(path.name, path.read_text(encoding="utf-8")) for path in licences]
+    wanted = ("Apache-2.0.txt", "MIT.txt", "Unicode-3.0.txt")
+    return StandardLibrary(version, here, sorted(built - own - named), [text for text in texts if text.name in wanted])
+
+
+def notices(found, library):
+    """One text: what is in the packages, and under which licences."""
+    numbers = {}
+
+    def number(text):
+        return numbers.setdefault(text.text, len(numbers) + 1)
+
+    def entry(title, texts):
+        return [title, *(f"    {text.name}: text {number(text)}" for text in texts), ""]
+
+    lines = [
+        f"Besides the code of {PACKAGE}, its object and its command hold code of the following projects. Each is under",
+        "the licence that is named with it. Texts that several projects have in common are printed once, at the end.",
+        "",
+    ]
+    for crate in sorted(
+        (crate for crate in found.values() if crate.texts), key=lambda crate: (crate.name, crate.version)
+    ):
+        lines += entry(f"{crate.name} {crate.version}: {crate.licence}", crate.texts)
+    title = f"Rust's standard library {library.version}: MIT OR Apache-2.0; its tables of Unicode: Unicode-3.0"
+    lines += entry(title, library.texts)
+    for name, version, licence, texts in library.crates:
+        lines += entry(f"{name} {version}, in Rust's standard library: {licence}", texts)
+    if library.unnamed:
+        lines += [
+            "Rust's standard library has these crates too, for which it gives no notices of their own:",
+            "    " + ", ".join(library.unnamed),
+            "",
+        ]
+    for text, count in numbers.items():
+        lines += [SEPARATOR, f"Text {count}", SEPARATOR, "", text, ""]
+    return "\n".join(lines)
+
+
+def licence_field(found):
+    """The licences of all that is packed as one SPDX expression; where there is a choice, Apache-2.0 or else MIT."""
+    names = set()
+    for crate in found.values():
+        for part in crate.licence.split(" AND "):
+            choices = part.strip("()").split(" OR ")
+            names.add(next((choice for choice in ("Apache-2.0", "MIT") if choice in choices), choices[0]))
+    return " AND ".join(sorted(names))
+
+
+def bill_of_materials(found, library, files, moment):
+    """A CycloneDX document. FILES are (installed path, sha256); MOMENT is its time, as 2026-01-31T00:00:00Z."""
+    main = next(iter(found.values()))
+
+    def component(crate):
+        return {
+            "type": "library",
+            "bom-ref": crate.purl,
+            "name": crate.name,
+            "version": crate.version,
+            "description": " ".join(crate.description.split()),
+            "scope": "required",
+            "hashes": [{"alg": "SHA-256", "content": crate.sha256}],
+            "licenses": [{"expression": crate.licence}],
+            "purl": crate.purl,
+        }
+
+    def part_of_rust(name, version, licence):
+        purl = f"pkg:cargo/{name}@{version}"
+        described = {"type": "library", "bom-ref": f"rust-{library.version}/{name}", "name": name, "version": version}
+        return {**described, "scope": "required", "licenses": [{"expression": licence}], "purl": purl}
+
+    rust = {
+        "type": "library",
+        "bom-ref": f"rust-{library.version}",
+        "name": "rust-std",
+        "version": library.version,
+        "description": "Rust's standard library, as it comes with the compiler",
+        "scope": "required",
+        "licenses": [{"expression": "(MIT OR Apache-2.0) AND Unicode-3.0"}],
+        "components": [part_of_rust(*described) for *described, _ in library.crates],
+    }
+    others = sorted((crate for crate in found.values() if crate is not main), key=lambda crate: crate.purl)
+    edges = [{"ref": crate.purl, "dependsOn": sorted(found[key].purl for key in crate.uses)} for crate in others]
+    uses = sorted([found[key].purl for key in main.uses] + [rust["bom-ref"]])
+    document = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {
+            "timestamp": moment,
+            "component": {
+                "type": "application",
+                "bom-ref": main.purl,
+                "name": main.name,
+                "version": main.version,
+                "description": main.description,
+                "licenses": [{"expression": main.licence}],
+                "purl": f"pkg:generic/{main.name}@{main.version}",
+                "components": [
+                    {
+                        "type": "file",
+                        "bom-ref": path,
+                        "name": path,
+                        "hashes": [{"alg": "SHA-256", "content": sha256}],
+                    }
+                    for path, sha256 in files
+                ],
+            },
+        },
+        "components": [*(component(crate) for crate in others), rust],
+        "dependencies": [
+            {"ref": main.purl, "dependsOn": uses},
+            *edges,
+            {"ref": rust["bom-ref"], "dependsOn": []},
+        ],
+    }
+    # The document's own number: of what it says, so that the same content has the same one.
+    content = json.dumps(document, sort_keys=True).encode()
+    number = uuid.UUID(bytes=hashlib.sha256(content).digest()[:16], version=4)
+    document = {"bomFormat": document.pop("bomFormat"), "serialNumber": f"urn:uuid:{number}", **document}
+    return json.dumps(document, indent=2) + "\n"

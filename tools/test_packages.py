@@ -1,0 +1,343 @@
+#!/usr/bin/env python3
+"""Installs the packages of target/packages, has tests run with what is installed, and removes them again.
+
+    tools/test_packages.py COMMAND...
+
+COMMAND is what runs the integration tests: PSMDB_AWS_IAM_PLUGIN and PSMDB_AWS_IAM_COMMAND name what is installed, and
+names of tests follow. `make test-packages` makes the packages and calls this.
+
+Root on Debian or Ubuntu gets the .deb installed by dpkg in its real place, which must be free, and the .rpm by rpm
+into an empty folder; then both are removed, and nothing may be left. Whoever is not root cannot have that: the .deb is
+unpacked into a folder, the tests run with what is there, the .rpm is only read, and a line says so. Without dpkg or rpm
+the test fails, but root gets rpm by apt-get.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+import cache
+import packages
+import release_cargo
+
+NAME = packages.COMMAND
+# Where packages put files, and where dpkg keeps its books.
+WATCHED = ["/bin", "/etc", "/lib", "/lib64", "/opt", "/sbin", "/usr", "/var/lib"]
+# Programs that ran meanwhile may have written these.
+OF_OTHERS = re.compile(
+    r"/__pycache__(/|$)|^/var/lib/dpkg/[^/]*(-old|lock[^/]*)$|^/etc/ld\.so\.cache$|^/var/lib/systemd/"
+)
+# Tests of what an installed object must do: be hardened, be harmless elsewhere, and log people in.
+TESTS = ["hardening::", "logins::", "preload::"]
+ZSH_FOLDERS = {"/usr/share/zsh/vendor-completions/": "/usr/share/zsh/site-functions/"}
+
+
+class Failure(cache.ToolError):
+    """A package is not as it should be."""
+
+
+def need(right, text):
+    if not right:
+        raise Failure(text)
+
+
+def output(command, **options):
+    """What COMMAND prints, on its standard error too; a failure is one of the test."""
+    environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    finished = subprocess.run(
+        [str(part) for part in command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        **options,
+    )
+    text = finished.stdout.decode("utf-8", "replace")
+    need(finished.returncode == 0, f"`{' '.join(map(str, command))}` ended with {finished.returncode}:\n{text}")
+    return text
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def is_root():
+    return os.geteuid() == 0
+
+
+def need_tools():
+    for program in ("dpkg", "dpkg-deb"):
+        if not shutil.which(program):
+            raise cache.ToolError(f"no {program}: packages are tested on Debian or Ubuntu only; run this there")
+    if not shutil.which("rpm"):
+        cache.install_from_debian(["rpm"], "rpm reads the .rpm")
+
+
+def files_of_deb(deb):
+    """Each regular file of the package as (path, (mode, sha256)), after a look at all entries."""
+    files = {}
+    process = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE, check=True)
+    times = set()
+    with tempfile.TemporaryFile() as file:
+        file.write(process.stdout)
+        file.seek(0)
+        with tarfile.open(fileobj=file) as archive:
+            for entry in archive:
+                path = "/" + entry.name.removeprefix("./").strip("/")
+                need(
+                    entry.uid == entry.gid == 0, f"{path} in {deb.name} belongs to {entry.uid}:{entry.gid}, not to root"
+                )
+                need(path == "/" or path.startswith("/usr"), f"{path} in {deb.name} is outside /usr")
+                times.add(int(entry.mtime))
+                if entry.isdir():
+                    need(entry.mode == 0o755, f"{path} in {deb.name} has mode {entry.mode:o}, not 755")
+                else:
+                    need(entry.isreg(), f"{path} in {deb.name} is no regular file")
+                    files[path] = (entry.mode, sha256(archive.extractfile(entry).read()))
+    need(times == {packages.moment()}, f"times in {deb.name} are {times}, not that of the last commit")
+    programs = set(packages.INSTALLED.values())
+    for path, (mode, _) in files.items():
+        wanted = 0o755 if path in programs else 0o644
+        need(mode == wanted, f"{path} in {deb.name} has mode {mode:o}, not {wanted:o}")
+    need(programs <= files.keys(), f"{deb.name} lacks one of {programs}")
+    return files
+
+
+def check_control(deb):
+    def field(name):
+        return output(["dpkg-deb", "--field", deb, name]).strip()
+
+    need(field("Package") == NAME and field("Architecture") == "amd64", f"{deb.name} is of another package or machine")
+    depends = field("Depends")
+    for package in ("libc6 (>= ", "libgcc-s1 (>= ", "ca-certificates"):
+        need(package in depends, f"{deb.name} depends on {depends}, without {package.split()[0]}")
+    with tempfile.TemporaryDirectory() as folder:
+        output(["dpkg-deb", "--control", deb, folder])
+        control = sorted(os.listdir(folder))
+    need(
+        control == ["control", "md5sums"],
+        f"{deb.name} has {control}: scripts, or files that an operator is asked about",
+    )
+
+
+def check_rpm(rpm, files):
+    """The .rpm says the same as the .deb, and its sums are right."""
+    output(["rpm", "--checksig", "--nosignature", rpm])
+
+    def query(*options):
+        return output(["rpm", "--query", "--package", *options, rpm])
+
+    need(query("--scripts").strip() == "", f"{rpm.name} has scripts")
+    need(query("--configfiles").strip() == "", f"{rpm.name} has files that an operator is asked about")
+    needed = query("--requires")
+    for library in ("libc.so.6(GLIBC_", "libgcc_s.so.1(GCC_", "ca-certificates"):
+        need(library in needed, f"{rpm.name} does not require {library}:\n{needed}")
+    need(
+        query("--queryformat", "%{NAME} %{ARCH}").strip() == f"{NAME} x86_64",
+        f"{rpm.name} is of another package or machine",
+    )
+    listed = {}
+    for line in query(
+        "--queryformat", r"[%{FILENAMES}|%{FILEMODES}|%{FILEDIGESTS}|%{FILEUSERNAME}|%{FILEGROUPNAME}\n]"
+    ).split("\n"):
+        if line:
+            path, mode, digest, user, group = line.split("|")
+            need(user == group == "root", f"{path} in {rpm.name} belongs to {user}:{group}, not to root")
+            if stat.S_ISREG(int(mode)):
+                listed[path] = (stat.S_IMODE(int(mode)), digest)
+    expected = {}
+    for path, described in files.items():
+        for debian, other in ZSH_FOLDERS.items():
+            path = path.replace(debian, other)
+        expected[path] = described
+    need(
+        listed == expected,
+        f"{rpm.name} has other files than the .deb: {sorted(set(listed.items()) ^ set(expected.items()))}",
+    )
+    return expected
+
+
+def check_documents(root, beside):
+    """What is installed below ROOT, but for the programs."""
+    share = root / "usr/share"
+    for page in (f"{NAME}.1", f"{NAME}-check-server.1"):
+        text = gzip.decompress((share / "man/man1" / f"{page}.gz").read_bytes())
+        need(b"\n.TH " in b"\n" + text, f"{page} is no manual page")
+    script = share / "bash-completion/completions" / NAME
+    completes = output(["bash", "-c", 'source "$1" && complete -p "$2"', "bash", script, NAME])
+    need(NAME in completes, f"bash does not complete {NAME}: {completes}")
+    for server in ("mongod", "mongos"):
+        example = share / "doc" / NAME / "examples" / f"{server}.service.d" / f"{NAME}.conf"
+        setting = f"\n[Service]\nEnvironment=LD_PRELOAD={packages.INSTALLED[packages.OBJECT]}\n"
+        need(setting in example.read_text(encoding="utf-8"), f"{example} does not preload the object that is installed")
+
+    bill_file = share / NAME / f"{NAME}.cdx.json"
+    need(bill_file.read_bytes() == beside.read_bytes(), f"{bill_file} is not {beside.name}")
+    bill = json.loads(bill_file.read_text(encoding="utf-8"))
+    for file in bill["metadata"]["component"]["components"]:
+        content = (root / file["name"].lstrip("/")).read_bytes()
+        need(
+            file["hashes"][0]["content"] == sha256(content),
+            f"the hash of {file['name']} in {bill_file} is of another file",
+        )
+    notices = gzip.decompress((share / "doc" / NAME / "THIRD-PARTY-NOTICES.gz").read_bytes()).decode()
+    lock = (release_cargo.ROOT / "Cargo.lock").read_text(encoding="utf-8")
+    crates = [component for component in bill["components"] if "hashes" in component]
+    need(len(crates) > 50, f"{bill_file} has {len(crates)} crates only")
+    for crate in crates:
+        named = f"{crate['name']} {crate['version']}"
+        need(
+            f"\n{named}: {crate['licenses'][0]['expression']}\n" in notices, f"no licence of {named} is in the notices"
+        )
+        need(crate["hashes"][0]["content"] in lock, f"the hash of {named} is not in Cargo.lock")
+
+
+def check_programs(root):
+    """The object and the command below ROOT; the tests follow."""
+    own_paths = [str(path).encode() for path in (release_cargo.ROOT, *release_cargo.crates_folders())]
+    for path in packages.INSTALLED.values():
+        file = root / path.lstrip("/")
+        sections = output(["readelf", "--wide", "--sections", file])
+        need(" .symtab " not in sections and " .debug" not in sections, f"{file} is not stripped")
+        found = [own.decode() for own in own_paths if own in file.read_bytes()]
+        need(not found, f"{file} holds paths of this machine: {found}")
+    command = root / packages.INSTALLED[NAME].lstrip("/")
+    version = output([command, "--version"]).strip()
+    wanted = re.search(
+        r'^version = "(.*)"$', (release_cargo.ROOT / "Cargo.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    need(version == f"{NAME} {wanted[1]}", f"{command} --version says {version!r}")
+    mongod = os.environ.get("PSMDB_AWS_IAM_MONGOD_6_0_5") or cache.folder() / "mongod-6.0.5/bin/mongod"
+    output([command, "check-server", mongod])
+
+
+def run_tests(command, root):
+    environment = {
+        **os.environ,
+        "PSMDB_AWS_IAM_PLUGIN": str(root / packages.INSTALLED[packages.OBJECT].lstrip("/")),
+        "PSMDB_AWS_IAM_COMMAND": str(root / packages.INSTALLED[NAME].lstrip("/")),
+    }
+    finished = subprocess.run([*command, "--", *TESTS], cwd=release_cargo.ROOT, env=environment, check=False)
+    need(finished.returncode == 0, "the tests with what is installed failed: see above")
+
+
+def snapshot():
+    """All that is in WATCHED."""
+    seen = {}
+    for top in WATCHED:
+        for folder, folders, names in os.walk(top):
+            for name in folders + names:
+                path = f"{folder}/{name}"
+                if OF_OTHERS.search(path):
+                    continue
+                try:
+                    found = os.lstat(path)
+                except FileNotFoundError:
+                    continue
+                # A folder's time changes when a file comes and goes, and so do dpkg's own books.
+                settled = stat.S_ISREG(found.st_mode) and not path.startswith("/var/lib/")
+                content = (found.st_size, found.st_mtime_ns) if settled else None
+                seen[path] = (found.st_mode, found.st_uid, found.st_gid, content)
+    return seen
+
+
+def need_unchanged(before, after, what):
+    changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    need(not changed, f"{what} has left or changed: {', '.join(changed[:20])} ({len(changed)} in all)")
+
+
+def on_this_machine(deb, test):
+    """Installs DEB by dpkg, calls TEST with the root folder, removes DEB, and looks for what is left."""
+    place = pathlib.Path(packages.INSTALLED[packages.OBJECT]).parent
+    known = subprocess.run(["dpkg-query", "--show", NAME], capture_output=True, check=False).returncode == 0
+    if known or place.exists():
+        raise cache.ToolError(
+            f"{NAME} is installed on this machine: remove it (and {place}), or run this as another user than root"
+        )
+    # What dpkg says of itself, with all packages and their states.
+    listed = ["dpkg-query", "--show", "--showformat", "${Package} ${Version} ${db:Status-Abbrev}\n"]
+    before, packages_before = snapshot(), output(listed)
+    try:
+        # An image of a container may leave documents out, unless told otherwise.
+        output(["dpkg", "--path-include=/usr/share/*", "--install", deb])
+        test(pathlib.Path("/"))
+        output(["dpkg", "--verify", NAME])
+        output(["dpkg", "--remove", NAME])
+        need_unchanged(before, snapshot(), f"dpkg --remove {NAME}")
+    finally:
+        subprocess.run(["dpkg", "--purge", NAME], stdout=sys.stderr, check=False)
+    need_unchanged(before, snapshot(), f"dpkg --purge {NAME}")
+    need(output(listed) == packages_before, f"dpkg knows other packages than before, after dpkg --purge {NAME}")
+
+
+def rpm_in_a_folder(rpm, files):
+    """Installs RPM into an empty folder, and removes it."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(*options):
+            return output(["rpm", "--root", folder, "--define", "_dbpath /rpmdb", *options])
+
+        run("--initdb")
+        # An empty folder has no C library.
+        run("--install", "--nodeps", rpm)
+        run("--verify", "--nodeps", NAME)
+        root = pathlib.Path(folder)
+        for path, (mode, digest) in files.items():
+            file = root / path.lstrip("/")
+            right = stat.S_IMODE(file.stat().st_mode) == mode and sha256(file.read_bytes()) == digest
+            need(right, f"{path} is not as in {rpm.name} once it is installed")
+        run("--erase", NAME)
+        left = [path for path in root.rglob("*") if NAME in path.name or not path.is_dir()]
+        left = [str(path.relative_to(root)) for path in left if path.relative_to(root).parts[0] != "rpmdb"]
+        need(not left, f"rpm --erase has left {left}")
+
+
+def one(pattern):
+    found = sorted(packages.folder().glob(pattern))
+    if len(found) != 1:
+        raise cache.ToolError(f"{packages.folder()} has {len(found)} of {pattern}, not one: run `make packages`")
+    return found[0]
+
+
+def main():
+    command = sys.argv[1:]
+    if not command:
+        raise cache.ToolError("name the command that runs the tests: see `make test-packages`")
+    deb, rpm, bill = one("*.deb"), one("*.rpm"), one("*.cdx.json")
+    need_tools()
+    check_control(deb)
+    files = files_of_deb(deb)
+    files_of_rpm = check_rpm(rpm, files)
+    print(f"{deb.name}, {rpm.name}: {len(files)} files, the same in both", flush=True)
+
+    def test(root):
+        check_programs(root)
+        check_documents(root, bill)
+        run_tests(command, root)
+
+    if is_root():
+        on_this_machine(deb, test)
+        print(f"{deb.name}: installed by dpkg, used, and removed; nothing is left")
+        rpm_in_a_folder(rpm, files_of_rpm)
+        print(f"{rpm.name}: installed by rpm into an empty folder, verified, and removed; nothing is left")
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            output(["dpkg-deb", "--extract", deb, folder])
+            test(pathlib.Path(folder))
+        print(
+            f"NOT TESTED without root: that dpkg installs and removes {deb.name}, and rpm {rpm.name}; "
+            "run this as root for it"
+        )
+
+
+if __name__ == "__main__":
+    cache.main(main)
