@@ -7,11 +7,12 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use bson::{Bson, Document, doc};
-use local_sts::{Answer, Failures, Identity, LocalSts, NetworkFault, ServiceError, Stage};
+use local_sts::{Answer, Dns, DnsAnswer, Failures, Identity, LocalSts, NetworkFault, ServiceError, Stage};
 use regex_lite::Regex;
 
 use super::{examples, quoted, rows};
 use crate::support::aws_client::{self, Conversation, login_with};
+use crate::support::dns;
 use crate::support::fixture::{ACCOUNT, Fixture, credentials};
 
 /// Reasons that are not produced here, each by its beginning, which has to be in the sources, and why.
@@ -185,7 +186,12 @@ const FAILURES: [Failure; 28] = [
 
 #[test]
 fn a_login_is_refused_with_the_reasons_that_are_shown() {
-    let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 600));
+    let folder = tempfile::tempdir().unwrap();
+    // The machine's own DNS may take longer to say that a name is not there.
+    let dns = Dns::start().unwrap();
+    dns.set_answer(DnsAnswer::NoSuchName);
+    let fixture =
+        Fixture::start_with(|builder| dns::asking(builder.parameter("awsStsTimeoutMS", 1000), &dns, folder.path()));
     fixture.assert_still_serves("the start");
     let mut produced: Vec<(String, String)> = Vec::new();
     for (count, failure) in FAILURES.iter().enumerate() {
