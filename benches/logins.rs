@@ -17,7 +17,9 @@ By the official Rust driver; each login is a new connection (TCP, `hello`, login
 alone is shown too. SCRAM-SHA-256 has MongoDB's default of 15,000 iterations. The driver remembers the key that it derives \
 from the password: *again* is a client that has logged in before; *first* is the first login of a client, such as a new \
 process or a user's first. The driver sends its first SCRAM message with `hello`, which saves a round trip that the protocol \
-MONGODB-AWS does not let it save.";
+MONGODB-AWS does not let it save. \
+So MONGODB-AWS against *again* is two round trips to the server after `hello` against one, and a question to STS \
+besides; the goal of as many logins is not to be met while the key is cached.";
 
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 const REPETITIONS: usize = 7;

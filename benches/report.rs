@@ -15,7 +15,8 @@ pub struct Report {
 impl Report {
     /// Begins a part.
     pub fn part(&mut self, title: &str, method: &str) {
-        let _ = write!(self.parts, "\n## {title}\n\n{}", wrap(method));
+        let paragraphs: Vec<String> = method.split("\n\n").map(wrap).collect();
+        let _ = write!(self.parts, "\n## {title}\n\n{}", paragraphs.join("\n"));
     }
 
     /// Adds a table to the part that was begun last.

@@ -18,7 +18,14 @@ and connection for each question. Clients and STS share one core: with two, the 
 much, by whether the other core sleeps. CPU is that of the client's process; *kernel* is the part of it that system calls took, in the mean: on loopback a \
 sender's call also does the receiver's network work. Without a round trip the clients talk to \
 STS directly, else through the proxy that delays. p50 and CPU: median of the repetitions, and their least and most; \
-p99 of all repetitions together.";
+p99 of all repetitions together.
+
+\
+Why the plugin does not take a fifth less CPU than libcurl: both make few system calls (5 and 7), and most of \
+the time is the programs' own. Counted by callgrind, a verification is about 125,000 instructions of the plugin: \
+a third is the HTTP client, a fifth to a quarter the strict reading of STS's answer, which the libcurl client \
+hands on unread, a tenth the check of what the client sent, the rest encryption, memory and conversions. At 20 \
+ms all of it runs with cold caches.";
 
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 

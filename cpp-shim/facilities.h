@@ -20,15 +20,8 @@ bool parametersAreRegistered();
 // server_status.cpp: has the counters shown as the section awsIam of serverStatus, where the server lets us.
 void registerServerStatus();
 
-// log.cpp: writes an informational line of component ACCESS to the server's log. The id is the
-// plugin's own, see LogId.
-enum class LogId : int {
-    kMechanismRegistered = 88000001,
-    kNoLoginSeen = 88000002,
-    kNativeTakenOver = 88000003,
-};
-void logInfo(LogId id, const std::string& message);
-// Writes what the plugin has to say besides, with ids from 88000004 on.
+// log.cpp: writes what the plugin has to say to the server's log, as lines of component ACCESS. To be called wherever
+// there may be something, on threads of the server's.
 void logPending();
 
 inline std::string toString(psmdb_aws_iam_bytes bytes) {

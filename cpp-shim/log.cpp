@@ -1,4 +1,4 @@
-// A line in the server's own structured log.
+// Lines in the server's own structured log.
 #include "facilities.h"
 #include "server_symbols.h"
 
@@ -28,8 +28,6 @@ void write(int id, int severity, const std::string& message) {
 }
 
 }  // namespace
-
-void logInfo(LogId id, const std::string& message) { write(static_cast<int>(id), kInfo, message); }
 
 void logPending() {
     int32_t id = 0;

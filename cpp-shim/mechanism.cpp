@@ -30,21 +30,12 @@ struct Mechanism {
 
 // --- The mechanism's virtual functions. A first parameter `self` is the server's `this`.
 
-// The server looks the user up after the last step, and does not log why it refuses. It does not tell the plugin
-// either, but for the line about its success, which a server that is told to be quiet leaves out.
-void logNoLoginSeen(const Mechanism* self) {
-    const std::string arn = toString(psmdb_aws_iam_conversation_arn(self->conversation));
-    logInfo(
-        LogId::kNoLoginSeen,
-        "MONGODB-AWS: AWS STS confirmed " + arn +
-            ", but the server reported no login. Unless it runs with quiet, it has no such user or does not let it in "
-            "from here; to create it: db.getSiblingDB(\"$external\").createUser({user: \"" +
-            self->base.principalName + "\", roles: [...]})");
-}
-
 void destroy(Mechanism* self) {
+    // The server looks the user up after the last step, and does not log why it refuses. It does not tell the plugin
+    // either, but for the line about its success, which a server that is told to be quiet leaves out.
     if (self->awaitsServer) {
-        logNoLoginSeen(self);
+        psmdb_aws_iam_conversation_not_reported(self->conversation);
+        logPending();
     }
     psmdb_aws_iam_conversation_free(self->conversation);
     self->~Mechanism();
@@ -184,18 +175,9 @@ void addOnce(std::vector<FactoryBase*>& factories) {
     factories.insert(place, &factory);
 }
 
-void logOnce(bool& logged, LogId id, const char* message) {
-    if (!logged) {
-        logged = true;
-        logInfo(id, std::string(message) + psmdb_aws_iam_version());
-    }
-}
-
 // Sees to it that MONGODB-AWS, if it is enabled, is ours. May run more than once: for each service of a server (8.0 and
 // newer), and again after a server's own mechanism has been registered.
 void serve(void* owner) {
-    static bool loggedRegistration = false;
-    static bool loggedTakeOver = false;
     auto* registry = server.function<Registry*(void*)>(Symbol::kRegistryGet)(owner);
     if (registry->owner != owner) {
         fprintf(stderr, "psmdb-aws-iam: not registered: the registry of SASL mechanisms has an unknown form\n");
@@ -212,11 +194,8 @@ void serve(void* owner) {
     fillVtables();
     const bool tookOver = removeOthers(registry->externalFactories);
     addOnce(registry->externalFactories);
-    logOnce(loggedRegistration, LogId::kMechanismRegistered, "MONGODB-AWS is provided by psmdb-aws-iam ");
-    if (tookOver) {
-        logOnce(loggedTakeOver, LogId::kNativeTakenOver,
-                "The MONGODB-AWS of the server itself is taken over by psmdb-aws-iam ");
-    }
+    psmdb_aws_iam_registered(tookOver ? 1 : 0);
+    logPending();
 }
 
 void registerAction(void* registerer, const char* name, const char* after, std::vector<std::string> before) {

@@ -1,5 +1,6 @@
 // The plugin's settings as server parameters. Names, values and checks are behind psmdb_aws_iam.h.
 #include <stdio.h>
+#include <string.h>
 
 #include "facilities.h"
 #include "server_symbols.h"
@@ -83,6 +84,7 @@ Status validate(const Parameter* self, const BsonElement& element) {
 Status set(Parameter* self, const BsonElement& element) {
     Outcome outcome = {};
     outcome.result = psmdb_aws_iam_parameter_set_bson(self->index, element.data, lengthOf(element), &outcome.reason);
+    logPending();
     return toStatus(outcome);
 }
 
@@ -215,6 +217,8 @@ void addParameters() {
 }
 
 void initialize(void* /*initializerContext*/) {
+    const char* abi = server.abi();
+    psmdb_aws_iam_loaded(reinterpret_cast<const uint8_t*>(abi), strlen(abi));
     addParameters();
     registerServerStatus();
 }

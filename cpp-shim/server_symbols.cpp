@@ -253,7 +253,7 @@ void Server::findSymbols(Checks& checks) {
         checks.check("the C++ runtime", checks.find(name) != 0, name);
     }
     // The pairs that one series has and another has not; a mixture is none that is known.
-    const bool perService = variant(Symbol::kRegistryGet) == 1;
+    const bool perService = variant(Symbol::kRegistryGet) == variant::kOfService;
     checks.check("the registry and its actions belong together",
                  perService == (variant(Symbol::kConstructorAction) == 1), "");
     if (hasNativeMechanism()) {
@@ -428,6 +428,19 @@ const char* Server::measureStringOrder() {
     const Text name = text(words);
     const bool known = oneLength && name.length == sizeof(kPlain) - 1 && memcmp(name.data, kPlain, name.length) == 0;
     return known ? nullptr : "the form of texts";
+}
+
+const char* Server::abi() const {
+    if (variant(Symbol::kRegistryGet) == variant::kOfService) {
+        return _mechanism.slotCount() == kMechanismSizeWithRequest ? "8.2" : "8.0";
+    }
+    if (_parameterArguments == ParameterArguments::kStringWords) {
+        return "7.0";
+    }
+    if (has(Symbol::kParameterSetOfNode)) {
+        return "6.0";
+    }
+    return variant(Symbol::kInitializer) == variant::kReturnsStatus ? "4.4" : "5.0";
 }
 
 StringWords Server::words(Text text) const {

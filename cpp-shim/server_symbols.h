@@ -31,6 +31,7 @@ enum class Symbol {
 
 // Which of a row's names was found, where that decides how the function is called.
 namespace variant {
+enum RegistryGet { kOfServiceContext, kOfService };
 enum Initializer { kReturnsNothing, kReturnsStatus };
 enum ParameterSetAdd { kPointer, kUniquePointer };
 enum StatusMaker { kConstructorOfString, kConstructorOfStringData, kMakerOfErrorInfo };
@@ -87,6 +88,8 @@ public:
 
     // Whether the server has a MONGODB-AWS of its own.
     bool hasNativeMechanism() const { return _hasNativeMechanism; }
+    // The form that was found, named after the oldest series of servers that has it, such as "6.0".
+    const char* abi() const;
     ParameterArguments parameterArguments() const { return _parameterArguments; }
     const ServerVtable& mechanismVtable() const { return _mechanism; }
     const ServerVtable& factoryVtable() const { return _factory; }

@@ -73,6 +73,8 @@ class Demo:
         self.role_reports(mongod)
         self.others_are_refused(mongod)
         self.alice_logs_in_again(mongod)
+        self.operator_looks_at_the_status(mongod)
+        self.operator_uses_the_command(mongod)
         self.logs_keep_secrets(mongod, sts)
 
     def start_sts(self, stack):
@@ -158,6 +160,41 @@ class Demo:
         with log_in(mongod.port, self.alice) as alice:
             if self.identity_is("alice, once more,", alice, ALICE, "readWrite on shop"):
                 self.may("alice finds her order", lambda: alice.shop.orders.find_one({"item": "ink"}))
+
+    def operator_looks_at_the_status(self, mongod):
+        self.screen.step("The operator looks at db.serverStatus().awsIam")
+        with client(mongod.port, username="admin", password=self.admin_password) as admin:
+            status = admin.admin.command("serverStatus")["awsIam"]
+        logins, sts = status["logins"], status["sts"]
+        refused = {reason: count for reason, count in logins["reasons"].items() if count}
+        expected = {"unknownKey": 1, "wrongSignature": 1, "expiredToken": 1}
+        self.screen.check("each refusal is counted by its reason", refused == expected, json.dumps(refused))
+        self.screen.field("logins", f"{logins['started']} started, {logins['confirmed']} confirmed by STS")
+        connections = sts["connections"]
+        self.screen.field("STS", f"{status['stsHost']}, asked {sts['requests']} times")
+        self.screen.field("connected", f"{connections['opened']} times; {connections['reused']} requests without")
+        took = status["latency"]["sts"]
+        self.screen.field("answers", f"{took['count']}, of which {took['atMost50ms']} within 50 ms")
+
+    def operator_uses_the_command(self, mongod):
+        self.screen.step("The operator asks the command psmdb-aws-iam")
+        role_in_aws = ROLE.replace("role/", "role/apps/")
+        self.command_says("which user a role of AWS needs", 0, ROLE, "user", role_in_aws)
+        place = f"127.0.0.1:{mongod.port}"
+        self.command_says("whether alice can log in", 0, ALICE, "login", place, identity=self.alice)
+        self.command_says("why a stranger cannot", 1, STRANGER, "login", place, identity=self.stranger)
+
+    def command_says(self, title, exit_status, words, *arguments, identity=None):
+        environment = {"PATH": os.environ.get("PATH", "")}
+        if identity:
+            environment["AWS_ACCESS_KEY_ID"] = identity["access_key_id"]
+            environment["AWS_SECRET_ACCESS_KEY"] = identity["secret_access_key"]
+        command = [str(built("psmdb-aws-iam")), *arguments]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+        self.screen.block(f"psmdb-aws-iam {' '.join(arguments)}")
+        said = ran.stdout + ran.stderr
+        self.screen.check(title, ran.returncode == exit_status and words in said)
+        self.screen.block(said.rstrip())
 
     def logs_keep_secrets(self, mongod, sts):
         self.screen.step("The servers' logs are searched for secret access keys and session tokens")

@@ -157,6 +157,13 @@ psmdb_aws_iam_bytes psmdb_aws_iam_conversation_extra_info(const psmdb_aws_iam_co
 // thread now.
 psmdb_aws_iam_bytes psmdb_aws_iam_conversation_reason(const psmdb_aws_iam_conversation *conversation);
 
+// Says of a conversation that authenticated a client that the server has not reported the login, for want of such a user
+// perhaps. It is counted, and is a line for the server's log. Nothing happens for any other conversation.
+//
+// # Safety
+// `conversation` is null or live.
+void psmdb_aws_iam_conversation_not_reported(const psmdb_aws_iam_conversation *conversation);
+
 // Ends a conversation, finished or not, and frees it. Nothing happens for a null pointer.
 //
 // # Safety
@@ -212,6 +219,19 @@ psmdb_aws_iam_buffer *psmdb_aws_iam_parameter_get(size_t index);
 psmdb_aws_iam_buffer *psmdb_aws_iam_parameter_get_bson(size_t index,
                                                        const uint8_t *name,
                                                        size_t name_length);
+
+// Tells the plugin which server it is in, before any conversation: `abi` is UTF-8 text that names the form of the
+// server's internals, such as "6.0". Told once; a second call changes nothing.
+//
+// # Safety
+// `abi` points to `abi_length` readable bytes or the length is 0.
+void psmdb_aws_iam_loaded(const uint8_t *abi,
+                          size_t abi_length);
+
+// Tells the plugin that its mechanism is registered; with `replaced_native` other than 0, that a mechanism of the
+// server's own was taken out for it. Each is a line for the server's log the first time. From here on a parameter that
+// changes is one, too.
+void psmdb_aws_iam_registered(uint8_t replaced_native);
 
 // The counters since the process began, for a server's status report: a BSON document whose only element has the given
 // name and is a document, in a new buffer for the caller to free. Null for a name that is not UTF-8 without NUL. Any

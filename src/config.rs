@@ -3,7 +3,8 @@
 //! [`PARAMETERS`] is the one table of them. A parameter is set as a whole or not at all; a login under way keeps the
 //! settings it began with.
 
-use crate::denial::Denial;
+use crate::denial::{Cause, Denial};
+use crate::events::Event;
 use crate::principal::{self, Principal, RoleUserFormat};
 use crate::process::Process;
 use crate::sts::client::{Client, Route};
@@ -131,11 +132,14 @@ impl Settings {
         if self.values.allowed_accounts.allow(&principal.account) {
             return Ok(());
         }
-        Err(Denial::account_not_allowed(format!(
-            "STS confirmed {}, but awsIamAllowedAccounts does not list account {}",
-            self.user_name(principal),
-            principal.account
-        )))
+        Err(Denial::new(
+            Cause::AccountNotAllowed,
+            format!(
+                "STS confirmed {}, but awsIamAllowedAccounts does not list account {}",
+                self.user_name(principal),
+                principal.account
+            ),
+        ))
     }
 
     /// The client towards an STS host, made when it is first asked for so that a server starts without it.
@@ -316,7 +320,7 @@ impl Parameter {
     /// # Errors
     /// One sentence that names the parameter and says what is allowed. Nothing has changed then.
     pub fn set_text(&self, store: &Store, text: &str) -> Result<(), String> {
-        store.change(|draft| self.put_text(draft, text))
+        store.change(self, |draft| self.put_text(draft, text))
     }
 
     /// Sets the value from a BSON document of one element, as the setParameter command gives it.
@@ -324,7 +328,7 @@ impl Parameter {
     /// # Errors
     /// As [`Parameter::set_text`], and when the element has another type.
     pub fn set_bson(&self, store: &Store, element: &RawDocument) -> Result<(), String> {
-        store.change(|draft| self.put_bson(draft, element))
+        store.change(self, |draft| self.put_bson(draft, element))
     }
 
     /// Says whether [`Parameter::set_bson`] would accept the element, and changes nothing.
@@ -355,7 +359,10 @@ impl Parameter {
 
     /// The value as text.
     pub fn to_text(&self, store: &Store) -> String {
-        let values = &store.current().values;
+        self.text_of(&store.current().values)
+    }
+
+    fn text_of(&self, values: &Values) -> String {
         match &self.access {
             Access::Text { get, .. } => get(values).to_owned(),
             Access::Integer { get, .. } => get(values).to_string(),
@@ -429,8 +436,18 @@ impl Store {
         &self.process
     }
 
-    /// Changes a copy and puts it in force when the change succeeds.
-    fn change(&self, change: impl Fn(&mut Draft) -> Result<(), String>) -> Result<(), String> {
+    /// The parameters that are not at their default, as `NAME: VALUE`.
+    pub fn changed_parameters(&self) -> Vec<String> {
+        let (current, default) = (self.current(), Values::default());
+        let changed = PARAMETERS.iter().filter_map(|parameter| {
+            let value = parameter.text_of(&current.values);
+            (value != parameter.text_of(&default)).then(|| format!("{}: {value}", parameter.name))
+        });
+        changed.collect()
+    }
+
+    /// Changes a copy and puts it in force when the change succeeds. Once the server runs, its log has a line about it.
+    fn change(&self, parameter: &Parameter, change: impl Fn(&mut Draft) -> Result<(), String>) -> Result<(), String> {
         loop {
             // The change may read a file, so that it is made without the lock, and made again when it lost a race.
             let before = self.current();
@@ -440,7 +457,12 @@ impl Store {
                 if !Arc::ptr_eq(&before.hosts, &after.hosts) {
                     before.hosts.retire();
                 }
+                let (from, to) = (parameter.text_of(&before.values), parameter.text_of(&after.values));
                 *current = Arc::new(after);
+                drop(current);
+                if self.process.server.is_serving() && from != to {
+                    self.process.events.push(Event::ParameterChanged { name: parameter.name, from, to });
+                }
                 return Ok(());
             }
         }

@@ -1,5 +1,6 @@
-//! Why a login failed: the kind decides counters and log levels, the reason goes to the server's log.
+//! Why a login failed: the cause is counted and decides the kind, the reason goes to the server's log.
 
+use bson::raw::{CStr, cstr};
 use std::fmt;
 
 /// The kinds of failure. The client sees the same denial for each.
@@ -15,6 +16,91 @@ pub enum Kind {
     StsUnavailable,
     /// The plugin itself could not go on, for example without random bytes.
     Internal,
+}
+
+/// What made a login fail, as precisely as it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A message of the client's that no driver sends.
+    BrokenMessage,
+    /// The client's clock is too far from the server's.
+    ClockSkew,
+    /// The client signed for another region than that of the STS host it was told.
+    WrongRegion,
+    /// STS does not know the access key or the session token.
+    UnknownKey,
+    /// The signature is not one of the access key's.
+    WrongSignature,
+    /// The session token, or the signature, is too old for STS.
+    ExpiredToken,
+    /// STS refused with another code.
+    OtherRefusal,
+    /// STS named a principal that cannot be a user.
+    CannotLogIn,
+    /// awsIamAllowedAccounts does not list the account.
+    AccountNotAllowed,
+    /// STS limits the requests of the client's account.
+    Throttled,
+    /// Too many other logins stood before it.
+    NoTurn,
+    /// The name of STS, of its endpoint or of the proxy was not found.
+    NameNotFound,
+    /// There was no connection, or it broke.
+    NoConnection,
+    /// Nobody vouches for the certificate of what answered, or no root certificate is there to do so.
+    UntrustedTls,
+    /// STS did not answer in time.
+    Timeout,
+    /// STS answered that it is in trouble.
+    ServerError,
+    /// What answered is not STS.
+    OddAnswer,
+    /// The plugin itself could not go on.
+    Internal,
+}
+
+impl Cause {
+    /// Every cause, in the order in which they are shown, with the name that serverStatus has for it.
+    pub const ALL: [(Self, &CStr); 18] = [
+        (Self::BrokenMessage, cstr!("brokenMessage")),
+        (Self::ClockSkew, cstr!("clockSkew")),
+        (Self::WrongRegion, cstr!("wrongRegion")),
+        (Self::UnknownKey, cstr!("unknownKey")),
+        (Self::WrongSignature, cstr!("wrongSignature")),
+        (Self::ExpiredToken, cstr!("expiredToken")),
+        (Self::OtherRefusal, cstr!("otherRefusal")),
+        (Self::CannotLogIn, cstr!("cannotLogIn")),
+        (Self::AccountNotAllowed, cstr!("accountNotAllowed")),
+        (Self::Throttled, cstr!("throttled")),
+        (Self::NoTurn, cstr!("noTurn")),
+        (Self::NameNotFound, cstr!("nameNotFound")),
+        (Self::NoConnection, cstr!("noConnection")),
+        (Self::UntrustedTls, cstr!("untrustedTls")),
+        (Self::Timeout, cstr!("timeout")),
+        (Self::ServerError, cstr!("serverError")),
+        (Self::OddAnswer, cstr!("oddAnswer")),
+        (Self::Internal, cstr!("internal")),
+    ];
+
+    /// The kind of failure that it is.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::BrokenMessage | Self::ClockSkew | Self::WrongRegion => Kind::MalformedMessage,
+            Self::UnknownKey | Self::WrongSignature | Self::ExpiredToken | Self::OtherRefusal | Self::CannotLogIn => {
+                Kind::RefusedBySts
+            }
+            Self::AccountNotAllowed => Kind::AccountNotAllowed,
+            Self::Throttled
+            | Self::NoTurn
+            | Self::NameNotFound
+            | Self::NoConnection
+            | Self::UntrustedTls
+            | Self::Timeout
+            | Self::ServerError
+            | Self::OddAnswer => Kind::StsUnavailable,
+            Self::Internal => Kind::Internal,
+        }
+    }
 }
 
 /// Whether STS may be asked the same once more before the login is denied.
@@ -34,39 +120,30 @@ pub enum Again {
 /// that has not passed a grammar first, so that it can be written to a log as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    kind: Kind,
+    cause: Cause,
     reason: String,
     again: Again,
 }
 
 impl Denial {
-    fn new(kind: Kind, reason: String) -> Self {
-        Self { kind, reason, again: Again::Never }
+    /// A login that this cause made fail.
+    pub fn new(cause: Cause, reason: impl Into<String>) -> Self {
+        Self { cause, reason: reason.into(), again: Again::Never }
     }
 
     /// The client's message breaks the protocol.
     pub fn malformed(reason: impl Into<String>) -> Self {
-        Self::new(Kind::MalformedMessage, reason.into())
+        Self::new(Cause::BrokenMessage, reason)
     }
 
-    /// STS said no.
-    pub fn refused(reason: impl Into<String>) -> Self {
-        Self::new(Kind::RefusedBySts, reason.into())
-    }
-
-    /// STS said yes, and the operator's list of accounts says no.
-    pub fn account_not_allowed(reason: impl Into<String>) -> Self {
-        Self::new(Kind::AccountNotAllowed, reason.into())
-    }
-
-    /// STS could not be asked, or what answered is not STS.
-    pub fn unavailable(reason: impl Into<String>) -> Self {
-        Self::new(Kind::StsUnavailable, reason.into())
+    /// What answered is not STS.
+    pub fn odd_answer(reason: impl Into<String>) -> Self {
+        Self::new(Cause::OddAnswer, reason)
     }
 
     /// The plugin could not go on.
     pub fn internal(reason: impl Into<String>) -> Self {
-        Self::new(Kind::Internal, reason.into())
+        Self::new(Cause::Internal, reason)
     }
 
     /// The same denial with more for the operator at the end of its reason.
@@ -89,9 +166,14 @@ impl Denial {
         self.again
     }
 
+    /// What made the login fail.
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
     /// Which kind of failure this is.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.cause.kind()
     }
 
     /// One sentence for the operator.
@@ -107,3 +189,16 @@ impl fmt::Display for Denial {
 }
 
 impl std::error::Error for Denial {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn miri_every_cause_is_at_the_place_of_its_number() {
+        for (number, (cause, name)) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, number, "{name}");
+            assert_eq!(Cause::ALL.iter().filter(|(_, other)| *other == name).count(), 1, "{name}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What the server's log should say besides the reason of each login. The shim takes it from here on a thread of the
 //! server's, so that the plugin's own threads never touch the server.
 
+use crate::principal;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,31 @@ const MOST: usize = 64;
 /// Something that happened once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The mechanism is registered in the server.
+    Registered {
+        /// The form of the server's internals, named after the oldest series that has it.
+        server_abi: String,
+        /// The parameters that are not the default, `NAME: VALUE` each.
+        parameters: Vec<String>,
+    },
+    /// STS confirmed a client, and the server did not say that it logged it in.
+    NotReported {
+        /// What STS named.
+        arn: String,
+        /// The name of the user in `$external`.
+        user_name: String,
+    },
+    /// The server's own mechanism of this name is not used any more.
+    NativeReplaced,
+    /// A parameter has another value while the server runs.
+    ParameterChanged {
+        /// Its name.
+        name: &'static str,
+        /// The value until now, as text.
+        from: String,
+        /// The value from now on.
+        to: String,
+    },
     /// STS was not reached in some attempts in a row.
     TroubleBegan {
         /// The host.
@@ -48,10 +74,14 @@ impl Event {
     /// Its number in the server's log, in the range that is the plugin's own.
     pub fn log_id(&self) -> i32 {
         match self {
+            Self::Registered { .. } => 88_000_001,
+            Self::NotReported { .. } => 88_000_002,
+            Self::NativeReplaced => 88_000_003,
             Self::HostChanged { back: false, .. } => 88_000_004,
             Self::HostChanged { back: true, .. } => 88_000_005,
             Self::TroubleBegan { .. } => 88_000_006,
             Self::TroubleEnded { .. } => 88_000_007,
+            Self::ParameterChanged { .. } => 88_000_008,
         }
     }
 
@@ -59,14 +89,40 @@ impl Event {
     pub fn severity(&self) -> Severity {
         match self {
             Self::HostChanged { back: false, .. } | Self::TroubleBegan { .. } => Severity::Warning,
-            Self::HostChanged { back: true, .. } | Self::TroubleEnded { .. } => Severity::Information,
+            Self::Registered { .. }
+            | Self::NotReported { .. }
+            | Self::NativeReplaced
+            | Self::HostChanged { back: true, .. }
+            | Self::TroubleEnded { .. }
+            | Self::ParameterChanged { .. } => Severity::Information,
         }
     }
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const VERSION: &str = env!("CARGO_PKG_VERSION");
         match self {
+            Self::Registered { server_abi, parameters } => {
+                let parameters =
+                    if parameters.is_empty() { "all the defaults".to_owned() } else { parameters.join(", ") };
+                write!(
+                    f,
+                    "MONGODB-AWS is provided by psmdb-aws-iam {VERSION}; server ABI {server_abi}; parameters: {parameters}"
+                )
+            }
+            Self::NotReported { arn, user_name } => write!(
+                f,
+                "MONGODB-AWS: AWS STS confirmed {arn}, but the server reported no login. Unless it runs with quiet, it has no \
+                 such user or does not let it in from here; to create it: {}",
+                principal::create_user_command(user_name)
+            ),
+            Self::NativeReplaced => {
+                write!(f, "The MONGODB-AWS of the server itself is taken over by psmdb-aws-iam {VERSION}")
+            }
+            Self::ParameterChanged { name, from, to } => {
+                write!(f, "MONGODB-AWS: {name} is now \"{to}\"; it was \"{from}\"")
+            }
             Self::TroubleBegan { host } => {
                 write!(f, "MONGODB-AWS: STS is not reached at {host}; the lines of failed logins say why")
             }

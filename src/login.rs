@@ -7,7 +7,7 @@ use crate::sts::client::Client;
 use crate::sts::hosts::Host;
 use bson::raw::{RawDocumentBuf, cstr};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A login under way. It keeps the settings that were in force when it began: the client signs for the host it was
 /// told, and that is the host to ask.
@@ -16,6 +16,8 @@ pub struct Login {
     settings: Arc<Settings>,
     host: Arc<Host>,
     conversation: Conversation,
+    /// What its messages took until now.
+    spent: Duration,
 }
 
 /// What to tell the client after one of its messages.
@@ -44,7 +46,7 @@ impl Login {
         hosts.probe_if_due(settings.process(), move |host| for_probe.client(host).is_ok_and(Client::answers));
         let host = Arc::clone(hosts.current());
         let conversation = Conversation::new(host.name().clone());
-        Self { settings, host, conversation }
+        Self { settings, host, conversation, spent: Duration::ZERO }
     }
 
     /// Takes the client's next message. The second one blocks while STS is asked, at most for awsStsTimeoutMS.
@@ -52,6 +54,16 @@ impl Login {
     /// # Errors
     /// Why the login is denied. It accepts no further message then.
     pub fn step(&mut self, message: &[u8]) -> Result<Step, Denial> {
+        let begun = Instant::now();
+        let result = self.take(message);
+        self.spent += begun.elapsed();
+        if !matches!(result, Ok(Step::Continue(_))) {
+            self.settings.process().metrics.login_latency.add(self.spent);
+        }
+        result
+    }
+
+    fn take(&mut self, message: &[u8]) -> Result<Step, Denial> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .ok()

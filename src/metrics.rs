@@ -1,7 +1,10 @@
-//! Counters for the server's `serverStatus`: cheap to count, monotonic, never reset.
+//! Numbers for the server's `serverStatus`: cheap to count, and read without a lock that a login could wait for. All but
+//! the three that say how things are now only grow, and are never reset.
 
-use bson::raw::{RawDocumentBuf, cstr};
+use crate::denial::{Cause, Kind};
+use bson::raw::{CStr, RawDocumentBuf, cstr};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 /// How logins went since the process began.
 #[derive(Debug, Default)]
@@ -10,24 +13,34 @@ pub struct Metrics {
     pub started: Counter,
     /// Conversations in which STS confirmed the client.
     pub confirmed: Counter,
-    /// Denials because the client's message was wrong.
-    pub denied_malformed: Counter,
-    /// Denials because STS said no.
-    pub denied_by_sts: Counter,
-    /// Denials because the account is not on the operator's list.
-    pub denied_account: Counter,
-    /// Denials because STS could not be asked in time.
-    pub denied_sts_unavailable: Counter,
-    /// Denials because the plugin could not go on.
-    pub denied_internal: Counter,
+    /// Those of them whose success the server did not report.
+    pub not_reported: Counter,
+    /// Denials, by cause.
+    pub denied: Denials,
     /// Requests that were sent to STS, or tried to.
     pub sts_requests: Counter,
     /// Those of them that asked the same once more.
     pub sts_retries: Counter,
     /// Answers of STS that it limits the account's requests.
     pub sts_throttled: Counter,
+    /// Answers of STS with a status of 200 and more, 300, 400 and 500.
+    pub sts_answers: [Counter; 4],
     /// How often new logins were told another STS host.
     pub fallback_switches: Counter,
+    /// TLS connections to STS that were made.
+    pub connections_opened: Counter,
+    /// Requests that were sent on a connection that had carried one before.
+    pub connections_reused: Counter,
+    /// TLS connections to STS that are open now, idle ones too.
+    pub connections_open: Gauge,
+    /// Questions to STS that are under way now.
+    pub sts_in_flight: Gauge,
+    /// Logins that wait for their turn to ask STS now.
+    pub sts_queued: Gauge,
+    /// What logins spent in the plugin, from the first message to the verdict, without the time between messages.
+    pub login_latency: Histogram,
+    /// What answers of STS took, from the request to the end of the answer, with the connection where one was made.
+    pub sts_latency: Histogram,
 }
 
 /// A number that only grows.
@@ -37,8 +50,12 @@ pub struct Counter(AtomicI64);
 impl Counter {
     /// Counts one more.
     pub fn add(&self) {
+        self.add_many(1);
+    }
+
+    fn add_many(&self, amount: i64) {
         // No other memory is published by it, so that no order is needed.
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
     /// The count so far.
@@ -47,59 +64,235 @@ impl Counter {
     }
 }
 
+/// How many of something there are now.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Counts one for as long as what is returned lives.
+    pub fn hold(&self) -> Held<'_> {
+        self.enter();
+        Held(self)
+    }
+
+    /// Counts one more. What has entered has to leave.
+    pub fn enter(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one less.
+    pub fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many there are.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One that a gauge counts until it is dropped.
+#[derive(Debug)]
+pub struct Held<'a>(&'a Gauge);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Denials, by cause.
+#[derive(Debug, Default)]
+pub struct Denials([Counter; Cause::ALL.len()]);
+
+impl Denials {
+    /// Counts one of this cause.
+    pub fn add(&self, cause: Cause) {
+        self.0[cause as usize].add();
+    }
+
+    /// How many of this cause there were.
+    pub fn of_cause(&self, cause: Cause) -> i64 {
+        self.0[cause as usize].get()
+    }
+
+    /// How many of this kind there were.
+    pub fn of_kind(&self, kind: Kind) -> i64 {
+        Cause::ALL.iter().filter(|(cause, _)| cause.kind() == kind).map(|(cause, _)| self.of_cause(*cause)).sum()
+    }
+}
+
+/// The upper bounds of a histogram's buckets, in milliseconds, and their names in serverStatus. What took longer than the
+/// last, which is the longest awsStsTimeoutMS, is in the count alone.
+const BUCKETS: [(u64, &CStr); 15] = [
+    (1, cstr!("atMost1ms")),
+    (2, cstr!("atMost2ms")),
+    (5, cstr!("atMost5ms")),
+    (10, cstr!("atMost10ms")),
+    (20, cstr!("atMost20ms")),
+    (50, cstr!("atMost50ms")),
+    (100, cstr!("atMost100ms")),
+    (200, cstr!("atMost200ms")),
+    (500, cstr!("atMost500ms")),
+    (1_000, cstr!("atMost1s")),
+    (2_000, cstr!("atMost2s")),
+    (5_000, cstr!("atMost5s")),
+    (10_000, cstr!("atMost10s")),
+    (30_000, cstr!("atMost30s")),
+    (60_000, cstr!("atMost60s")),
+];
+
+/// How long something took, each time.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// Those in each bucket and in none of the buckets before it; the last is for those that took longer.
+    buckets: [Counter; BUCKETS.len() + 1],
+    total_micros: Counter,
+}
+
+impl Histogram {
+    /// Counts one that took so long.
+    pub fn add(&self, took: Duration) {
+        let place = BUCKETS.partition_point(|(most, _)| Duration::from_millis(*most) < took);
+        self.buckets[place].add();
+        self.total_micros.add_many(i64::try_from(took.as_micros()).unwrap_or(i64::MAX));
+    }
+
+    /// `{count, totalMicros, atMost1ms, ...}`, where each bucket holds those of the buckets before it, as in Prometheus.
+    fn to_bson(&self) -> RawDocumentBuf {
+        let mut sum = 0;
+        let cumulative: Vec<i64> = self
+            .buckets
+            .iter()
+            .map(|bucket| {
+                sum += bucket.get();
+                sum
+            })
+            .collect();
+        let mut document = RawDocumentBuf::new();
+        document.append(cstr!("count"), sum);
+        document.append(cstr!("totalMicros"), self.total_micros.get());
+        for ((_, name), count) in BUCKETS.iter().zip(cumulative) {
+            document.append(*name, count);
+        }
+        document
+    }
+}
+
 impl Metrics {
-    /// The section of `serverStatus`: the version, the STS host that new logins are told, and the counters, as
-    /// `{version, stsHost, logins: {started, confirmed, denied: {malformedMessage, refusedBySts,
-    /// accountNotAllowed, stsUnavailable, internal}}, sts: {requests, retries, throttled, fallbackSwitches}}`.
-    pub fn to_bson(&self, sts_host: &str) -> RawDocumentBuf {
+    /// The documents `{logins, sts, latency}` of the section of `serverStatus`; docs/monitoring.md says what is in them.
+    pub fn to_bson(&self) -> RawDocumentBuf {
         let mut denied = RawDocumentBuf::new();
-        denied.append(cstr!("malformedMessage"), self.denied_malformed.get());
-        denied.append(cstr!("refusedBySts"), self.denied_by_sts.get());
-        denied.append(cstr!("accountNotAllowed"), self.denied_account.get());
-        denied.append(cstr!("stsUnavailable"), self.denied_sts_unavailable.get());
-        denied.append(cstr!("internal"), self.denied_internal.get());
+        for (kind, name) in [
+            (Kind::MalformedMessage, cstr!("malformedMessage")),
+            (Kind::RefusedBySts, cstr!("refusedBySts")),
+            (Kind::AccountNotAllowed, cstr!("accountNotAllowed")),
+            (Kind::StsUnavailable, cstr!("stsUnavailable")),
+            (Kind::Internal, cstr!("internal")),
+        ] {
+            denied.append(name, self.denied.of_kind(kind));
+        }
+        let mut reasons = RawDocumentBuf::new();
+        for (cause, name) in Cause::ALL {
+            reasons.append(name, self.denied.of_cause(cause));
+        }
         let mut logins = RawDocumentBuf::new();
         logins.append(cstr!("started"), self.started.get());
         logins.append(cstr!("confirmed"), self.confirmed.get());
+        logins.append(cstr!("notReported"), self.not_reported.get());
         logins.append(cstr!("denied"), denied);
-        let mut section = RawDocumentBuf::new();
-        section.append(cstr!("version"), env!("CARGO_PKG_VERSION"));
-        section.append(cstr!("stsHost"), sts_host);
-        section.append(cstr!("logins"), logins);
+        logins.append(cstr!("reasons"), reasons);
+
+        let mut answers = RawDocumentBuf::new();
+        let classes = [cstr!("status2xx"), cstr!("status3xx"), cstr!("status4xx"), cstr!("status5xx")];
+        for (name, count) in classes.into_iter().zip(&self.sts_answers) {
+            answers.append(name, count.get());
+        }
+        let mut connections = RawDocumentBuf::new();
+        connections.append(cstr!("opened"), self.connections_opened.get());
+        connections.append(cstr!("reused"), self.connections_reused.get());
+        connections.append(cstr!("open"), self.connections_open.get());
         let mut sts = RawDocumentBuf::new();
         sts.append(cstr!("requests"), self.sts_requests.get());
         sts.append(cstr!("retries"), self.sts_retries.get());
         sts.append(cstr!("throttled"), self.sts_throttled.get());
         sts.append(cstr!("fallbackSwitches"), self.fallback_switches.get());
+        sts.append(cstr!("answers"), answers);
+        sts.append(cstr!("connections"), connections);
+        sts.append(cstr!("inFlight"), self.sts_in_flight.get());
+        sts.append(cstr!("queued"), self.sts_queued.get());
+
+        let mut latency = RawDocumentBuf::new();
+        latency.append(cstr!("logins"), self.login_latency.to_bson());
+        latency.append(cstr!("sts"), self.sts_latency.to_bson());
+
+        let mut section = RawDocumentBuf::new();
+        section.append(cstr!("logins"), logins);
         section.append(cstr!("sts"), sts);
+        section.append(cstr!("latency"), latency);
         section
+    }
+
+    /// Counts an answer of STS by the class of its status.
+    pub fn count_answer(&self, status: u16) {
+        // 1xx never gets here; what is not a class counts as the last.
+        let class = usize::from(status / 100).clamp(2, 5) - 2;
+        self.sts_answers[class].add();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bson::rawdoc;
+    use bson::Document;
+
+    fn shown(metrics: &Metrics) -> Document {
+        Document::try_from(metrics.to_bson()).unwrap()
+    }
 
     #[test]
-    fn miri_the_section_shows_what_was_counted() {
+    fn miri_each_denial_is_counted_by_its_cause_and_by_its_kind() {
+        for (cause, name) in Cause::ALL {
+            let metrics = Metrics::default();
+            metrics.denied.add(cause);
+            let section = shown(&metrics);
+            let logins = section.get_document("logins").unwrap();
+            let ones = |group: &str| -> Vec<String> {
+                let group = logins.get_document(group).unwrap();
+                group.iter().filter(|(_, count)| count.as_i64() == Some(1)).map(|(name, _)| name.clone()).collect()
+            };
+            assert_eq!(ones("reasons"), [name.as_str()]);
+            assert_eq!(ones("denied").len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn miri_a_histogram_counts_each_in_all_buckets_that_hold_it() {
+        let histogram = Histogram::default();
+        for micros in [0, 1000, 1001, 59_999_999, 60_000_001] {
+            histogram.add(Duration::from_micros(micros));
+        }
+        let shown = Document::try_from(histogram.to_bson()).unwrap();
+        let count = |name: &str| shown.get_i64(name).unwrap();
+        assert_eq!((count("count"), count("totalMicros")), (5, 120_002_001));
+        assert_eq!((count("atMost1ms"), count("atMost2ms"), count("atMost30s"), count("atMost60s")), (2, 3, 3, 4));
+    }
+
+    #[test]
+    fn miri_what_is_held_is_counted_until_it_is_dropped() {
         let metrics = Metrics::default();
-        metrics.started.add();
-        metrics.started.add();
-        metrics.denied_by_sts.add();
-        let expected = rawdoc! {
-            "version": env!("CARGO_PKG_VERSION"),
-            "stsHost": "sts.amazonaws.com",
-            "logins": {
-                "started": 2_i64,
-                "confirmed": 0_i64,
-                "denied": {
-                    "malformedMessage": 0_i64, "refusedBySts": 1_i64, "accountNotAllowed": 0_i64,
-                    "stsUnavailable": 0_i64, "internal": 0_i64,
-                },
-            },
-            "sts": { "requests": 0_i64, "retries": 0_i64, "throttled": 0_i64, "fallbackSwitches": 0_i64 },
-        };
-        assert_eq!(metrics.to_bson("sts.amazonaws.com"), expected);
+        let held = [metrics.sts_queued.hold(), metrics.sts_queued.hold()];
+        assert_eq!(shown(&metrics).get_document("sts").unwrap().get_i64("queued").unwrap(), 2);
+        drop(held);
+        assert_eq!(metrics.sts_queued.get(), 0);
+    }
+
+    #[test]
+    fn miri_answers_are_counted_by_class() {
+        let metrics = Metrics::default();
+        for status in [200, 204, 302, 403, 500, 999] {
+            metrics.count_answer(status);
+        }
+        assert_eq!(metrics.sts_answers.each_ref().map(Counter::get), [2, 1, 1, 2]);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Sources: the pages of AWS that [`Principal::parse`] names.
 
-use crate::denial::Denial;
+use crate::denial::{Cause, Denial};
 
 /// Longest ARN that STS documents for GetCallerIdentity, in bytes.
 pub const MAX_ARN_LENGTH: usize = 2048;
@@ -56,6 +56,13 @@ pub enum RoleUserFormat {
     AssumedRole,
 }
 
+/// The command for mongosh that makes the user of a principal, with its roles left to fill in.
+pub fn create_user_command(user_name: &str) -> String {
+    // A path may hold both of these.
+    let quoted = user_name.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("db.getSiblingDB(\"$external\").createUser({{user: \"{quoted}\", roles: [...]}})")
+}
+
 impl Principal {
     /// Parses an ARN as STS answers it to GetCallerIdentity.
     ///
@@ -90,10 +97,14 @@ impl Principal {
     pub fn parse(arn: &str) -> Result<Self, Denial> {
         const WHO_CAN: &str = "only IAM users, the root user, role sessions and federated users can";
         if arn.len() > MAX_ARN_LENGTH || !arn.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Denial::refused(format!("STS named a principal that cannot log in: {WHO_CAN}")));
+            return Err(Denial::new(
+                Cause::CannotLogIn,
+                format!("STS named a principal that cannot log in: {WHO_CAN}"),
+            ));
         }
         // Printable and short, as just checked.
-        let unknown = || Denial::refused(format!("STS named a principal that cannot log in, {arn}: {WHO_CAN}"));
+        let unknown =
+            || Denial::new(Cause::CannotLogIn, format!("STS named a principal that cannot log in, {arn}: {WHO_CAN}"));
         // IAM paths may hold colons, so that only the first five separate fields.
         let fields: Vec<&str> = arn.splitn(6, ':').collect();
         let ["arn", partition, service, "", account, resource] = fields[..] else {

@@ -7,7 +7,7 @@
 //! Sources: the pages of AWS that the functions below name; MongoDB drivers' specification "Authentication"
 //! (`source/auth/auth.md`), section MONGODB-AWS, for the signed headers.
 
-use crate::denial::Denial;
+use crate::denial::{Cause, Denial};
 use crate::secret::Secret;
 use time::{Date, Month, PrimitiveDateTime, Time};
 
@@ -113,11 +113,12 @@ impl AmzDate {
             return Ok(());
         }
         let side = if skew < 0 { "behind" } else { "ahead of" };
-        Err(Denial::malformed(format!(
+        let reason = format!(
             "the client's clock is {} seconds {side} the server's, and {MAX_CLOCK_SKEW_SECONDS} are allowed: \
              set the clocks of both",
             skew.unsigned_abs()
-        )))
+        );
+        Err(Denial::new(Cause::ClockSkew, reason))
     }
 }
 
@@ -279,7 +280,7 @@ fn check_credential<'a>(credential: &'a str, expected: &Expected<'_>) -> Result<
         return Err(Denial::malformed("the credential scope names another day than X-Amz-Date"));
     }
     if region != expected.region {
-        return Err(Denial::malformed(region_mismatch(region, expected.region)));
+        return Err(Denial::new(Cause::WrongRegion, region_mismatch(region, expected.region)));
     }
     if service != "sts" || terminator != "aws4_request" {
         return Err(Denial::malformed("the credential scope does not end in sts/aws4_request"));

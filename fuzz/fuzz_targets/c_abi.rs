@@ -209,6 +209,9 @@ fn impossible(conversation: *mut Conversation, index: usize, text: &[u8]) {
             }
             assert!(psmdb_aws_iam_parameter_get_bson(index, data, length).is_null());
             assert!(psmdb_aws_iam_server_status(data, length).is_null());
+            psmdb_aws_iam_loaded(data, length);
+            // Nobody is ever confirmed, so that there is nothing to report.
+            psmdb_aws_iam_conversation_not_reported(conversation);
         }
     }
     // SAFETY: a null output is refused; a null buffer is empty.

@@ -2,9 +2,9 @@
 
 use super::boundary::{bytes, guard};
 use super::parameters::store;
-use super::server_status;
 use super::types::{Bytes, ResultCode};
-use crate::denial::{Denial, Kind};
+use crate::denial::{Cause, Denial, Kind};
+use crate::events::Event;
 use crate::login::{Authenticated, Login, Step};
 
 /// One login of one client. Made by psmdb_aws_iam_conversation_new, freed by psmdb_aws_iam_conversation_free, used by
@@ -37,13 +37,18 @@ impl Conversation {
             Progress::Underway { mut login, .. } => match take(&mut login, message) {
                 Ok(Step::Continue(reply)) => (ResultCode::Continue, Progress::Underway { login, reply }),
                 Ok(Step::Authenticated(who)) => {
+                    store().process().metrics.confirmed.add();
                     let extra_info = who.extra_info().into_bytes();
                     (ResultCode::Authenticated, Progress::Confirmed { who, extra_info })
                 }
-                Err(denial) => (code_of(denial.kind()), Progress::Denied { reason: denial.reason().to_owned() }),
+                Err(denial) => {
+                    count_denied(denial.cause());
+                    (code_of(denial.kind()), Progress::Denied { reason: denial.reason().to_owned() })
+                }
             },
             // A finished login answers for nobody any more once it is given another message.
             Progress::Confirmed { .. } | Progress::Denied { .. } => {
+                count_denied(Cause::BrokenMessage);
                 let reason = "the client sent a message after the conversation was over".to_owned();
                 (ResultCode::DeniedMalformed, Progress::Denied { reason })
             }
@@ -58,6 +63,10 @@ impl Conversation {
             _ => Bytes::empty(),
         }
     }
+}
+
+fn count_denied(cause: Cause) {
+    store().process().metrics.denied.add(cause);
 }
 
 fn code_of(kind: Kind) -> ResultCode {
@@ -75,7 +84,7 @@ fn code_of(kind: Kind) -> ResultCode {
 #[unsafe(no_mangle)]
 pub extern "C" fn psmdb_aws_iam_conversation_new() -> *mut Conversation {
     guard(std::ptr::null_mut(), || {
-        server_status::count_start();
+        store().process().metrics.started.add();
         Box::into_raw(Box::new(Conversation::new()))
     })
 }
@@ -114,7 +123,9 @@ pub unsafe extern "C" fn psmdb_aws_iam_conversation_step(
             }
             code
         });
-        server_status::count(code);
+        if code == ResultCode::Panic {
+            count_denied(Cause::Internal);
+        }
         code
     })
 }
@@ -192,6 +203,25 @@ pub unsafe extern "C" fn psmdb_aws_iam_conversation_reason(conversation: *const 
             })
         }
     })
+}
+
+/// Says of a conversation that authenticated a client that the server has not reported the login, for want of such a user
+/// perhaps. It is counted, and is a line for the server's log. Nothing happens for any other conversation.
+///
+/// # Safety
+/// `conversation` is null or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_conversation_not_reported(conversation: *const Conversation) {
+    guard((), || {
+        // SAFETY: null or live, as the caller promises.
+        let conversation = unsafe { conversation.as_ref() };
+        if let Some(who) = conversation.and_then(|conversation| confirmed(&conversation.progress)) {
+            let process = store().process();
+            process.metrics.not_reported.add();
+            let (arn, user_name) = (who.arn().to_owned(), who.user_name().to_owned());
+            process.events.push(Event::NotReported { arn, user_name });
+        }
+    });
 }
 
 /// Ends a conversation, finished or not, and frees it. Nothing happens for a null pointer.

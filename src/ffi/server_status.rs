@@ -1,28 +1,41 @@
-//! The counters, and lines for the server's log, through the C ABI.
+//! What the server shows of the plugin, through the C ABI: the section of its status, and lines of its log.
 
 use super::boundary::{bytes, guard};
 use super::parameters::store;
-use super::types::{Buffer, ResultCode};
-use crate::events::Severity;
+use super::types::Buffer;
+use crate::events::{Event, Severity};
 use bson::raw::{CStr, RawDocumentBuf};
 
-/// Counts how a step of a conversation ended.
-pub(super) fn count(code: ResultCode) {
-    let metrics = &store().process().metrics;
-    match code {
-        ResultCode::Authenticated => metrics.confirmed.add(),
-        ResultCode::DeniedMalformed => metrics.denied_malformed.add(),
-        ResultCode::DeniedBySts => metrics.denied_by_sts.add(),
-        ResultCode::DeniedAccount => metrics.denied_account.add(),
-        ResultCode::DeniedStsUnavailable => metrics.denied_sts_unavailable.add(),
-        ResultCode::DeniedInternal | ResultCode::Panic => metrics.denied_internal.add(),
-        ResultCode::Ok | ResultCode::Continue | ResultCode::RefusedValue | ResultCode::InvalidArgument => {}
-    }
+/// Tells the plugin which server it is in, before any conversation: `abi` is UTF-8 text that names the form of the
+/// server's internals, such as "6.0". Told once; a second call changes nothing.
+///
+/// # Safety
+/// `abi` points to `abi_length` readable bytes or the length is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_loaded(abi: *const u8, abi_length: usize) {
+    guard((), || {
+        // SAFETY: readable for this call, as the caller promises.
+        if let Some(Ok(abi)) = unsafe { bytes(abi, abi_length) }.map(str::from_utf8) {
+            store().process().server.is_of(abi);
+        }
+    });
 }
 
-/// Counts a conversation that begins.
-pub(super) fn count_start() {
-    store().process().metrics.started.add();
+/// Tells the plugin that its mechanism is registered; with `replaced_native` other than 0, that a mechanism of the
+/// server's own was taken out for it. Each is a line for the server's log the first time. From here on a parameter that
+/// changes is one, too.
+#[unsafe(no_mangle)]
+pub extern "C" fn psmdb_aws_iam_registered(replaced_native: u8) {
+    guard((), || {
+        let process = store().process();
+        if process.server.begin_to_serve() {
+            let server_abi = process.server.abi().to_owned();
+            process.events.push(Event::Registered { server_abi, parameters: store().changed_parameters() });
+        }
+        if replaced_native != 0 && process.server.replace_native() {
+            process.events.push(Event::NativeReplaced);
+        }
+    });
 }
 
 /// The counters since the process began, for a server's status report: a BSON document whose only element has the given
@@ -39,8 +52,11 @@ pub unsafe extern "C" fn psmdb_aws_iam_server_status(name: *const u8, name_lengt
         let Some(Ok(name)) = name.map(<&CStr>::try_from) else {
             return std::ptr::null_mut();
         };
+        let settings = store().current();
+        let hosts = settings.hosts();
+        let section = store().process().status(hosts.current().name().as_str(), hosts.current_since());
         let mut document = RawDocumentBuf::new();
-        document.append(name, store().process().metrics.to_bson(store().current().hosts().current().name().as_str()));
+        document.append(name, section);
         Buffer::into_raw(document.into_bytes())
     })
 }

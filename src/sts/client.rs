@@ -9,7 +9,7 @@ use super::request::{BODY, CONTENT_TYPE, IdentityRequest};
 use super::resolver::FixedTarget;
 use super::response::{self, Answer, CallerIdentity};
 use super::tls::{self, NotedTcpConnector, TIMEOUT_STEP, TlsConnector};
-use crate::denial::{Again, Denial, Kind};
+use crate::denial::{Again, Cause, Denial, Kind};
 use crate::process::Process;
 use rustls::ClientConfig;
 use std::io;
@@ -152,7 +152,7 @@ impl Client {
             None => (FixedTarget::new(sts), None),
         };
         let (timeout, kept_patience) = (route.timeout, route.timeout / KEPT_PATIENCE_PART);
-        let connector = StsConnector { tunnel, tls: route.tls, kept_patience };
+        let connector = StsConnector { tunnel, tls: route.tls, kept_patience, process: Arc::clone(&process) };
         let pool = Pool { agent: agent(&connector, &config, &target), generation: 0 };
         let probe_url = format!("https://{}/", route.host);
         Self { config, connector, target, probe_url, timeout, kept_patience, process, pool: RwLock::new(pool) }
@@ -187,17 +187,23 @@ impl Client {
         let claimed = admission.claim(request.authorization.claimed_access_key_id());
         let mut last: Option<Denial> = None;
         for attempt in 0_u32.. {
+            let queued = metrics.sts_queued.hold();
             if pacing.wait(claimed, latest_start).is_err() {
-                return Err(last.unwrap_or_else(|| self.too_late("STS is limiting the account's requests")));
+                return Err(
+                    last.unwrap_or_else(|| self.too_late(Cause::Throttled, "STS is limiting the account's requests"))
+                );
             }
             let Some(turn) = admission.enter(claimed, latest_start) else {
-                return Err(last.unwrap_or_else(|| self.too_late("too many logins at once")));
+                return Err(last.unwrap_or_else(|| self.too_late(Cause::NoTurn, "too many logins at once")));
             };
+            drop(queued);
             if attempt > 0 {
                 metrics.sts_retries.add();
             }
+            let in_flight = metrics.sts_in_flight.hold();
             let little_time = self.has_little_time(deadline);
             let result = self.attempt(request, deadline);
+            drop(in_flight);
             drop(turn);
             let mut failure = match result {
                 Ok(identity) => {
@@ -271,7 +277,9 @@ impl Client {
     /// Asks once over one connection.
     fn ask(&self, agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<CallerIdentity, Unanswered> {
         let denied = |denial: Denial| Unanswered::Denied(denial.into());
-        self.process.metrics.sts_requests.add();
+        let metrics = &self.process.metrics;
+        let begun = Instant::now();
+        metrics.sts_requests.add();
         let mut post = agent.post(request.url()).config().timeout_global(Some(timeout)).build();
         for (name, value) in request.headers() {
             let mut value = HeaderValue::from_maybe_shared(value.into_bytes())
@@ -281,12 +289,13 @@ impl Client {
             post = post.header(name, value);
         }
         let mut answer = post.send(BODY).map_err(Unanswered::Transport)?;
+        metrics.count_answer(answer.status().as_u16());
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !header("content-encoding").is_empty() {
-            return Err(denied(Denial::unavailable("what answered for STS sent an encoding that was not asked for")));
+            return Err(denied(Denial::odd_answer("what answered for STS sent an encoding that was not asked for")));
         }
         if !is_framed_once(answer.headers()) {
-            return Err(denied(Denial::unavailable(
+            return Err(denied(Denial::odd_answer(
                 "what answered for STS sent a body whose end can be read in two ways",
             )));
         }
@@ -297,15 +306,16 @@ impl Client {
         let body = body.map_err(|error| {
             denied(match error {
                 Error::BodyExceedsLimit(limit) => {
-                    Denial::unavailable(format!("what answered for STS sent more than {limit} bytes"))
+                    Denial::odd_answer(format!("what answered for STS sent more than {limit} bytes"))
                 }
                 Error::Timeout(_) => {
-                    Denial::unavailable(format!("STS did not finish its answer within {} ms", self.timeout.as_millis()))
-                        .unless_asked(Again::Later)
+                    let reason = format!("STS did not finish its answer within {} ms", self.timeout.as_millis());
+                    Denial::new(Cause::Timeout, reason).unless_asked(Again::Later)
                 }
-                _ => Denial::unavailable("STS broke off in its answer").unless_asked(Again::Later),
+                _ => Denial::new(Cause::NoConnection, "STS broke off in its answer").unless_asked(Again::Later),
             })
         })?;
+        metrics.sts_latency.add(begun.elapsed());
         response::read(&Answer { status, content_type: &content_type, body: &body }).map_err(|denial| {
             let of_sts = denial.kind() == Kind::RefusedBySts || denial.again() == Again::Throttled;
             let reach = if of_sts { Reach::Reached } else { Reach::NotReached };
@@ -318,8 +328,8 @@ impl Client {
         deadline.saturating_duration_since(Instant::now()) < self.kept_patience
     }
 
-    fn too_late(&self, why: &str) -> Denial {
-        Denial::unavailable(format!("{why}: there was no turn to ask STS within {} ms", self.timeout.as_millis()))
+    fn too_late(&self, cause: Cause, why: &str) -> Denial {
+        Denial::new(cause, format!("{why}: there was no turn to ask STS within {} ms", self.timeout.as_millis()))
     }
 
     fn pool(&self) -> Pool {
@@ -348,24 +358,27 @@ impl Client {
             Error::Io(_) | Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed => Again::Later,
             _ => Again::Never,
         };
-        let denial = Denial::unavailable(match error {
-            Error::Timeout(_) => format!("STS did not answer within {} ms", self.timeout.as_millis()),
-            Error::HostNotFound => "the name of the STS host, endpoint or proxy was not found".to_owned(),
+        let (cause, reason) = match error {
+            Error::Timeout(_) => (Cause::Timeout, format!("STS did not answer within {} ms", self.timeout.as_millis())),
+            Error::HostNotFound => {
+                (Cause::NameNotFound, "the name of the STS host, endpoint or proxy was not found".to_owned())
+            }
             Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(error @ rustls::Error::InvalidCertificate(_)) => {
-                    format!("the TLS connection to STS is not trusted: {}", printable(error))
+                    (Cause::UntrustedTls, format!("the TLS connection to STS is not trusted: {}", printable(error)))
                 }
-                Some(error) => format!("no TLS connection to STS: {}", printable(error)),
+                Some(error) => (Cause::NoConnection, format!("no TLS connection to STS: {}", printable(error))),
                 // The text of this one is the TLS library's, with a link to its documentation.
                 None if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    "the connection to STS was closed before there was an answer".to_owned()
+                    (Cause::NoConnection, "the connection to STS was closed before there was an answer".to_owned())
                 }
-                None => format!("no connection to STS: {}", printable(error)),
+                None => (Cause::NoConnection, format!("no connection to STS: {}", printable(error))),
             },
-            Error::Tls(error) => format!("no TLS connection to STS: {error}"),
-            Error::ConnectionFailed => "no connection to STS".to_owned(),
-            _ => "what answered for STS does not speak HTTP as expected".to_owned(),
-        });
+            Error::Tls(error) => (Cause::NoConnection, format!("no TLS connection to STS: {error}")),
+            Error::ConnectionFailed => (Cause::NoConnection, "no connection to STS".to_owned()),
+            _ => (Cause::OddAnswer, "what answered for STS does not speak HTTP as expected".to_owned()),
+        };
+        let denial = Denial::new(cause, reason);
         let reach =
             if matches!(error, Error::Io(error) if is_local(error)) { Reach::Unknown } else { Reach::NotReached };
         Failure { denial: denial.unless_asked(again), retry_after: None, reach }
@@ -394,6 +407,7 @@ pub struct StsConnector {
     tunnel: Option<String>,
     tls: Arc<ClientConfig>,
     kept_patience: Duration,
+    process: Arc<Process>,
 }
 
 impl StsConnector {
@@ -412,7 +426,7 @@ impl StsConnector {
 
     /// What puts TLS on it.
     pub fn tls(&self) -> TlsConnector {
-        TlsConnector::new(Arc::clone(&self.tls), self.kept_patience)
+        TlsConnector::new(Arc::clone(&self.tls), self.kept_patience, Arc::clone(&self.process))
     }
 }
 

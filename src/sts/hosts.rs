@@ -12,10 +12,10 @@ use crate::denial::Denial;
 use crate::events::Event;
 use crate::process::Process;
 use once_cell::sync::OnceCell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Attempts in a row that fail to reach a host before the next one has its turn.
 const FAILURES: u32 = 3;
@@ -63,6 +63,9 @@ impl Host {
 #[derive(Debug)]
 pub struct Hosts {
     all: Vec<Arc<Host>>,
+    /// The turn's host, and since when, in milliseconds of the epoch: to be read without waiting for the turn.
+    told: AtomicUsize,
+    told_since: AtomicI64,
     turn: Mutex<Turn>,
     /// Others are in force now: what happens to these is not worth a word.
     retired: AtomicBool,
@@ -85,7 +88,13 @@ impl Hosts {
     pub fn new(first: Host, others: Vec<Host>) -> Self {
         let all = std::iter::once(first).chain(others).map(Arc::new).collect();
         let turn = Turn { index: 0, since: Instant::now(), failures: 0, trouble: None, probed: None, probing: false };
-        Self { all, turn: Mutex::new(turn), retired: AtomicBool::new(false) }
+        Self {
+            all,
+            told: AtomicUsize::new(0),
+            told_since: AtomicI64::new(epoch_millis()),
+            turn: Mutex::new(turn),
+            retired: AtomicBool::new(false),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Turn> {
@@ -109,7 +118,12 @@ impl Hosts {
 
     /// The host that new logins are told.
     pub fn current(&self) -> &Arc<Host> {
-        &self.all[self.lock().index]
+        &self.all[self.told.load(Ordering::Relaxed)]
+    }
+
+    /// Since when new logins are told that host, or since when these hosts are in force.
+    pub fn current_since(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.told_since.load(Ordering::Relaxed).unsigned_abs())
     }
 
     /// An attempt has reached this host, or has failed to.
@@ -154,6 +168,8 @@ impl Hosts {
             probed: Some(Instant::now()),
             probing: turn.probing,
         };
+        self.told.store(to, Ordering::Relaxed);
+        self.told_since.store(epoch_millis(), Ordering::Relaxed);
     }
 
     /// Asks the preferred host, on a thread of its own, whether it answers again, if it is time to; takes it back if so.
@@ -179,6 +195,11 @@ impl Hosts {
             self.lock().probing = false;
         }
     }
+}
+
+fn epoch_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Ends a probe, also one that panics.

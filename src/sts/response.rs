@@ -45,7 +45,7 @@
 //! other encodings, control characters. The namespace is not compared: partitions may have their own, and TLS says who
 //! answers.
 
-use crate::denial::{Again, Denial};
+use crate::denial::{Again, Cause, Denial};
 use crate::principal::{self, Principal};
 use quick_xml::Reader;
 use quick_xml::events::{BytesRef, Event};
@@ -96,7 +96,7 @@ pub fn read(answer: &Answer<'_>) -> Result<CallerIdentity, Denial> {
         return Err(read_error(answer));
     }
     let odd =
-        |what: &str| Denial::unavailable(format!("what answered for STS is not a GetCallerIdentity answer: {what}"));
+        |what: &str| Denial::odd_answer(format!("what answered for STS is not a GetCallerIdentity answer: {what}"));
     if !is_xml(answer.content_type) {
         return Err(odd("its content type is not text/xml"));
     }
@@ -161,13 +161,17 @@ fn read_error(answer: &Answer<'_>) -> Denial {
         500 | 503 => Again::Later,
         _ => Again::Never,
     };
-    let denial = match answer.status {
-        429 if code.is_none() => Denial::unavailable(format!("{reason}: STS is limiting the account's requests")),
-        408 | 429 => Denial::unavailable(reason),
-        400..=499 if code.is_some() && !throttled => Denial::refused(reason),
-        _ => Denial::unavailable(reason),
+    if answer.status == 429 && code.is_none() {
+        reason.push_str(": STS is limiting the account's requests");
+    }
+    let cause = match (answer.status, code) {
+        (429, _) => Cause::Throttled,
+        (408 | 500..=599, _) => Cause::ServerError,
+        (400..=499, Some(_)) if throttled => Cause::Throttled,
+        (400..=499, Some(code)) => refusal(code),
+        _ => Cause::OddAnswer,
     };
-    denial.unless_asked(again)
+    Denial::new(cause, reason).unless_asked(again)
 }
 
 /// Reads a Retry-After header (RFC 9110, section 10.2.3) of the form that is a number of seconds. Its other form, a date, is
@@ -175,6 +179,16 @@ fn read_error(answer: &Answer<'_>) -> Denial {
 pub fn retry_after(header: &str) -> Option<Duration> {
     let seconds: u64 = header.bytes().all(|byte| byte.is_ascii_digit()).then(|| header.parse().ok())??;
     Some(Duration::from_secs(seconds.min(MAX_RETRY_AFTER_SECONDS)))
+}
+
+/// Why STS refused, by its code.
+fn refusal(code: &str) -> Cause {
+    match code {
+        "InvalidClientTokenId" => Cause::UnknownKey,
+        "SignatureDoesNotMatch" => Cause::WrongSignature,
+        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => Cause::ExpiredToken,
+        _ => Cause::OtherRefusal,
+    }
 }
 
 /// What an operator should know about a code of STS.

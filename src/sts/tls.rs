@@ -4,7 +4,8 @@
 //! connection on which anything is left over after an answer - in the socket, in a buffer, in half a TLS record - is
 //! therefore never used again: what is left over would be taken for the answer to somebody else's question.
 
-use crate::denial::Denial;
+use crate::denial::{Cause, Denial};
+use crate::process::Process;
 use once_cell::sync::OnceCell;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -30,7 +31,8 @@ pub fn client_config(extra_roots: &[CertificateDer<'static>]) -> Result<Arc<Clie
     let mut roots = system_roots();
     roots.add_parsable_certificates(extra_roots.iter().cloned());
     if roots.is_empty() {
-        return Err(Denial::unavailable(
+        return Err(Denial::new(
+            Cause::UntrustedTls,
             "no root certificate is there to verify STS with: install the system's ca-certificates or set awsStsCAFile",
         ));
     }
@@ -95,12 +97,14 @@ impl<In: Transport> Connector<In> for NotedTcpConnector {
 pub struct TlsConnector {
     config: Arc<ClientConfig>,
     kept_patience: Duration,
+    process: Arc<Process>,
 }
 
 impl TlsConnector {
-    /// Takes the settings for all connections, and how long one that was kept may be silent when it is used again.
-    pub fn new(config: Arc<ClientConfig>, kept_patience: std::time::Duration) -> Self {
-        Self { config, kept_patience: Duration::Exact(kept_patience) }
+    /// Takes the settings for all connections, how long one that was kept may be silent when it is used again, and where
+    /// connections are counted.
+    pub fn new(config: Arc<ClientConfig>, kept_patience: std::time::Duration, process: Arc<Process>) -> Self {
+        Self { config, kept_patience: Duration::Exact(kept_patience), process }
     }
 }
 
@@ -120,12 +124,15 @@ impl<In: Transport> Connector<In> for TlsConnector {
         socket.adapter.set_timeout(time_left(details)?);
         tls.complete_io(&mut socket)?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        self.process.metrics.connections_opened.add();
+        self.process.metrics.connections_open.enter();
         Ok(Some(TlsTransport {
             buffers,
             stream: StreamOwned::new(tls, socket),
             phase: Phase::New,
             pending: Zeroizing::default(),
             kept_patience: self.kept_patience,
+            process: Arc::clone(&self.process),
         }))
     }
 }
@@ -159,6 +166,7 @@ pub struct TlsTransport {
     /// What is to be sent when the question is complete, so that its header and its body leave together.
     pending: Zeroizing<Vec<u8>>,
     kept_patience: Duration,
+    process: Arc<Process>,
 }
 
 /// Where a connection is in its life.
@@ -247,7 +255,10 @@ impl Transport for TlsTransport {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         match self.phase {
             Phase::New | Phase::Kept => {}
-            Phase::Ready => self.phase = Phase::Kept,
+            Phase::Ready => {
+                self.process.metrics.connections_reused.add();
+                self.phase = Phase::Kept;
+            }
             // Nobody has looked whether something is left over.
             Phase::Answering | Phase::Parked => return Err(Error::ConnectionFailed),
         }
@@ -302,6 +313,7 @@ impl Drop for TlsTransport {
     fn drop(&mut self) {
         // What was written into it and, for want of time, not sent.
         self.buffers.output().zeroize();
+        self.process.metrics.connections_open.leave();
     }
 }
 

@@ -119,6 +119,16 @@ static int converse(psmdb_aws_iam_conversation* conversation) {
     }
 }
 
+// As a server does with what it does not write to its log.
+static void drop_log_lines(void) {
+    int32_t id = 0;
+    uint8_t is_warning = 0;
+    for (psmdb_aws_iam_buffer* line = psmdb_aws_iam_next_log_line(&id, &is_warning); line != NULL;
+         line = psmdb_aws_iam_next_log_line(&id, &is_warning)) {
+        psmdb_aws_iam_buffer_free(line);
+    }
+}
+
 int main(int argc, char** argv) {
     if (argc != 4) {
         fprintf(stderr, "usage: conversation AWS_STS_HOST AWS_STS_ENDPOINT AWS_STS_CA_FILE\n");
@@ -131,12 +141,16 @@ int main(int argc, char** argv) {
         !set_parameter("awsStsCAFile", argv[3])) {
         return kUnusable;
     }
+    psmdb_aws_iam_loaded((const uint8_t*)"none", 4);
+    psmdb_aws_iam_registered(0);
     psmdb_aws_iam_conversation* conversation = psmdb_aws_iam_conversation_new();
     if (conversation == NULL) {
         fprintf(stderr, "conversation: there is no memory for a login\n");
         return kUnusable;
     }
     const int status = converse(conversation);
+    psmdb_aws_iam_conversation_not_reported(conversation);
+    drop_log_lines();
     psmdb_aws_iam_conversation_free(conversation);
     return status;
 }

@@ -454,7 +454,8 @@ in_each_series! {
         let ours = &sections["awsIam"];
         assert_eq!((&ours["byDefault"], &ours["allowed"]), (&json!(true), &json!(true)), "{sections}");
         let message = document(&ours["bson"]);
-        assert!(!message.get_document("awsIam").expect("the section").is_empty(), "{message}");
+        let section = message.get_document("awsIam").expect("the section");
+        assert_eq!(section.get_str("serverAbi").unwrap(), series.replace('_', "."), "{section}");
         assert!(document(&sections["asserts"]["bson"]).contains_key("asserts"));
         double.quit();
     }

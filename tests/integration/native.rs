@@ -159,6 +159,9 @@ fn assert_the_plugin_takes_over(native: Native) {
     assert_eq!(parameter(mongod, "awsStsHost"), Some(STS_HOST.into()), "{native:?}");
     fixture.assert_still_serves(&format!("the start as {native:?}"));
 
+    let status = mongod.run_as_admin("admin", doc! { "serverStatus": 1 });
+    let section = status.get_document("awsIam").expect("the section");
+    assert!(section.get_bool("nativeMechanismReplaced").unwrap(), "{native:?}: {section}");
     assert!(!mongod.log_text().contains(STAND_IN_WAS_ASKED), "{native:?}");
     assert_eq!(lines_of(mongod, TAKEN_OVER).len(), 1, "{native:?}: {}", mongod.log_text());
     assert_eq!(mongod.stderr_text(), "", "{native:?}");

@@ -1,7 +1,10 @@
 //! The server parameters, at startup and at runtime.
 
+use std::time::Duration;
+
 use bson::{Bson, bson, doc};
 use local_sts::LocalSts;
+use serde_json::Value;
 
 use crate::support::aws_client;
 use crate::support::fixture::{Fixture, credentials};
@@ -131,4 +134,26 @@ fn a_value_set_at_runtime_counts_from_the_next_login_on() {
     let requests = regional.requests();
     assert_eq!(requests[0].header("host"), Some(host));
     assert!(requests[0].header("authorization").unwrap().contains("/eu-west-1/sts/aws4_request"));
+}
+
+#[test]
+fn a_change_at_runtime_is_one_line_of_the_log() {
+    let mongod = Mongod::builder().parameter("awsStsTimeoutMS", 5000).start();
+    let set = |value: Bson| mongod.try_as_admin("admin", doc! { "setParameter": 1, "awsStsTimeoutMS": value });
+    set(bson!(7000)).unwrap();
+    // Neither what changes nothing nor what is refused is a change.
+    set(bson!(7000)).unwrap();
+    set(bson!(1)).unwrap_err();
+    set(bson!(8000)).unwrap();
+    let is_last = |line: &Value| line["id"] == 88_000_008 && line["msg"].as_str().unwrap().contains("8000");
+    mongod.wait_for_log(is_last, Duration::from_secs(10)).expect("the line about the last change");
+    let lines = mongod.log_lines();
+    let ours: Vec<_> = lines.iter().filter(|line| line["id"] == 88_000_008).collect();
+    let messages: Vec<_> = ours.iter().map(|line| line["msg"].as_str().unwrap()).collect();
+    let expected = [
+        "MONGODB-AWS: awsStsTimeoutMS is now \"7000\"; it was \"5000\"",
+        "MONGODB-AWS: awsStsTimeoutMS is now \"8000\"; it was \"7000\"",
+    ];
+    assert_eq!(messages, expected);
+    assert!(ours.iter().all(|line| line["c"] == "ACCESS" && line["s"] == "I"), "{ours:?}");
 }

@@ -73,14 +73,16 @@ fn a_mechanism_that_is_not_enabled_is_not_offered() {
 }
 
 #[test]
-fn an_enabled_mechanism_is_logged_once_with_its_version() {
-    let mongod = Mongod::builder().start();
+fn an_enabled_mechanism_is_logged_once_with_its_version_and_the_parameters_that_are_set() {
+    let mongod = Mongod::builder().parameter("awsStsTimeoutMS", 5000).start();
     let lines = mongod.log_lines();
     let ours: Vec<_> = lines.iter().filter(|line| line["id"] == 88_000_001).collect();
     assert_eq!(ours.len(), 1);
     assert_eq!(ours[0]["c"], "ACCESS");
     assert_eq!(ours[0]["s"], "I");
-    assert!(ours[0]["msg"].as_str().unwrap().ends_with(env!("CARGO_PKG_VERSION")), "{}", ours[0]);
+    let begin = concat!("MONGODB-AWS is provided by psmdb-aws-iam ", env!("CARGO_PKG_VERSION"), "; server ABI ");
+    let message = ours[0]["msg"].as_str().unwrap();
+    assert!(message.starts_with(begin) && message.ends_with("; parameters: awsStsTimeoutMS: 5000"), "{message}");
     assert_eq!(mongod.stderr_text(), "");
     assert!(mongod.shutdown().success());
 }

@@ -1,56 +1,317 @@
 //! The section `awsIam` of `serverStatus`.
 
-use bson::{Document, doc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use bson::{Bson, Document, doc};
+use local_sts::{Answer, Failures, Identity, ServiceError};
 
 use crate::support::aws_client::{self, Conversation};
-use crate::support::fixture::{Fixture, credentials};
+use crate::support::fixture::{ACCOUNT, Fixture, credentials};
 use crate::support::mongod::Mongod;
-use local_sts::Answer;
+
+/// Long enough for a number to change, and no longer than a failing test should take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn section(mongod: &Mongod) -> Document {
     let status = mongod.run_as_admin("admin", doc! { "serverStatus": 1 });
     status.get_document("awsIam").expect("the section").clone()
 }
 
-fn logins(mongod: &Mongod) -> Document {
-    section(mongod).get_document("logins").unwrap().clone()
+/// The number at a path such as `sts.connections.open`.
+fn number(section: &Document, path: &str) -> i64 {
+    let mut names = path.split('.').peekable();
+    let mut document = section;
+    while let Some(name) = names.next() {
+        if names.peek().is_none() {
+            return document.get_i64(name).unwrap_or_else(|error| panic!("{path}: {error}"));
+        }
+        document = document.get_document(name).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    unreachable!("a path has a name");
+}
+
+/// All names of a document, in order, with those of the documents in it.
+fn names(document: &Document) -> Vec<String> {
+    let with_inner = |(name, value): (&String, &Bson)| match value {
+        Bson::Document(inner) => names(inner).into_iter().map(|inner| format!("{name}.{inner}")).collect(),
+        _ => vec![name.clone()],
+    };
+    document.iter().flat_map(with_inner).collect()
+}
+
+fn wait_for(mongod: &Mongod, path: &str, expected: i64) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let found = number(&section(mongod), path);
+        if found == expected {
+            return;
+        }
+        assert!(Instant::now() < until, "{path} is {found}, not {expected}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// An answer of STS that refuses with this code.
+fn refusal(status: u16, code: &str) -> Answer {
+    let body = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>").into_bytes();
+    Answer::Fixed { status, headers: vec![("Content-Type".to_owned(), "text/xml".to_owned())], body }
+}
+
+/// The form of the server's internals that the plugin is to find in each series.
+fn abi_of(version: &str) -> &str {
+    match version.split_once('.').expect("a version").0 {
+        "4" => "4.4",
+        "5" => "5.0",
+        "6" => "6.0",
+        other => panic!("no server {other}.x is known"),
+    }
 }
 
 #[test]
-fn every_login_is_counted_by_how_it_ended() {
+fn the_section_has_these_fields_and_begins_at_zero() {
+    let before = SystemTime::now() - Duration::from_secs(60);
     let fixture = Fixture::start();
-    let before = section(&fixture.mongod);
-    assert_eq!(before.get_str("version").unwrap(), env!("CARGO_PKG_VERSION"));
-    assert_eq!(before.get_str("stsHost").unwrap(), "sts.amazonaws.com");
-    assert_eq!(before.get_document("logins").unwrap().get_i64("started").unwrap(), 0);
+    let section = section(&fixture.mongod);
+    let histogram = |name: &str| {
+        let bounds = [
+            "1ms", "2ms", "5ms", "10ms", "20ms", "50ms", "100ms", "200ms", "500ms", "1s", "2s", "5s", "10s", "30s",
+            "60s",
+        ];
+        let buckets = bounds.map(|bound| format!("latency.{name}.atMost{bound}"));
+        [format!("latency.{name}.count"), format!("latency.{name}.totalMicros")].into_iter().chain(buckets)
+    };
+    let expected = "version serverAbi nativeMechanismReplaced stsHost stsHostSince logins.started logins.confirmed \
+        logins.notReported logins.denied.malformedMessage logins.denied.refusedBySts logins.denied.accountNotAllowed \
+        logins.denied.stsUnavailable logins.denied.internal logins.reasons.brokenMessage logins.reasons.clockSkew \
+        logins.reasons.wrongRegion logins.reasons.unknownKey logins.reasons.wrongSignature \
+        logins.reasons.expiredToken logins.reasons.otherRefusal logins.reasons.cannotLogIn \
+        logins.reasons.accountNotAllowed logins.reasons.throttled logins.reasons.noTurn logins.reasons.nameNotFound \
+        logins.reasons.noConnection logins.reasons.untrustedTls logins.reasons.timeout logins.reasons.serverError \
+        logins.reasons.oddAnswer logins.reasons.internal sts.requests sts.retries sts.throttled \
+        sts.fallbackSwitches sts.answers.status2xx sts.answers.status3xx sts.answers.status4xx \
+        sts.answers.status5xx sts.connections.opened sts.connections.reused sts.connections.open sts.inFlight sts.queued";
+    let expected: Vec<String> = expected.split_whitespace().map(str::to_owned).collect();
+    let expected: Vec<String> = expected.into_iter().chain(histogram("logins")).chain(histogram("sts")).collect();
+    assert_eq!(names(&section), expected);
+    for path in expected.iter().filter(|path| path.contains('.')) {
+        assert_eq!(number(&section, path), 0, "{path}");
+    }
+    assert_eq!(section.get_str("version").unwrap(), env!("CARGO_PKG_VERSION"));
+    assert_eq!(section.get_str("serverAbi").unwrap(), abi_of(fixture.mongod.version()));
+    assert!(!section.get_bool("nativeMechanismReplaced").unwrap());
+    assert_eq!(section.get_str("stsHost").unwrap(), "sts.amazonaws.com");
+    let since = section.get_datetime("stsHostSince").unwrap().to_system_time();
+    assert!(since > before && since <= SystemTime::now(), "{since:?}");
+}
 
+/// What is to go wrong, how it is brought about, and the kind and the reason that it is counted by.
+type Row = (&'static str, fn(&Fixture), &'static str, &'static str);
+
+#[test]
+fn every_failure_is_counted_by_its_kind_and_its_reason() {
+    fn login(fixture: &Fixture) {
+        fixture.login(&fixture.user).unwrap_err();
+    }
+    fn login_when(fixture: &Fixture, answer: Answer) {
+        fixture.sts.set_answer(answer);
+        login(fixture);
+        fixture.sts.set_answer(Answer::Verified);
+    }
+    fn login_with(fixture: &Fixture, name: &str, value: &str) {
+        let before = fixture.mongod.run_as_admin("admin", doc! { "getParameter": 1, name: 1 });
+        fixture.set_parameter(name, value);
+        login(fixture);
+        fixture.set_parameter(name, before.get_str(name).unwrap());
+    }
+    let rows: [Row; 16] = [
+        ("garbage", |fixture| finish_with(fixture, |_| b"garbage".to_vec()), "malformedMessage", "brokenMessage"),
+        (
+            "a clock that is late",
+            |fixture| {
+                let late = SystemTime::now() - Duration::from_secs(1200);
+                finish_with(fixture, |signer| aws_client::client_second(&signer.time(late).sign()));
+            },
+            "malformedMessage",
+            "clockSkew",
+        ),
+        (
+            "another region",
+            |fixture| finish_with(fixture, |signer| aws_client::client_second(&signer.region("eu-west-1").sign())),
+            "malformedMessage",
+            "wrongRegion",
+        ),
+        (
+            "a key that STS does not know",
+            |fixture| drop(fixture.login(&Identity::iam_user(ACCOUNT, "nobody")).unwrap_err()),
+            "refusedBySts",
+            "unknownKey",
+        ),
+        (
+            "a wrong secret",
+            |fixture| {
+                let secret_access_key = "x".repeat(40);
+                fixture.login(&Identity { secret_access_key, ..fixture.user.clone() }).unwrap_err();
+            },
+            "refusedBySts",
+            "wrongSignature",
+        ),
+        (
+            "a token that is too old",
+            |fixture| {
+                let expired = Identity::assumed_role(ACCOUNT, "reporting", "late").expired();
+                fixture.sts.add_identity(expired.clone());
+                fixture.login(&expired).unwrap_err();
+            },
+            "refusedBySts",
+            "expiredToken",
+        ),
+        ("another code", |fixture| login_when(fixture, refusal(403, "AccessDenied")), "refusedBySts", "otherRefusal"),
+        (
+            "a principal that is no user",
+            |fixture| {
+                let arn = format!("arn:aws:iam::{ACCOUNT}:group/all");
+                login_when(fixture, Answer::AlwaysYes(Identity { arn, ..fixture.user.clone() }));
+            },
+            "refusedBySts",
+            "cannotLogIn",
+        ),
+        (
+            "an account that is not listed",
+            |fixture| login_with(fixture, "awsIamAllowedAccounts", "210987654321"),
+            "accountNotAllowed",
+            "accountNotAllowed",
+        ),
+        (
+            "a name that is not there",
+            |fixture| {
+                let endpoint = fixture.sts.endpoint();
+                fixture.set_parameter("awsStsEndpoint", "https://sts.invalid");
+                login(fixture);
+                fixture.set_parameter("awsStsEndpoint", endpoint);
+            },
+            "stsUnavailable",
+            "nameNotFound",
+        ),
+        (
+            "a connection that breaks",
+            |fixture| login_when(fixture, Answer::Raw(Vec::new())),
+            "stsUnavailable",
+            "noConnection",
+        ),
+        ("no root", |fixture| login_with(fixture, "awsStsCAFile", ""), "stsUnavailable", "untrustedTls"),
+        ("silence", |fixture| login_when(fixture, Answer::Silence), "stsUnavailable", "timeout"),
+        (
+            "trouble of STS",
+            |fixture| {
+                fixture.sts.set_failures(Failures::all(ServiceError::InternalFailure));
+                login(fixture);
+                fixture.sts.set_failures(None);
+            },
+            "stsUnavailable",
+            "serverError",
+        ),
+        (
+            "a page",
+            |fixture| {
+                let headers = vec![("Content-Type".to_owned(), "text/html".to_owned())];
+                login_when(fixture, Answer::Fixed { status: 200, headers, body: b"<p>hello".to_vec() });
+            },
+            "stsUnavailable",
+            "oddAnswer",
+        ),
+        // The last: the account has a pace then.
+        ("throttling", |fixture| login_when(fixture, refusal(400, "Throttling")), "stsUnavailable", "throttled"),
+    ];
+    let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 600));
+    for (name, fail, kind, reason) in rows {
+        let before = section(&fixture.mongod);
+        fail(&fixture);
+        let after = section(&fixture.mongod);
+        let grown: Vec<String> = names(&after)
+            .into_iter()
+            .filter(|path| path.starts_with("logins.") && number(&after, path) > number(&before, path))
+            .collect();
+        let expected = ["logins.started", &format!("logins.denied.{kind}"), &format!("logins.reasons.{reason}")];
+        assert_eq!(grown, expected, "{name}");
+        assert_eq!(number(&after, "latency.logins.count") - number(&before, "latency.logins.count"), 1, "{name}");
+    }
+    assert!(fixture.mongod.is_alive());
+}
+
+/// Begins a login and ends it with this message, which has to be refused.
+fn finish_with(fixture: &Fixture, message: impl FnOnce(aws_client::Signer) -> Vec<u8>) {
+    let conversation = Conversation::start(fixture.mongod.port()).unwrap();
+    let message = message(conversation.signer(&credentials(&fixture.user)));
+    assert!(conversation.finish(&message).is_err());
+}
+
+#[test]
+fn logins_connections_answers_and_latencies_are_counted() {
+    let fixture = Fixture::start();
+    fixture.sts.set_thinking_time(Duration::from_millis(30));
     fixture.login(&fixture.user).unwrap();
     fixture.login(&fixture.role).unwrap();
-    let mut wrong_secret = fixture.user.clone();
-    wrong_secret.secret_access_key = "x".repeat(40);
-    fixture.login(&wrong_secret).unwrap_err();
-    let conversation = Conversation::start(fixture.mongod.port()).unwrap();
-    let region = conversation.signer(&credentials(&fixture.user)).region("eu-west-1").sign();
-    assert!(conversation.finish(&aws_client::client_second(&region)).is_err());
-    fixture.sts.set_answer(Answer::Raw(vec![]));
-    fixture.login(&fixture.user).unwrap_err();
+    let stranger = Identity::iam_user(ACCOUNT, "without/user");
+    fixture.sts.add_identity(stranger.clone());
+    fixture.login(&stranger).unwrap_err();
 
-    fixture.sts.set_answer(Answer::Verified);
-    fixture.set_parameter("awsIamAllowedAccounts", "210987654321");
-    fixture.login(&fixture.user).unwrap_err();
+    let section = section(&fixture.mongod);
+    let numbers = |paths: &[&str]| paths.iter().map(|path| number(&section, path)).collect::<Vec<_>>();
+    assert_eq!(numbers(&["logins.started", "logins.confirmed"]), [3, 3]);
+    // 4.4 tells the plugin of no success.
+    let not_reported = if fixture.mongod.version().starts_with("4.4") { 0 } else { 1 };
+    assert_eq!(number(&section, "logins.notReported"), not_reported);
+    assert_eq!(numbers(&["sts.requests", "sts.answers.status2xx", "sts.answers.status4xx"]), [3, 3, 0]);
+    assert_eq!(numbers(&["sts.connections.opened", "sts.connections.reused", "sts.connections.open"]), [1, 2, 1]);
+    assert_eq!(numbers(&["sts.inFlight", "sts.queued"]), [0, 0]);
+    for latency in ["logins", "sts"] {
+        let at = |name: &str| number(&section, &format!("latency.{latency}.{name}"));
+        assert_eq!((at("count"), at("atMost20ms"), at("atMost60s")), (3, 0, 3), "{latency}");
+        assert!(at("totalMicros") >= 3 * 30_000, "{latency}: {}", at("totalMicros"));
+    }
+    // Those who log in from now on have connections of their own, and the old ones are closed.
+    fixture.set_parameter("awsStsTimeoutMS", 9000);
+    wait_for(&fixture.mongod, "sts.connections.open", 0);
+}
 
-    let expected = doc! {
-        "started": 6_i64,
-        "confirmed": 2_i64,
-        "denied": {
-            "malformedMessage": 1_i64,
-            "refusedBySts": 1_i64,
-            "accountNotAllowed": 1_i64,
-            "stsUnavailable": 1_i64,
-            "internal": 0_i64,
-        },
-    };
-    assert_eq!(logins(&fixture.mongod), expected);
+#[test]
+fn what_is_under_way_and_what_waits_is_shown_while_it_does() {
+    let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 8000));
+    fixture.login(&fixture.user).unwrap();
+    thread::scope(|scope| {
+        fixture.sts.set_thinking_time(Duration::from_secs(2));
+        let login = scope.spawn(|| fixture.login(&fixture.user));
+        wait_for(&fixture.mongod, "sts.inFlight", 1);
+        login.join().unwrap().unwrap();
+        assert_eq!(number(&section(&fixture.mongod), "sts.inFlight"), 0);
+
+        // STS wants to be left alone for a while, and the next login of that account has to wait.
+        fixture.sts.set_thinking_time(Duration::ZERO);
+        fixture.sts.set_failures(Failures::next(1, ServiceError::Throttling).retry_after(2));
+        let first = scope.spawn(|| fixture.login(&fixture.user));
+        wait_for(&fixture.mongod, "sts.throttled", 1);
+        let second = scope.spawn(|| fixture.login(&fixture.user));
+        wait_for(&fixture.mongod, "sts.queued", 1);
+        first.join().unwrap().unwrap();
+        second.join().unwrap().unwrap();
+    });
+    let section = section(&fixture.mongod);
+    assert_eq!((number(&section, "sts.inFlight"), number(&section, "sts.queued")), (0, 0));
+    assert_eq!((number(&section, "sts.answers.status4xx"), number(&section, "sts.retries")), (1, 1));
+}
+
+#[test]
+fn the_host_in_use_is_shown_with_the_time_since_when() {
+    let mongod = Mongod::builder().start();
+    let since = |section: &Document| *section.get_datetime("stsHostSince").unwrap();
+    let before = section(&mongod);
+    thread::sleep(Duration::from_millis(5));
+    mongod.run_as_admin("admin", doc! { "setParameter": 1, "awsStsHost": "sts.eu-west-1.amazonaws.com" });
+    let after = section(&mongod);
+    assert_eq!(after.get_str("stsHost").unwrap(), "sts.eu-west-1.amazonaws.com");
+    assert!(since(&after) > since(&before));
+    assert_eq!(since(&section(&mongod)), since(&after));
 }
 
 #[test]

@@ -204,6 +204,11 @@ fn a_panic_is_one_failed_login() {
     }
     let reasons = fixture.denial_reasons(3);
     assert!(reasons.iter().all(|reason| reason.contains("a defect of psmdb-aws-iam was caught")), "{reasons:?}");
+    let status = fixture.mongod.run_as_admin("admin", doc! { "serverStatus": 1 });
+    let logins = status.get_document("awsIam").and_then(|section| section.get_document("logins")).unwrap();
+    for counters in ["denied", "reasons"] {
+        assert_eq!(logins.get_document(counters).unwrap().get_i64("internal").unwrap(), 3, "{logins}");
+    }
     fixture.assert_still_serves("panics");
     assert!(fixture.mongod.shutdown().success());
 }
