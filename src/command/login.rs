@@ -21,6 +21,9 @@ use super::{Failure, Outcome, print, shown, warn};
 
 const MECHANISM: &str = "MONGODB-AWS";
 
+/// The step in which the server asks STS.
+const SASL_CONTINUE: &str = "4 saslContinue";
+
 /// MongoDB's codes of errors, from its error_codes.yml.
 mod code {
     pub const USER_NOT_FOUND: i32 = 11;
@@ -208,7 +211,7 @@ impl Attempt<'_> {
 
     /// Sends the signature, which the server lets STS verify.
     fn sasl_continue(&mut self, challenge: &Challenge, request: &IdentityRequest) -> Result<(), Failure> {
-        const STEP: &str = "4 saslContinue";
+        const STEP: &str = SASL_CONTINUE;
         let mut second = RawDocumentBuf::new();
         second.append(cstr!("a"), request.authorization.to_header().expose());
         second.append(cstr!("d"), request.date.as_str());
@@ -271,6 +274,11 @@ impl Attempt<'_> {
             Trouble::NotMongo(_) => {
                 format!("is {} the right port? A server's is net.port of its mongod.conf", self.address)
             }
+            Trouble::TimedOut if step == SASL_CONTINUE => format!(
+                "the limit is {} ms for all steps (--timeout-ms); the server may still wait for STS, for awsStsTimeoutMS at \
+                 most",
+                self.timeout.as_millis()
+            ),
             Trouble::TimedOut => format!(
                 "the limit is {} ms for all steps (--timeout-ms); what listens there hangs, is no MongoDB server, or wants \
                  TLS (--tls)",
