@@ -11,6 +11,7 @@ All times are that of the last commit, or SOURCE_DATE_EPOCH, so that the same co
 """
 
 import datetime
+import email.utils
 import gzip
 import hashlib
 import os
@@ -97,6 +98,14 @@ def collect_programs(stage):
         (stage / "completions" / f"{COMMAND}.{shell}").write_bytes(tool([command, "completions", shell]))
 
 
+def debian_changelog(version, seconds):
+    """Debian wants a list of its own of what was packed when."""
+    maintainer = re.search(r"^maintainer: (.*)$", (PACKAGING / "nfpm.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    time = email.utils.format_datetime(datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc))
+    change = f"  * Version {version}: see changelog.gz."
+    return f"{COMMAND} ({version}-1) unstable; urgency=medium\n\n{change}\n\n -- {maintainer[1]}  {time}\n"
+
+
 def collect_documents(stage, seconds):
     """Returns the crates in the packages, the project's own first."""
     crates = shipped.crates()
@@ -104,15 +113,15 @@ def collect_documents(stage, seconds):
     write_compressed(stage / "THIRD-PARTY-NOTICES.gz", shipped.notices(crates, library).encode())
     write_compressed(stage / "README.md.gz", (ROOT / "README.md").read_bytes())
     write_compressed(stage / "changelog.gz", (ROOT / "CHANGELOG.md").read_bytes())
-    copyright_notice = (PACKAGING / "copyright").read_text(encoding="utf-8")
-    (stage / "copyright").write_text(
-        copyright_notice + (ROOT / "LICENSE").read_text(encoding="utf-8"), encoding="utf-8"
-    )
+    for document in (PACKAGING / "copyright", ROOT / "LICENSE"):
+        shutil.copy(document, stage)
     shutil.copytree(PACKAGING / "systemd", stage / "systemd")
     files = [(path, hashlib.sha256((stage / name).read_bytes()).hexdigest()) for name, path in INSTALLED.items()]
     time = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     bill = shipped.bill_of_materials(crates, library, files, time)
     (stage / f"{COMMAND}.cdx.json").write_text(bill, encoding="utf-8")
+    version = next(iter(crates.values())).version
+    write_compressed(stage / "changelog.Debian.gz", debian_changelog(version, seconds).encode())
     return crates
 
 

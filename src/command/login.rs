@@ -7,6 +7,7 @@ use bson::raw::{RawBson, RawDocumentBuf, cstr};
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, rawdoc};
 use clap::Args;
+use psmdb_aws_iam::principal;
 use psmdb_aws_iam::sasl::NONCE_LENGTH;
 use psmdb_aws_iam::sts::endpoint::StsHost;
 use psmdb_aws_iam::sts::request::IdentityRequest;
@@ -16,9 +17,12 @@ use super::credentials::{Credentials, SOURCES_HELP, Sources, variable};
 use super::settings::{path_value, settings};
 use super::signing::sign_identity_request;
 use super::wire::{Address, Connection, Trouble};
-use super::{Failure, Outcome, create_user_line, print, shown, warn};
+use super::{Failure, Outcome, print, shown, warn};
 
 const MECHANISM: &str = "MONGODB-AWS";
+
+/// The step in which the server asks STS.
+const SASL_CONTINUE: &str = "4 saslContinue";
 
 /// MongoDB's codes of errors, from its error_codes.yml.
 mod code {
@@ -207,7 +211,7 @@ impl Attempt<'_> {
 
     /// Sends the signature, which the server lets STS verify.
     fn sasl_continue(&mut self, challenge: &Challenge, request: &IdentityRequest) -> Result<(), Failure> {
-        const STEP: &str = "4 saslContinue";
+        const STEP: &str = SASL_CONTINUE;
         let mut second = RawDocumentBuf::new();
         second.append(cstr!("a"), request.authorization.to_header().expose());
         second.append(cstr!("d"), request.date.as_str());
@@ -270,6 +274,11 @@ impl Attempt<'_> {
             Trouble::NotMongo(_) => {
                 format!("is {} the right port? A server's is net.port of its mongod.conf", self.address)
             }
+            Trouble::TimedOut if step == SASL_CONTINUE => format!(
+                "the limit is {} ms for all steps (--timeout-ms); the server may still wait for STS, for awsStsTimeoutMS at \
+                 most",
+                self.timeout.as_millis()
+            ),
             Trouble::TimedOut => format!(
                 "the limit is {} ms for all steps (--timeout-ms); what listens there hangs, is no MongoDB server, or wants \
                  TLS (--tls)",
@@ -300,7 +309,7 @@ impl Attempt<'_> {
                 match name {
                     Some(name) => format!(
                         "STS has confirmed who you are; the server has no such user. As a user administrator, in mongosh:\n  {}",
-                        create_user_line(name)
+                        principal::create_user_command(name)
                     ),
                     None => "STS has confirmed who you are; the server has no such user: psmdb-aws-iam whoami says which to create"
                         .to_owned(),

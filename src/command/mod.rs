@@ -101,13 +101,6 @@ impl From<Format> for RoleUserFormat {
     }
 }
 
-/// The line for mongosh that makes a user of `$external`. What it may do is for the operator to fill in.
-fn create_user_line(name: &str) -> String {
-    // A text in JSON is one in JavaScript.
-    let name = serde_json::Value::from(name);
-    format!("db.getSiblingDB(\"$external\").createUser({{user: {name}, roles: [...]}})")
-}
-
 /// Runs the command that the command line asks for.
 pub fn run() -> ExitCode {
     let outcome = match Arguments::parse().command {

@@ -4,7 +4,7 @@ use clap::Args;
 use psmdb_aws_iam::principal::{self, Kind, Principal, Role, RoleUserFormat};
 use serde_json::{Value, json};
 
-use super::{Failure, Format, Outcome, create_user_line, print, shown};
+use super::{Failure, Format, Outcome, print, shown};
 
 const HELP: &str = "\
 The ARN may be any that AWS shows of a principal: an IAM user, a role with its
@@ -80,7 +80,7 @@ impl ExternalUser {
     }
 
     fn text(&self) -> String {
-        format!("{}\n\n{}\n", self.name, create_user_line(&self.name))
+        format!("{}\n\n{}\n", self.name, principal::create_user_command(&self.name))
     }
 
     fn json(&self) -> Value {
@@ -90,7 +90,7 @@ impl ExternalUser {
             "account": self.account,
             "partition": self.partition,
             "kind": self.kind,
-            "createUser": create_user_line(&self.name),
+            "createUser": principal::create_user_command(&self.name),
         })
     }
 }
