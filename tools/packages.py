@@ -111,10 +111,13 @@ def collect_documents(stage, seconds):
     crates = shipped.crates()
     library = shipped.standard_library()
     write_compressed(stage / "THIRD-PARTY-NOTICES.gz", shipped.notices(crates, library).encode())
-    write_compressed(stage / "README.md.gz", (ROOT / "README.md").read_bytes())
     write_compressed(stage / "changelog.gz", (ROOT / "CHANGELOG.md").read_bytes())
-    for document in (PACKAGING / "copyright", ROOT / "LICENSE"):
+    for document in (PACKAGING / "copyright", ROOT / "LICENSE", ROOT / "README.md"):
         shutil.copy(document, stage)
+    # Not compressed, so that their links to each other lead somewhere.
+    (stage / "docs").mkdir()
+    for page in (ROOT / "docs").glob("*.md"):
+        shutil.copy(page, stage / "docs")
     shutil.copytree(PACKAGING / "systemd", stage / "systemd")
     files = [(path, hashlib.sha256((stage / name).read_bytes()).hexdigest()) for name, path in INSTALLED.items()]
     time = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
