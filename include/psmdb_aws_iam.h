@@ -161,7 +161,7 @@ psmdb_aws_iam_bytes psmdb_aws_iam_conversation_reason(const psmdb_aws_iam_conver
 // perhaps. It is counted, and is a line for the server's log. Nothing happens for any other conversation.
 //
 // # Safety
-// `conversation` is null or live.
+// `conversation` is null or live, and no other thread uses it during the call.
 void psmdb_aws_iam_conversation_not_reported(const psmdb_aws_iam_conversation *conversation);
 
 // Ends a conversation, finished or not, and frees it. Nothing happens for a null pointer.

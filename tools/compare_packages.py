@@ -31,7 +31,9 @@ def cargo_home(at):
     home = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
     for part in ("index", "cache"):
         if (home / "registry" / part).is_dir():
-            shutil.copytree(home / "registry" / part, at / "registry" / part, copy_function=linked)
+            # Cargo writes into files of the index, which therefore are not shared.
+            copy = linked if part == "cache" else shutil.copy2
+            shutil.copytree(home / "registry" / part, at / "registry" / part, copy_function=copy)
     at.mkdir(parents=True, exist_ok=True)
     for name in ("config.toml", "config"):
         if (home / name).is_file():

@@ -32,6 +32,8 @@ import release_cargo
 NAME = packages.COMMAND
 # Where packages put files, and where dpkg keeps its books.
 WATCHED = ["/bin", "/etc", "/lib", "/lib64", "/opt", "/sbin", "/usr", "/var/lib"]
+# Where cargo, which the tests are run by, keeps its own: some machines have it below one of those.
+BUILDERS = {os.environ.get(name, "").rstrip("/") for name in ("CARGO_HOME", "RUSTUP_HOME")} | {str(cache.folder())}
 # Programs that ran meanwhile may have written these.
 OF_OTHERS = re.compile(
     r"/__pycache__(/|$)|^/var/lib/dpkg/[^/]*(-old|lock[^/]*)$|^/etc/ld\.so\.cache$|^/var/lib/systemd/"
@@ -240,6 +242,7 @@ def snapshot():
     seen = {}
     for top in WATCHED:
         for folder, folders, names in os.walk(top):
+            folders[:] = [name for name in folders if f"{folder}/{name}" not in BUILDERS]
             for name in folders + names:
                 path = f"{folder}/{name}"
                 if OF_OTHERS.search(path):
@@ -265,12 +268,14 @@ def is_known():
     return subprocess.run(["dpkg-query", "--show", NAME], capture_output=True, check=False).returncode == 0
 
 
-def on_this_machine(deb, test):
+def on_this_machine(deb, files, test):
     """Installs DEB by dpkg, calls TEST with the root folder, removes DEB, and looks for what is left."""
+    # Of a package, or installed by hand: dpkg would overwrite these, and remove them in the end.
     place = pathlib.Path(packages.INSTALLED[packages.OBJECT]).parent
-    if is_known() or place.exists():
+    there = [path for path in [str(place), *files] if os.path.lexists(path)]
+    if is_known() or there:
         raise cache.ToolError(
-            f"{NAME} is installed on this machine: remove it (and {place}), or run this as another user than root"
+            f"{NAME} is installed on this machine: remove it ({', '.join(there)}), or run this as another user than root"
         )
     # What dpkg says of itself, with all packages and their states.
     listed = ["dpkg-query", "--show", "--showformat", "${Package} ${Version} ${db:Status-Abbrev}\n"]
@@ -336,7 +341,7 @@ def main():
         run_tests(command, root)
 
     if is_root():
-        on_this_machine(deb, test)
+        on_this_machine(deb, files, test)
         print(f"{deb.name}: installed by dpkg, used, and removed; nothing is left")
         rpm_in_a_folder(rpm, files_of_rpm)
         print(f"{rpm.name}: installed by rpm into an empty folder, verified, and removed; nothing is left")

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bson::raw::{RawBson, RawDocumentBuf, cstr};
+use bson::raw::{RawDocumentBuf, cstr};
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, rawdoc};
 use clap::Args;
-use psmdb_aws_iam::principal;
+use psmdb_aws_iam::principal::{self, Principal, Role};
 use psmdb_aws_iam::sasl::NONCE_LENGTH;
 use psmdb_aws_iam::sts::endpoint::StsHost;
 use psmdb_aws_iam::sts::request::IdentityRequest;
@@ -16,8 +16,11 @@ use zeroize::Zeroizing;
 use super::credentials::{Credentials, SOURCES_HELP, Sources, variable};
 use super::settings::{path_value, settings};
 use super::signing::sign_identity_request;
-use super::wire::{Address, Connection, Trouble};
+use super::wire::{self, Address, Connection, Trouble};
 use super::{Failure, Outcome, print, shown, warn};
+
+/// Users and roles that are shown, at most.
+const MAX_SHOWN: usize = 100;
 
 const MECHANISM: &str = "MONGODB-AWS";
 
@@ -108,7 +111,7 @@ pub fn run(arguments: &Login) -> Outcome {
         .map_err(|trouble| cannot("1 connect", &trouble, &connect_advice(&trouble, &address, timeout)))?;
     let by = connection.tls_version().map_or_else(|| "without TLS".to_owned(), |version| format!("by {version}"));
     print(&format!("1 connected to {address}, {by}\n"))?;
-    if connection.tls_version().is_none() && !connection.peer().ip().is_loopback() {
+    if others_may_take_part(&connection) {
         warn(
             "warning: without TLS. Others can read what is sent, with the session token if there is one, and nobody has \
              verified that this is your server, which a rogue server in between can log in to as you: use --tls",
@@ -133,7 +136,7 @@ struct Attempt<'a> {
 
 /// The server's first message, and what has to come back with the answer to it.
 struct Challenge {
-    conversation_id: RawBson,
+    conversation_id: i32,
     host: StsHost,
     nonce: [u8; 2 * NONCE_LENGTH],
 }
@@ -184,10 +187,9 @@ impl Attempt<'_> {
                  which plugin or version does it have?"
             ))
         };
-        let conversation_id = reply.get("conversationId").cloned().and_then(|id| RawBson::try_from(id).ok());
-        let conversation_id = conversation_id.ok_or_else(|| odd("it has no conversationId"))?;
+        let conversation_id = reply.get_i32("conversationId").map_err(|_| odd("it has no conversationId"))?;
         let payload = reply.get_binary_generic("payload").map_err(|_| odd("it has no payload"))?;
-        let payload = Document::from_reader(&payload[..]).map_err(|_| odd("its payload is not BSON"))?;
+        let payload = wire::document(payload).ok_or_else(|| odd("its payload is not BSON"))?;
         let both =
             payload.get_binary_generic("s").ok().and_then(|both| <[u8; 2 * NONCE_LENGTH]>::try_from(&both[..]).ok());
         let both = both.filter(|both| both[..NONCE_LENGTH] == nonce);
@@ -220,7 +222,7 @@ impl Attempt<'_> {
         }
         let second = Zeroizing::new(second.into_bytes());
         let mut command = rawdoc! { "saslContinue": 1 };
-        command.append(cstr!("conversationId"), challenge.conversation_id.clone());
+        command.append(cstr!("conversationId"), challenge.conversation_id);
         command.append(cstr!("payload"), binary(second.to_vec()));
         let reply = self.command(STEP, "$external", command)?;
         if let Some((code, message)) = error_of(&reply) {
@@ -247,7 +249,9 @@ impl Attempt<'_> {
                 let entry = entry.as_document()?;
                 Some(format!("{}@{}", shown(entry.get_str(name).ok()?), shown(entry.get_str("db").ok()?)))
             };
-            entries.iter().filter_map(entry).collect()
+            let more = entries.len().saturating_sub(MAX_SHOWN);
+            let shown = entries.iter().take(MAX_SHOWN).filter_map(entry);
+            shown.chain((more > 0).then(|| format!("and {more} more"))).collect()
         };
         let (users, roles) = (list("authenticatedUsers", "user"), list("authenticatedUserRoles", "role"));
         if users.is_empty() {
@@ -303,13 +307,17 @@ impl Attempt<'_> {
     fn sasl_continue_advice(&self, code: i32, message: &str, host: &StsHost) -> String {
         match code {
             code::USER_NOT_FOUND => {
-                // Could not find user "NAME" for db "$external"
-                let name =
-                    message.split_once("user \"").and_then(|(_, rest)| rest.split_once('"')).map(|(name, _)| name);
-                match name {
+                // Could not find user "NAME" for db "$external"; a NAME may hold quotation marks.
+                let name = message.split_once("user \"").and_then(|(_, rest)| rest.rsplit_once("\" for db \""));
+                match name.map(|(name, _)| name).filter(|name| is_user_name(name)) {
                     Some(name) => format!(
-                        "STS has confirmed who you are; the server has no such user. As a user administrator, in mongosh:\n  {}",
-                        principal::create_user_command(name)
+                        "STS has confirmed who you are; the server has no such user. As a user administrator, in mongosh:\n  {}{}",
+                        principal::create_user_command(name),
+                        if others_may_take_part(&self.connection) {
+                            "\nWithout TLS anybody between could have named it: compare with psmdb-aws-iam whoami"
+                        } else {
+                            ""
+                        }
                     ),
                     None => "STS has confirmed who you are; the server has no such user: psmdb-aws-iam whoami says which to create"
                         .to_owned(),
@@ -331,6 +339,18 @@ impl Attempt<'_> {
             self.credentials.source
         )
     }
+}
+
+/// Whether somebody between could read what is sent, and answer in the server's place.
+fn others_may_take_part(connection: &Connection) -> bool {
+    connection.tls_version().is_none() && !connection.peer().ip().is_loopback()
+}
+
+/// Whether a login can have this user.
+fn is_user_name(name: &str) -> bool {
+    // No session is named so: it is the form of awsIamRoleUserFormat: assumedRole.
+    let of_session = name.strip_suffix("/*").map(|role| format!("{role}/any"));
+    Role::parse(name).is_some() || Principal::parse(of_session.as_deref().unwrap_or(name)).is_ok()
 }
 
 /// The code and the text of a reply that says no.
@@ -379,12 +399,13 @@ fn connect_advice(trouble: &Trouble, address: &Address, timeout: Duration) -> St
 
 /// Whether the name is of one of AWS's domains, whoever owns those.
 fn is_of_aws(host: &StsHost) -> bool {
-    const DOMAINS: [&str; 7] = [
+    const DOMAINS: [&str; 8] = [
         ".amazonaws.com",
         ".amazonaws.com.cn",
         ".amazonaws.eu",
         ".api.aws",
         ".c2s.ic.gov",
+        ".cloud.adc-e.uk",
         ".sc2s.sgov.gov",
         ".csp.hci.ic.gov",
     ];
@@ -398,6 +419,21 @@ fn binary(bytes: Vec<u8>) -> Binary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_name_that_a_login_can_have_is_advised() {
+        for name in [
+            r#"arn:aws:iam::123456789012:user/a"b/alice"#,
+            "arn:aws:iam::123456789012:role/shop",
+            "arn:aws:sts::123456789012:assumed-role/shop/*",
+            "arn:aws:sts::123456789012:federated-user/bob",
+        ] {
+            assert!(is_user_name(name), "{name}");
+        }
+        for name in ["", "root", "arn:aws:iam::123456789012:group/all", "arn:aws:iam::123456789012:user/a\u{1b}[2J"] {
+            assert!(!is_user_name(name), "{name}");
+        }
+    }
 
     #[test]
     fn a_reply_is_a_no_unless_it_says_ok() {

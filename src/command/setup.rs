@@ -1,8 +1,9 @@
 //! `setup`: what to write where, so that this machine's server has the plugin. It changes nothing.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -152,6 +153,27 @@ impl Root {
     }
 }
 
+/// Reads a text file of the system, which may be anybody's image: `None` for what is no file or is too long, and without
+/// characters that a terminal would act on.
+fn read(path: &Path) -> Option<String> {
+    const MAX_LENGTH: u64 = 1024 * 1024;
+    // A FIFO could be waited for without end.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(MAX_LENGTH + 1).read_to_string(&mut text).ok()?;
+    let plain = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '?' } else { c };
+    (text.len() as u64 <= MAX_LENGTH).then(|| text.chars().map(plain).collect())
+}
+
+/// A word that a shell takes as it is.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
 /// A server's unit of systemd, as far as it matters here.
 struct Unit {
     /// Without `.service`.
@@ -175,7 +197,7 @@ impl Unit {
 
     fn read(root: &Root, name: &'static str) -> Option<Self> {
         let folders = || UNIT_FOLDERS.iter().map(|folder| root.0.join(folder));
-        let mut text = folders().find_map(|folder| fs::read_to_string(folder.join(format!("{name}.service"))).ok())?;
+        let mut text = folders().find_map(|folder| read(&folder.join(format!("{name}.service"))))?;
         // Drop-ins come after the unit; what is written last counts.
         for folder in folders() {
             let mut drop_ins: Vec<_> = fs::read_dir(folder.join(format!("{name}.service.d")))
@@ -185,7 +207,7 @@ impl Unit {
             drop_ins.sort();
             for path in drop_ins {
                 text.push('\n');
-                text.push_str(&fs::read_to_string(path).unwrap_or_default());
+                text.push_str(&read(&path).unwrap_or_default());
             }
         }
         let text = text.replace("\\\n", " ");
@@ -244,9 +266,10 @@ impl Object {
     fn is_writable(&self) -> Option<String> {
         let found = self.found.as_ref()?;
         for path in [Some(found.as_path()), found.parent()].into_iter().flatten() {
-            let mode = fs::metadata(path).map(|metadata| metadata.mode()).unwrap_or_default();
-            // The sticky bit of /tmp keeps others from replacing it.
-            if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            let Ok(metadata) = fs::metadata(path) else { continue };
+            let mode = metadata.mode();
+            // The sticky bit of a folder such as /tmp keeps others from replacing it.
+            if mode & 0o022 != 0 && !(metadata.is_dir() && mode & 0o1000 != 0) {
                 return Some(format!("{} is writable by others than its owner", path.display()));
             }
         }
@@ -288,7 +311,8 @@ impl Text<'_> {
                 } else {
                     ""
                 };
-                format!("Copy the object:\nsudo install -D -o root -g root -m 0755 {} {path}{label}", found.display())
+                let found = quoted(&found.display().to_string());
+                format!("Copy the object:\nsudo install -D -o root -g root -m 0755 {found} {path}{label}")
             }
             None => format!(
                 "The object is not found. Install the package, or build it (cargo build --release --locked) and copy it to \
@@ -323,7 +347,7 @@ impl Text<'_> {
         let kind = if self.is_mongos { "mongos" } else { "mongod" };
         let config =
             self.unit.and_then(|unit| unit.config.clone()).unwrap_or_else(|| format!("/etc/{kind}.conf").into());
-        let there = fs::read_to_string(self.root.of(&config)).unwrap_or_default();
+        let there = read(&self.root.of(&config)).unwrap_or_default();
         let listed = there.lines().find_map(|line| line.trim_start().strip_prefix("authenticationMechanisms:"));
         let listed = listed.map(|value| value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']));
         let (mechanisms, note) = match listed.filter(|list| !list.is_empty()) {
@@ -351,6 +375,30 @@ impl Text<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_one_word_for_a_shell() {
+        for (path, word) in [
+            ("/opt/a-b_c.d/x.so", "/opt/a-b_c.d/x.so"),
+            ("/opt/a b", "'/opt/a b'"),
+            ("/tmp/x;reboot", "'/tmp/x;reboot'"),
+            ("/tmp/it's $(reboot)", "'/tmp/it'\\''s $(reboot)'"),
+        ] {
+            assert_eq!(quoted(path), word);
+        }
+    }
+
+    #[test]
+    fn files_of_a_system_are_read_with_care() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("unit");
+        fs::write(&file, "a\tb\n\x1b[2Jc").unwrap();
+        assert_eq!(read(&file).as_deref(), Some("a\tb\n?[2Jc"));
+        fs::write(&file, vec![b'a'; 1024 * 1024 + 1]).unwrap();
+        assert_eq!(read(&file), None, "too long");
+        assert_eq!(read(folder.path()), None, "a folder");
+        assert_eq!(read(Path::new("/dev/zero")), None, "a device");
+    }
 
     #[test]
     fn a_region_has_one_sts() {

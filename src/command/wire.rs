@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bson::Document;
-use bson::raw::{RawDocumentBuf, cstr};
+use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use zeroize::Zeroizing;
@@ -19,8 +19,10 @@ use super::shown;
 
 const OP_MSG: i32 = 2013;
 const HEADER_LENGTH: usize = 16;
-/// A document's greatest length, with room for what is around it.
-const MAX_MESSAGE_LENGTH: usize = 16 * 1024 * 1024 + 16 * 1024;
+/// The longest reply that is read, and the deepest nesting in it. The replies to these commands are far from both; a server
+/// that sends more is none.
+const MAX_MESSAGE_LENGTH: usize = 1024 * 1024;
+const MAX_DEPTH: usize = 16;
 const DEFAULT_PORT: u16 = 27017;
 
 /// Where a server is.
@@ -234,7 +236,31 @@ fn receive(io: &mut dyn ReadWrite, request: i32) -> Result<Document, Trouble> {
     if message[4] != 0 {
         return Err(Trouble::NotMongo("its reply has no body".to_owned()));
     }
-    Document::from_reader(&message[5..]).map_err(|_| Trouble::NotMongo("its reply is not BSON".to_owned()))
+    document(&message[5..]).ok_or_else(|| Trouble::NotMongo("its reply is not BSON".to_owned()))
+}
+
+/// Reads one whole document from a server that may be anybody's. `None` for everything else, and for one that is nested so
+/// deep that reading it would take much memory: the reader copies each level, and calls itself.
+pub fn document(bytes: &[u8]) -> Option<Document> {
+    let mut level = vec![RawDocument::from_bytes(bytes).ok()?];
+    for _ in 0..MAX_DEPTH {
+        let mut next = Vec::new();
+        for document in level {
+            for element in document {
+                match element.ok()?.1 {
+                    RawBsonRef::Document(inner) => next.push(inner),
+                    RawBsonRef::Array(inner) => next.push(RawDocument::from_bytes(inner.as_bytes()).ok()?),
+                    RawBsonRef::JavaScriptCodeWithScope(_) => return None,
+                    _ => {}
+                }
+            }
+        }
+        if next.is_empty() {
+            return Document::from_reader(bytes).ok();
+        }
+        level = next;
+    }
+    None
 }
 
 fn not_mongo(began: &[u8]) -> Trouble {
@@ -306,6 +332,26 @@ impl Write for Deadlined {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reply_that_would_take_much_memory_is_none() {
+        let nested = |levels: usize| {
+            let mut bytes = vec![5, 0, 0, 0, 0];
+            for _ in 0..levels {
+                let inner = bytes;
+                let length = u32::try_from(4 + 1 + 2 + inner.len() + 1).unwrap();
+                bytes = [&length.to_le_bytes()[..], b"\x03a\0", &inner, b"\0"].concat();
+            }
+            bytes
+        };
+        assert!(document(&nested(MAX_DEPTH - 1)).is_some());
+        assert!(document(&nested(MAX_DEPTH)).is_none());
+        assert!(document(&nested(2_000)).is_none());
+        // A length that is not that of what is there is not believed.
+        for wrong in [&b"\xff\xff\xff\x7f\0"[..], b"\x05\0\0\0", b"", b"\x05\0\0\0\0\0"] {
+            assert!(document(wrong).is_none(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn an_address_is_a_host_and_perhaps_a_port() {

@@ -37,8 +37,8 @@ impl Conversation {
             Progress::Underway { mut login, .. } => match take(&mut login, message) {
                 Ok(Step::Continue(reply)) => (ResultCode::Continue, Progress::Underway { login, reply }),
                 Ok(Step::Authenticated(who)) => {
-                    store().process().metrics.confirmed.add();
                     let extra_info = who.extra_info().into_bytes();
+                    store().process().metrics.confirmed.add();
                     (ResultCode::Authenticated, Progress::Confirmed { who, extra_info })
                 }
                 Err(denial) => {
@@ -209,7 +209,7 @@ pub unsafe extern "C" fn psmdb_aws_iam_conversation_reason(conversation: *const 
 /// perhaps. It is counted, and is a line for the server's log. Nothing happens for any other conversation.
 ///
 /// # Safety
-/// `conversation` is null or live.
+/// `conversation` is null or live, and no other thread uses it during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn psmdb_aws_iam_conversation_not_reported(conversation: *const Conversation) {
     guard((), || {
