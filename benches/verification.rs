@@ -22,10 +22,10 @@ p99 of all repetitions together.
 
 \
 Why the plugin does not take a fifth less CPU than libcurl: both make few system calls (5 and 7), and most of \
-the time is the programs' own. Counted by callgrind, a verification is about 125,000 instructions of the plugin: \
-a third is the HTTP client, a fifth to a quarter the strict reading of STS's answer, which the libcurl client \
-hands on unread, a tenth the check of what the client sent, the rest encryption, memory and conversions. At 20 \
-ms all of it runs with cold caches.";
+the time is the programs' own. Counted on these clients apart from this run, by strace and callgrind: a \
+verification is about 125,000 instructions of the plugin: a third is the HTTP client, a fifth to a quarter the \
+strict reading of STS's answer, which the libcurl client hands on unread, a tenth the check of what the client \
+sent, the rest encryption, memory and conversions. At 20 ms all of it runs with cold caches.";
 
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 
