@@ -398,6 +398,9 @@ mod tests {
         assert_eq!(read(&file), None, "too long");
         assert_eq!(read(folder.path()), None, "a folder");
         assert_eq!(read(Path::new("/dev/zero")), None, "a device");
+        let fifo = folder.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert_eq!(read(&fifo), None, "a FIFO");
     }
 
     #[test]
