@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Uid, User};
 use psmdb_aws_iam::secret::Secret;
 use zeroize::Zeroizing;
 
@@ -177,12 +178,20 @@ impl Sources<'_> {
     fn files(&self) -> Result<[File; 2], String> {
         let path = |variable: &str, name: &str| match self.variable(variable) {
             Some(path) => PathBuf::from(path),
-            None => Path::new(&self.variable("HOME").unwrap_or_default()).join(".aws").join(name),
+            None => self.home().join(".aws").join(name),
         };
         Ok([
             File::read(path("AWS_SHARED_CREDENTIALS_FILE", "credentials"), false)?,
             File::read(path("AWS_CONFIG_FILE", "config"), true)?,
         ])
+    }
+
+    /// The user's home folder: that of HOME, or without it that of the password database, as the AWS CLI has it. Where
+    /// there is none, a folder without files: never the current one, whose keys may be somebody else's.
+    fn home(&self) -> PathBuf {
+        let in_database = || User::from_uid(Uid::current()).ok().flatten().map(|user| user.dir);
+        let home = self.variable("HOME").map(PathBuf::from).or_else(in_database);
+        home.filter(|home| !home.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("/nonexistent"))
     }
 
     fn nothing_found(&self, profile: &str, there: bool, [keys, config]: [&Path; 2]) -> String {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -105,6 +106,34 @@ fn sts_s_answer_is_told_with_the_user_s_name_and_what_took_how_long() {
         let one: Value = serde_json::from_str(&one).expect("one JSON document");
         assert_eq!(one["users"], serde_json::json!({"assumedRole": assumed_role}));
     }
+}
+
+#[test]
+fn without_a_home_the_current_folder_is_not_searched_for_keys() {
+    let setting = Setting::start();
+    let evil = setting.folder.path().join("evil");
+    fs::create_dir_all(evil.join(".aws")).unwrap();
+    let Identity { access_key_id, secret_access_key, .. } = &setting.user;
+    let keys = format!("[evil]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n");
+    fs::write(evil.join(".aws/credentials"), &keys).unwrap();
+    fs::write(evil.join(".aws/config"), keys.replace("[evil]", "[profile evil]\nregion = eu-west-1")).unwrap();
+    let whoami = |home: Option<&str>| {
+        let mut command = command(&["whoami", "--profile", "evil", "--endpoint", &setting.sts.endpoint(), "--ca-file"]);
+        command.arg(setting.ca_file()).current_dir(&evil).env_remove("HOME").envs(home.map(|home| ("HOME", home)));
+        run(&mut command)
+    };
+    let uid = fs::metadata("/proc/self").unwrap().uid();
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let home = fields.filter(|fields| fields[2] == uid.to_string()).map(|fields| fields[5].to_owned()).next();
+    for unset in [None, Some("")] {
+        let said = whoami(unset).refused(2);
+        let expected = format!("there is no profile evil in {}/.aws/credentials or ", home.as_deref().unwrap());
+        assert!(said.contains(&expected), "{unset:?}: {said}");
+    }
+    // The keys are good where they are asked for.
+    assert!(whoami(evil.to_str()).printed().starts_with(&setting.user.arn));
+    assert_eq!(setting.sts.request_count(), 1);
 }
 
 #[test]
