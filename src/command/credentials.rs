@@ -13,7 +13,7 @@ use nix::unistd::{Uid, User};
 use psmdb_aws_iam::secret::Secret;
 use zeroize::Zeroizing;
 
-use super::metadata;
+use super::{metadata, quoted};
 
 /// Largest file that is read, in bytes.
 const MAX_FILE_LENGTH: u64 = 1024 * 1024;
@@ -231,11 +231,9 @@ const ASKED_FOR: [(&str, &str); 5] = [
 
 /// The command that puts a profile's credentials into the environment of a shell.
 fn export_line(profile: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let profile = match profile {
         "default" => String::new(),
-        _ if profile.chars().all(plain) => format!(" --profile {profile}"),
-        _ => format!(" --profile '{}'", profile.replace('\'', "'\\''")),
+        _ => format!(" --profile {}", quoted(profile)),
     };
     format!("eval \"$(aws configure export-credentials{profile} --format env)\"")
 }

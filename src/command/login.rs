@@ -17,7 +17,7 @@ use super::credentials::{Credentials, SOURCES_HELP, Sources, variable};
 use super::settings::{path_value, settings};
 use super::signing::sign_identity_request;
 use super::wire::{self, Address, Connection, Trouble};
-use super::{Failure, Outcome, print, shown, warn};
+use super::{Failure, Outcome, print, quoted, shown, warn};
 
 /// Users and roles that are shown, at most.
 const MAX_SHOWN: usize = 100;
@@ -117,7 +117,8 @@ pub fn run(arguments: &Login) -> Outcome {
              verified that this is your server, which a rogue server in between can log in to as you: use --tls",
         );
     }
-    let mut attempt = Attempt { connection, address, timeout, credentials: &credentials };
+    let mut attempt =
+        Attempt { connection, address, timeout, credentials: &credentials, profile: arguments.profile.as_deref() };
     attempt.hello()?;
     let challenge = attempt.sasl_start()?;
     let request = sign_identity_request(&credentials, &challenge.host, &challenge.nonce)?;
@@ -132,6 +133,7 @@ struct Attempt<'a> {
     address: Address,
     timeout: Duration,
     credentials: &'a Credentials,
+    profile: Option<&'a str>,
 }
 
 /// The server's first message, and what has to come back with the answer to it.
@@ -231,7 +233,7 @@ impl Attempt<'_> {
         if !reply.get_bool("done").unwrap_or_default() {
             return Err(Failure::No(format!("{STEP}: the server does not say that the login is done")));
         }
-        print(&format!("{STEP}: logged in\n"))?;
+        print(&format!("{STEP}: logged in; {}\n", self.keys()))?;
         Ok(())
     }
 
@@ -314,19 +316,23 @@ impl Attempt<'_> {
                         "STS has confirmed who you are; the server has no such user. As a user administrator, in mongosh:\n  {}{}",
                         principal::create_user_command(name),
                         if others_may_take_part(&self.connection) {
-                            "\nWithout TLS anybody between could have named it: compare with psmdb-aws-iam whoami"
+                            format!(
+                                "\nWithout TLS anybody between could have named it: compare with {}",
+                                self.whoami(host)
+                            )
                         } else {
-                            ""
+                            String::new()
                         }
                     ),
-                    None => "STS has confirmed who you are; the server has no such user: psmdb-aws-iam whoami says which to create"
-                        .to_owned(),
+                    None => format!(
+                        "STS has confirmed who you are; the server has no such user: {} says which to create",
+                        self.whoami(host)
+                    ),
                 }
             }
-            code::AUTHENTICATION_FAILED => format!(
-                "{}\nWhat STS thinks of these credentials: psmdb-aws-iam whoami --sts-host {host}",
-                self.log_advice()
-            ),
+            code::AUTHENTICATION_FAILED => {
+                format!("{}\nTo see what STS answers for these credentials: {}", self.log_advice(), self.whoami(host))
+            }
             _ => self.log_advice(),
         }
     }
@@ -334,10 +340,20 @@ impl Attempt<'_> {
     fn log_advice(&self) -> String {
         format!(
             "a client is not told more. The reason is in mongod's log, in the line \"Authentication failed\" (id 20249), or \
-             88000002 for a caller without a user: look for the access key id {} (from {})",
-            shown(&self.credentials.access_key_id),
-            self.credentials.source
+             88000002 for a caller without a user: look for the {}",
+            self.keys()
         )
+    }
+
+    /// Whose keys these are.
+    fn keys(&self) -> String {
+        format!("access key id {}, from {}", shown(&self.credentials.access_key_id), shown(&self.credentials.source))
+    }
+
+    /// The command that takes the same keys to this STS.
+    fn whoami(&self, host: &StsHost) -> String {
+        let profile = self.profile.map_or_else(String::new, |profile| format!("--profile {} ", quoted(profile)));
+        format!("psmdb-aws-iam whoami {profile}--sts-host {host}")
     }
 }
 

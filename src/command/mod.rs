@@ -134,6 +134,16 @@ fn shown(text: &str) -> String {
     if text.chars().nth(LONGEST).is_some() { format!("{shown}...") } else { shown }
 }
 
+/// A word that a shell takes as it is.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// Writes to standard output. A reader that has seen enough is no failure.
 fn print(text: &str) -> Result<(), String> {
     print_bytes(text.as_bytes())
@@ -163,5 +173,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn any_text_is_one_word_for_a_shell() {
+        for (text, word) in [
+            ("", "''"),
+            ("/opt/a-b_c.d/x.so", "/opt/a-b_c.d/x.so"),
+            ("/opt/a b", "'/opt/a b'"),
+            ("/tmp/x;reboot", "'/tmp/x;reboot'"),
+            ("/tmp/it's $(reboot)", "'/tmp/it'\\''s $(reboot)'"),
+        ] {
+            assert_eq!(quoted(text), word);
+        }
     }
 }

@@ -11,7 +11,7 @@ use psmdb_aws_iam::sts::endpoint::StsHost;
 
 use super::check_server::Verdict;
 use super::credentials::{Sources, variable};
-use super::{Failure, Outcome, print, warn};
+use super::{Failure, Outcome, print, quoted, warn};
 use crate::server_file::Kind;
 
 const HELP: &str = "\
@@ -166,12 +166,6 @@ fn read(path: &Path) -> Option<String> {
     file.take(MAX_LENGTH + 1).read_to_string(&mut text).ok()?;
     let plain = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '?' } else { c };
     (text.len() as u64 <= MAX_LENGTH).then(|| text.chars().map(plain).collect())
-}
-
-/// A word that a shell takes as it is.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
-    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// A server's unit of systemd, as far as it matters here.
@@ -375,18 +369,6 @@ impl Text<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_one_word_for_a_shell() {
-        for (path, word) in [
-            ("/opt/a-b_c.d/x.so", "/opt/a-b_c.d/x.so"),
-            ("/opt/a b", "'/opt/a b'"),
-            ("/tmp/x;reboot", "'/tmp/x;reboot'"),
-            ("/tmp/it's $(reboot)", "'/tmp/it'\\''s $(reboot)'"),
-        ] {
-            assert_eq!(quoted(path), word);
-        }
-    }
 
     #[test]
     fn files_of_a_system_are_read_with_care() {

@@ -51,9 +51,10 @@ fn every_step_of_a_login_is_told_and_who_one_is_then() {
         let (status, steps, said) = attempt(&address, identity, &[]);
         let expected = format!(
             "1 connected to {address}, without TLS\n2 hello: MongoDB {}\n3 saslStart: the server asks to sign for \
-             sts.amazonaws.com, region us-east-1\n4 saslContinue: logged in\n5 connectionStatus: user {name}@$external\n  \
-             roles: {roles}\n",
-            fixture.mongod.version()
+             sts.amazonaws.com, region us-east-1\n4 saslContinue: logged in; access key id {}, from the environment\n\
+             5 connectionStatus: user {name}@$external\n  roles: {roles}\n",
+            fixture.mongod.version(),
+            identity.access_key_id
         );
         assert_eq!((status, &*steps, &*said), (0, &*expected, ""));
     }
@@ -75,7 +76,7 @@ fn a_refusal_is_told_with_its_step_and_what_to_do() {
             said.starts_with("psmdb-aws-iam: 4 saslContinue: refused: Authentication failed. (code 18)\n"),
             "{said}"
         );
-        let key = format!("look for the access key id {} (from the environment)\n", identity.access_key_id);
+        let key = format!("look for the access key id {}, from the environment\n", identity.access_key_id);
         assert!(said.contains("(id 20249)") && said.contains(&key), "{said}");
         assert!(said.ends_with("psmdb-aws-iam whoami --sts-host sts.amazonaws.com\n"), "{said}");
     }
@@ -107,6 +108,40 @@ fn a_refusal_is_told_with_its_step_and_what_to_do() {
         );
         let line = format!("\n  db.getSiblingDB(\"$external\").createUser({{user: \"{name}\", roles: [...]}})\n");
         assert!(said.ends_with(&line), "{said}");
+    }
+}
+
+#[test]
+fn the_next_step_takes_the_same_keys() {
+    let fixture = Fixture::start();
+    let address = address_of(&fixture.mongod);
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    let Identity { access_key_id, secret_access_key, .. } = &fixture.user;
+    let profile = |name: &str, secret: &str| {
+        format!("[{name}]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret}\n")
+    };
+    let text = profile("shop", secret_access_key) + &profile("it's old; rm", "wrong") + &profile("old", "wrong");
+    fs::write(&keys, text).unwrap();
+    let login = |profile: &str| {
+        let mut command = login(&address, &fixture.role, &["--profile", profile]);
+        run(command.env("AWS_SHARED_CREDENTIALS_FILE", &keys))
+    };
+    let steps = login("shop").printed();
+    let whose = format!("logged in; access key id {access_key_id}, from the profile shop in {}\n", keys.display());
+    assert!(steps.contains(&whose), "{steps}");
+    for (profile, word) in [("old", "old"), ("it's old; rm", r"'it'\''s old; rm'")] {
+        let ended = login(profile);
+        let next = format!(": psmdb-aws-iam whoami --profile {word} --sts-host sts.amazonaws.com\n");
+        assert!(ended.status == 1 && ended.stderr.ends_with(&next), "{}", ended.stderr);
+        // A shell makes the same words of it, and this STS is asked with the same keys.
+        let command = ended.stderr.trim_end().rsplit_once(": psmdb-aws-iam ").unwrap().1;
+        fs::write(folder.path().join("ca.pem"), fixture.sts.ca_pem()).unwrap();
+        let line = format!("exec \"$0\" {command} --endpoint {} --ca-file ca.pem", fixture.sts.endpoint());
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_psmdb-aws-iam")]).current_dir(folder.path());
+        let said = run(shell.env_clear().env("AWS_SHARED_CREDENTIALS_FILE", &keys)).refused(1);
+        assert!(said.contains("SignatureDoesNotMatch"), "{said}");
     }
 }
 
@@ -327,7 +362,7 @@ fn a_server_that_plays_false_is_not_believed_and_gets_no_signature() {
                 doc! { "ok": 0, "code": 11, "errmsg": "UserNotFound" },
             ]),
             1,
-            "psmdb-aws-iam whoami says which to create",
+            ": psmdb-aws-iam whoami --sts-host sts.amazonaws.com says which to create",
         ),
     ] {
         let (ended, steps, said) = attempt(&scripted(replies).to_string(), &alice, &["--timeout-ms", "5000"]);
