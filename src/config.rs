@@ -100,6 +100,12 @@ impl Values {
         let others = self.fallback_hosts.hosts.iter().map(|(name, endpoint)| Host::new(name.clone(), endpoint.clone()));
         Hosts::new(Host::new(self.host.clone(), self.endpoint.clone()), others.collect())
     }
+
+    /// A warning for each STS host whose name may be a mistake.
+    fn doubtful_hosts(&self) -> impl Iterator<Item = Event> {
+        let hosts = std::iter::once(&self.host).chain(self.fallback_hosts.hosts.iter().map(|(host, _)| host));
+        hosts.filter_map(|host| Some(Event::DoubtfulHost { host: host.to_string(), doubt: host.doubt()? }))
+    }
 }
 
 impl Settings {
@@ -446,6 +452,11 @@ impl Store {
         changed.collect()
     }
 
+    /// A warning for each STS host whose name may be a mistake.
+    pub fn doubtful_hosts(&self) -> Vec<Event> {
+        self.current().values.doubtful_hosts().collect()
+    }
+
     /// Changes a copy and puts it in force when the change succeeds. Once the server runs, its log has a line about it.
     fn change(&self, parameter: &Parameter, change: impl Fn(&mut Draft) -> Result<(), String>) -> Result<(), String> {
         loop {
@@ -458,10 +469,13 @@ impl Store {
                     before.hosts.retire();
                 }
                 let (from, to) = (parameter.text_of(&before.values), parameter.text_of(&after.values));
+                let is_new = |event: &Event| !before.values.doubtful_hosts().any(|known| known == *event);
+                let warnings: Vec<_> = after.values.doubtful_hosts().filter(is_new).collect();
                 *current = Arc::new(after);
                 drop(current);
                 if self.process.server.is_serving() && from != to {
                     self.process.events.push(Event::ParameterChanged { name: parameter.name, from, to });
+                    warnings.into_iter().for_each(|warning| self.process.events.push(warning));
                 }
                 return Ok(());
             }
@@ -479,10 +493,10 @@ impl FallbackHosts {
         let entries = unless_empty(text, |text| text.split(',').map(parse).collect::<Result<Vec<_>, String>>());
         match entries.map(Option::unwrap_or_default) {
             Ok(hosts) if hosts.len() <= MAX_FALLBACK_HOSTS => Ok(Self { text: text.to_owned(), hosts }),
-            Ok(_) => Err(format!("at most {MAX_FALLBACK_HOSTS} hosts are allowed")),
+            Ok(_) => Err(format!("must be at most {MAX_FALLBACK_HOSTS} hosts")),
             Err(why) => Err(format!(
-                "hosts or host=https://address:port, separated by commas and without spaces, are allowed; of one of these \
-                 only: {why}"
+                "must be a list of host or host=https://address:port, separated by commas without spaces; wrong in it: \
+                 {why}"
             )),
         }
     }
@@ -583,7 +597,7 @@ mod tests {
     fn miri_a_refused_value_changes_nothing_and_says_what_is_allowed() {
         let store = Store::default();
         let why = parameter("awsStsHost").set_text(&store, "https://sts.amazonaws.com").unwrap_err();
-        assert!(why.starts_with("awsStsHost: a host name in lower case is allowed"), "{why}");
+        assert!(why.starts_with("awsStsHost: must be a host name in lower case"), "{why}");
         for element in [rawdoc! { "": 1 }, rawdoc! {}, rawdoc! { "a": "sts.com", "b": "sts.com" }] {
             assert!(parameter("awsStsHost").set_bson(&store, &element).is_err());
         }
@@ -650,10 +664,12 @@ mod tests {
             "https://sts.a.com",
             "sts.a.com=https://10.0.0.1=https://10.0.0.2",
             "sts.amazonaws.com.cn",
+            "sts.us-west-2.amazonaws.com,eu-west-1",
+            "sts.cn-north-1.amazonaws.com=https://10.0.0.1",
             &many,
         ] {
             let why = fallback.set_text(&store, wrong).unwrap_err();
-            assert!(why.starts_with("awsStsFallbackHosts: ") && why.contains("allowed"), "{why}");
+            assert!(why.starts_with("awsStsFallbackHosts: must be "), "{why}");
         }
         assert_eq!(fallback.to_text(&store), list);
     }
@@ -676,6 +692,30 @@ mod tests {
             assert!(!Arc::ptr_eq(before.hosts(), store.current().hosts()), "{name}");
             assert!(Arc::ptr_eq(before.process(), store.current().process()), "{name}");
         }
+    }
+
+    #[test]
+    fn miri_a_host_whose_name_may_be_a_mistake_is_warned_of_once() {
+        let store = Store::default();
+        let set = |name: &str, value: &str| parameter(name).set_text(&store, value).unwrap();
+        let doubtful = || {
+            let events = std::iter::from_fn(|| store.process().events.pop());
+            let host = |event| if let Event::DoubtfulHost { host, .. } = event { Some(host) } else { None };
+            events.filter_map(host).collect::<Vec<_>>()
+        };
+        set("awsStsHost", "sts.a.com");
+        // The line of the start has it.
+        assert_eq!(doubtful(), Vec::<String>::new());
+        assert_eq!(store.doubtful_hosts().len(), 1);
+        store.process().server.begin_to_serve();
+        set("awsStsFallbackHosts", "sts.eu-west-1.amazonaws.com,sts.b.com,sts-fips.eu-west-1.amazonaws.com");
+        assert_eq!(doubtful(), ["sts.b.com", "sts-fips.eu-west-1.amazonaws.com"]);
+        set("awsStsHost", "sts.b.com");
+        set("awsStsHost", "sts.eu-west-1.amazonaws.com");
+        set("awsStsTimeoutMS", "5000");
+        assert_eq!(doubtful(), Vec::<String>::new());
+        set("awsStsHost", "sts.a.com");
+        assert_eq!(doubtful(), ["sts.a.com"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the server's log should say besides the reason of each login. The shim takes it from here on a thread of the
 //! server's, so that the plugin's own threads never touch the server.
 
+use crate::aws::Doubt;
 use crate::principal;
 use std::collections::VecDeque;
 use std::fmt;
@@ -59,6 +60,13 @@ pub enum Event {
         /// Whether that is awsStsHost again.
         back: bool,
     },
+    /// The name of an STS host may be a mistake.
+    DoubtfulHost {
+        /// The host.
+        host: String,
+        /// Why.
+        doubt: Doubt,
+    },
 }
 
 /// How much an event should worry an operator.
@@ -82,13 +90,16 @@ impl Event {
             Self::TroubleBegan { .. } => 88_000_006,
             Self::TroubleEnded { .. } => 88_000_007,
             Self::ParameterChanged { .. } => 88_000_008,
+            Self::DoubtfulHost { .. } => 88_000_010,
         }
     }
 
     /// How much it should worry an operator.
     pub fn severity(&self) -> Severity {
         match self {
-            Self::HostChanged { back: false, .. } | Self::TroubleBegan { .. } => Severity::Warning,
+            Self::HostChanged { back: false, .. } | Self::TroubleBegan { .. } | Self::DoubtfulHost { .. } => {
+                Severity::Warning
+            }
             Self::Registered { .. }
             | Self::NotReported { .. }
             | Self::NativeReplaced
@@ -135,6 +146,7 @@ impl fmt::Display for Event {
             Self::HostChanged { from, to, back: true } => {
                 write!(f, "MONGODB-AWS: new logins are told {to} again, instead of {from}")
             }
+            Self::DoubtfulHost { host, doubt } => write!(f, "MONGODB-AWS: the STS host {host} {doubt}"),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - [`sasl`]: the conversation with the client, a state machine without I/O.
 //! - [`sts`]: the question to AWS STS and its answer.
 //! - [`sigv4`], [`principal`]: the client's signature header, the user's name.
+//! - [`aws`]: the partitions, their regions and STS hosts.
 //! - [`config`], [`metrics`], [`events`]: the parameters, the counters, the lines for the server's log.
 //! - [`process`]: what all logins share.
 //!
@@ -21,6 +22,7 @@
 //! | X-Amz-Date | [`sigv4::AmzDate::parse`] |
 //! | session token | [`sigv4::check_token`] |
 //! | STS host, and the region that it implies | [`sts::endpoint::StsHost::parse`], [`sts::endpoint::StsHost::region`] |
+//! | what AWS calls its STS hosts | [`aws::check_sts_host`], [`aws::Partition::of_region`] |
 //! | address of STS | [`sts::endpoint::Endpoint::parse`] |
 //! | answer of STS | [`sts::response::read`] |
 //! | ARN, account | [`principal::Principal::parse`], [`principal::Role::parse`], [`principal::is_account`] |
@@ -29,6 +31,7 @@
 #[cfg(panic = "abort")]
 compile_error!("psmdb-aws-iam must be built with panic=unwind: a panic has to end one login, not the server");
 
+pub mod aws;
 pub mod config;
 pub mod denial;
 pub mod events;

@@ -231,6 +231,7 @@ fn is_user(path_and_name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::PARTITIONS;
 
     #[test]
     fn miri_every_principal_that_can_log_in_has_one_user_name() {
@@ -251,6 +252,10 @@ mod tests {
         ];
         for (arn, name) in rows {
             assert_eq!(Principal::parse(arn).unwrap().user_name(RoleUserFormat::IamRole), name);
+        }
+        for partition in &PARTITIONS {
+            let arn = format!("arn:{}:iam::123456789012:user/alice", partition.id);
+            assert_eq!(Principal::parse(&arn).unwrap().user_name(RoleUserFormat::IamRole), arn);
         }
     }
 

@@ -126,6 +126,13 @@ fn accepted(parameter: &Parameter, text: &str, store: &Store) {
             assert_eq!(value, text);
             let region = store.current().hosts().first().name().region().to_owned();
             assert!(!region.is_empty() && !region.contains(|c: char| c != '-' && !c.is_ascii_alphanumeric()));
+            assert!(text == "sts.amazonaws.com" || !matches!(text.split('.').nth(1), None | Some("sts" | "amazonaws")));
+            // To a second reader: below this suffix there is only STS, and no region of a partition with another.
+            if let Some(name) = text.strip_suffix(".amazonaws.com").filter(|name| *name != "sts") {
+                let (label, region) = name.split_once('.').expect("a region");
+                assert!(["sts", "sts-fips"].contains(&label) && !region.contains('.'), "{text}");
+                assert!(region.ends_with(|c: char| c.is_ascii_digit()) && !region.starts_with("cn-"), "{text}");
+            }
             let url: http::Uri = format!("https://{text}/").parse().expect("it makes a URL");
             assert_eq!((url.host(), url.port(), url.path()), (Some(text), None, "/"));
             let name = rustls_pki_types::ServerName::try_from(text).expect("a certificate can carry it");

@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use psmdb_aws_iam::aws::Partition;
 use psmdb_aws_iam::sts::endpoint::StsHost;
 
 use super::check_server::Verdict;
@@ -111,22 +112,10 @@ pub fn run(arguments: &Setup) -> Outcome {
 }
 
 /// The STS of a region.
-///
-/// Source: AWS, "AWS Security Token Service endpoints and quotas", <https://docs.aws.amazon.com/general/latest/gr/sts.html>;
-/// botocore's endpoints.json for the partitions that are not in it.
 fn sts_host(region: &str) -> Result<StsHost, String> {
-    let domain = match region {
-        _ if region.starts_with("cn-") => "amazonaws.com.cn",
-        _ if region.starts_with("eusc-") => "amazonaws.eu",
-        _ if region.starts_with("us-iso-") => "c2s.ic.gov",
-        _ if region.starts_with("us-isob-") => "sc2s.sgov.gov",
-        _ if region.starts_with("eu-isoe-") => "cloud.adc-e.uk",
-        _ if region.starts_with("us-isof-") => "csp.hci.ic.gov",
-        _ => "amazonaws.com",
-    };
-    let shaped = region.contains('-') && !region.contains('.') && region.ends_with(|c: char| c.is_ascii_digit());
-    StsHost::parse(&format!("sts.{region}.{domain}")).ok().filter(|_| shaped).ok_or_else(|| {
-        format!("{region:?} is not a region: a name such as eu-west-1 is allowed (--region, AWS_REGION)")
+    let host = Partition::of_region(region).map(|partition| partition.sts_host(region));
+    host.and_then(|host| StsHost::parse(&host).ok()).ok_or_else(|| {
+        format!("{region:?} is not a region; it must be a name such as eu-west-1 (--region, AWS_REGION)")
     })
 }
 
@@ -391,9 +380,11 @@ mod tests {
             ("eu-west-1", "sts.eu-west-1.amazonaws.com"),
             ("us-gov-west-1", "sts.us-gov-west-1.amazonaws.com"),
             ("cn-north-1", "sts.cn-north-1.amazonaws.com.cn"),
-            ("eusc-de-east-1", "sts.eusc-de-east-1.amazonaws.eu"),
             ("us-iso-east-1", "sts.us-iso-east-1.c2s.ic.gov"),
             ("us-isob-east-1", "sts.us-isob-east-1.sc2s.sgov.gov"),
+            ("eu-isoe-west-1", "sts.eu-isoe-west-1.cloud.adc-e.uk"),
+            ("us-isof-south-1", "sts.us-isof-south-1.csp.hci.ic.gov"),
+            ("eusc-de-east-1", "sts.eusc-de-east-1.amazonaws.eu"),
         ] {
             assert_eq!(sts_host(region).unwrap().as_str(), host);
             assert_eq!(sts_host(region).unwrap().region(), region);

@@ -31,6 +31,7 @@ pub extern "C" fn psmdb_aws_iam_registered(replaced_native: u8) {
         if process.server.begin_to_serve() {
             let server_abi = process.server.abi().to_owned();
             process.events.push(Event::Registered { server_abi, parameters: store().changed_parameters() });
+            store().doubtful_hosts().into_iter().for_each(|warning| process.events.push(warning));
         }
         if replaced_native != 0 && process.server.replace_native() {
             process.events.push(Event::NativeReplaced);

@@ -1,39 +1,30 @@
 //! Where STS is: the name clients sign for, and the address to connect to.
 
+use crate::aws::{self, Doubt, GLOBAL_HOST, GLOBAL_REGION};
 use std::fmt;
 
 /// The name of STS that clients are told, sign for, and that its certificate must carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StsHost(String);
 
-/// What clients use when nothing is configured: the global endpoint of the commercial partition.
-const GLOBAL_HOST: &str = "sts.amazonaws.com";
-
-/// The region that the global endpoint signs for.
-const GLOBAL_REGION: &str = "us-east-1";
-
 impl StsHost {
     /// Checks a configured host name.
     ///
     /// ```text
-    /// host  = label *("." label)   ; at most 253 characters; the last label is not a number, and the second
-    ///                              ; neither sts nor amazonaws, except in sts.amazonaws.com itself
+    /// host  = label 1*("." label)  ; at most 253 characters; the last label is not a number; and as
+    ///                              ; aws::check_sts_host has it
     /// label = alnum [*61(alnum / "-") alnum]
     /// alnum = %x61-7A / DIGIT
     /// ```
     ///
-    /// Drivers derive the region from the name by comparing bytes, so that it is lower case only. They take the second
-    /// label, which must then be a region: with `sts.amazonaws.com.cn` or the name of a VPC endpoint no client could
-    /// log in.
+    /// Drivers derive the region from the name by comparing bytes, so that it is lower case only.
     ///
     /// Sources: RFC 1123 section 2.1 and RFC 1035 section 2.3.4 for the name; MongoDB drivers' specification
-    /// "Authentication", section MONGODB-AWS, for 1 to 255 bytes without empty labels, and for the region; AWS, "AWS
-    /// Security Token Service endpoints and quotas", <https://docs.aws.amazon.com/general/latest/gr/sts.html>, for the
-    /// names there are. Stricter: lower case, 253, no number last (an IP address has no region), the two labels. The
-    /// names are not compared with a list of regions, which would be out of date in a running server.
+    /// "Authentication", section MONGODB-AWS, for 1 to 255 bytes without empty labels, and for the region. Stricter:
+    /// lower case, 253, no number last (an IP address has no region), and no name that AWS cannot have.
     ///
     /// # Errors
-    /// A sentence that says what is allowed.
+    /// What the value must be, as the end of a sentence that begins with the name of the parameter.
     pub fn parse(text: &str) -> Result<Self, String> {
         let label = |label: &str| {
             !label.is_empty()
@@ -44,21 +35,18 @@ impl StsHost {
         };
         let numeric = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
         if text.len() > 253 || numeric || !text.split('.').all(label) {
-            return Err("a host name in lower case is allowed, without scheme, port or trailing dot, such as \
+            return Err("must be a host name in lower case, without scheme, port or trailing dot, such as \
                         sts.amazonaws.com or sts.eu-west-1.amazonaws.com; for another address to connect to, set \
                         awsStsEndpoint"
                 .to_owned());
         }
-        let host = Self(text.to_owned());
-        if matches!(host.region(), "sts" | "amazonaws") {
-            return Err(format!(
-                "a name whose second label is a region is allowed, such as sts.eu-west-1.amazonaws.com: with this one \
-                 clients would sign for the region {}, which does not exist; for the address to connect to, set \
-                 awsStsEndpoint",
-                host.region()
-            ));
-        }
-        Ok(host)
+        aws::check_sts_host(text)?;
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Why the name, although it can work, may be a mistake.
+    pub fn doubt(&self) -> Option<Doubt> {
+        aws::check_sts_host(&self.0).ok().flatten()
     }
 
     /// The name.
@@ -67,8 +55,8 @@ impl StsHost {
     }
 
     /// The region that drivers derive from the name (drivers' specification "Authentication", MONGODB-AWS):
-    /// `us-east-1` for the global endpoint and for a name without dots, else the second label. It is the only region
-    /// that a signature may be made for.
+    /// `us-east-1` for the global endpoint, else the second label. It is the only region that a signature may be made
+    /// for.
     pub fn region(&self) -> &str {
         match self.0.split('.').nth(1) {
             Some(region) if self.0 != GLOBAL_HOST => region,
@@ -202,7 +190,6 @@ mod tests {
     fn miri_the_region_follows_the_drivers_rule() {
         for (host, region) in [
             ("sts.amazonaws.com", "us-east-1"),
-            ("sts", "us-east-1"),
             ("sts.eu-west-1.amazonaws.com", "eu-west-1"),
             ("sts-fips.us-west-2.amazonaws.com", "us-west-2"),
             ("sts.cn-north-1.amazonaws.com.cn", "cn-north-1"),
@@ -234,6 +221,9 @@ mod tests {
             "sts-.com",
             "127.0.0.1",
             "[::1]",
+            "sts",
+            "eu-west-1",
+            "sts.cn-north-1.amazonaws.com",
             "sts_x.eu.com",
             "sts.amazonaws.com.cn",
             "vpce-1.sts.eu-west-1.vpce.amazonaws.com",

@@ -191,7 +191,7 @@ fn a_c_program_denies_what_is_no_message_without_asking_sts() {
 fn a_c_program_is_told_what_value_a_parameter_allows() {
     let vendor = Vendor::new();
     let end = vendor.run(vendor.command(&[], "https://sts.amazonaws.com"), |_, _| {});
-    assert!(end.last_line.starts_with("refused awsStsHost: a host name in lower case is allowed"), "{}", end.last_line);
+    assert!(end.last_line.starts_with("refused awsStsHost: must be a host name in lower case"), "{}", end.last_line);
     assert_eq!((end.status, &*end.stderr), (Some(2), ""));
 }
 

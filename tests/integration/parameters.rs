@@ -13,6 +13,8 @@ use crate::support::mongod::Mongod;
 /// MongoDB's error code BadValue.
 const BAD_VALUE: i32 = 2;
 
+const PATIENCE: Duration = Duration::from_secs(10);
+
 fn value_of(mongod: &Mongod, name: &str) -> Bson {
     mongod.run_as_admin("admin", doc! { "getParameter": 1, name: 1 }).get(name).cloned().expect("a value")
 }
@@ -58,19 +60,50 @@ fn a_configuration_file_sets_parameters_too() {
 #[test]
 fn a_bad_value_at_startup_stops_the_server_with_a_sentence() {
     for (name, value, reason) in [
-        ("awsStsHost", "https://sts.amazonaws.com", "a host name in lower case is allowed"),
+        ("awsStsHost", "https://sts.amazonaws.com", "awsStsHost: must be a host name in lower case"),
+        (
+            "awsStsHost",
+            "eu-west-1",
+            "awsStsHost: must be a host name such as sts.eu-west-1.amazonaws.com; eu-west-1 is a region",
+        ),
+        (
+            "awsStsHost",
+            "sts.cn-north-1.amazonaws.com",
+            "awsStsHost: must be sts.cn-north-1.amazonaws.com.cn; cn-north-1 is a region of the partition aws-cn",
+        ),
         ("awsStsEndpoint", "http://127.0.0.1:80", "https://host or https://host:port is allowed"),
         ("awsStsCAFile", "/does/not/exist.pem", "/does/not/exist.pem cannot be read"),
         ("awsStsTimeoutMS", "5", "from 100 to 60000"),
         ("awsIamAllowedAccounts", "1234", "account ids of 12 digits, separated by commas"),
         ("awsStsProxy", "proxy:3128", "http://host:port is allowed"),
-        ("awsStsFallbackHosts", "sts.amazonaws.com.cn", "a name whose second label is a region is allowed"),
+        (
+            "awsStsFallbackHosts",
+            "sts.us-west-2.amazonaws.com,ec2.eu-west-1.amazonaws.com",
+            "wrong in it: must be a host name of STS with a region, such as sts.eu-west-1.amazonaws.com",
+        ),
         ("awsIamRoleUserFormat", "role", "iamRole (arn:...:iam::ACCOUNT:role/ROLE) or assumedRole"),
     ] {
         let exit = Mongod::builder().parameter(name, value).expect_exit();
         assert!(!exit.status.success(), "{name}={value}");
         assert!(exit.output().contains(reason), "{name}={value}: {}", exit.output());
     }
+}
+
+#[test]
+fn a_host_that_is_not_of_aws_is_accepted_with_one_warning() {
+    let mongod = Mongod::builder().parameter("awsStsHost", "sts.example.internal").start();
+    assert_eq!(value_of(&mongod, "awsStsHost"), bson!("sts.example.internal"));
+    let warning = |host: &str| {
+        let begins = format!("MONGODB-AWS: the STS host {host} is not a host name of AWS: ");
+        move |line: &&Value| {
+            line["id"] == 88_000_010 && line["msg"].as_str().is_some_and(|msg| msg.starts_with(&begins))
+        }
+    };
+    mongod.wait_for_log(|line| warning("sts.example.internal")(&line), PATIENCE).expect("a line at the start");
+    assert_eq!(mongod.log_lines().iter().filter(|line| line["id"] == 88_000_010).count(), 1);
+    let aws = Mongod::builder().parameter("awsStsHost", "sts.eusc-de-east-1.amazonaws.eu").start();
+    aws.wait_for_log(|line| line["id"] == 88_000_001, PATIENCE).expect("a line at the start");
+    assert!(!aws.log_text().contains("88000010"));
 }
 
 #[test]
@@ -106,7 +139,8 @@ fn a_bad_value_at_runtime_is_refused_and_changes_nothing() {
         let error = mongod.try_as_admin("admin", doc! { "setParameter": 1, name: value.clone() }).unwrap_err();
         let mongodb::error::ErrorKind::Command(error) = &*error.kind else { panic!("{name}: {error}") };
         assert_eq!(error.code, BAD_VALUE, "{name}: {value}: {}", error.message);
-        assert!(error.message.contains(name) && error.message.contains("allowed"), "{name}: {}", error.message);
+        let said = &error.message;
+        assert!(said.contains(name) && (said.contains("must be") || said.contains("allowed")), "{name}: {said}");
         assert_eq!(value_of(&mongod, name), before, "{name}: {value}");
     }
 }

@@ -328,7 +328,14 @@ fn a_server_that_plays_false_is_not_believed_and_gets_no_signature() {
             "an address",
             with(vec![doc! { "ok": 1, "host": "10.0.0.1:8443\u{1b}" }]),
             1,
-            "3 saslStart: the server asks to sign for \"10.0.0.1:8443?\", which no driver can use",
+            "3 saslStart: the server asks to sign for \"10.0.0.1:8443?\", with which no login can succeed. Set \
+             awsStsHost on the server: it must be a host name",
+        ),
+        (
+            "a region of another partition",
+            with(vec![doc! { "ok": 1, "host": "sts.cn-north-1.amazonaws.com" }]),
+            1,
+            "Set awsStsHost on the server: it must be sts.cn-north-1.amazonaws.com.cn; ",
         ),
         (
             "a host of somebody's",
@@ -337,7 +344,7 @@ fn a_server_that_plays_false_is_not_believed_and_gets_no_signature() {
                 doc! { "ok": 0, "code": 18, "errmsg": "no" },
             ]),
             1,
-            "warning: sts.eu-west-1.example.com is not a name of AWS's",
+            "warning: sts.eu-west-1.example.com is not a host name of AWS: ",
         ),
         (
             "an endless login",

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use psmdb_aws_iam::aws::PARTITIONS;
 use tempfile::TempDir;
 
 use super::{Ended, command, run};
@@ -199,8 +200,13 @@ fn the_region_is_looked_for_where_the_aws_cli_does() {
     ] {
         assert_eq!(host(arguments, variables), expected, "{name}");
     }
+    for partition in &PARTITIONS {
+        let region = partition.example_region;
+        let expected = format!("sts.{region}.{}", partition.suffix);
+        assert_eq!(host(&["--region", region], &[]), expected, "{region}");
+    }
     let said = system.setup(&["--region", "Europe"]).refused(2);
-    assert!(said.contains("\"Europe\" is not a region: a name such as eu-west-1 is allowed"), "{said}");
+    assert!(said.contains("\"Europe\" is not a region; it must be a name such as eu-west-1"), "{said}");
 }
 
 #[test]

@@ -289,11 +289,15 @@ fn options_are_checked_as_the_server_checks_its_parameters() {
     for (arguments, why) in [
         (
             ["--sts-host", "https://sts.amazonaws.com"],
-            "--sts-host, the server's awsStsHost: a host name in lower case is allowed",
+            "--sts-host, the server's awsStsHost: must be a host name in lower case",
         ),
         (
-            ["--sts-host", "sts.amazonaws.com.cn"],
-            "--sts-host, the server's awsStsHost: a name whose second label is a region",
+            ["--sts-host", "sts.us-isof-south-1.amazonaws.com"],
+            "--sts-host, the server's awsStsHost: must be sts.us-isof-south-1.csp.hci.ic.gov; ",
+        ),
+        (
+            ["--sts-host", "eu-west-1"],
+            "--sts-host, the server's awsStsHost: must be a host name such as sts.eu-west-1.",
         ),
         (["--endpoint", "http://127.0.0.1"], "--endpoint, the server's awsStsEndpoint: https://host"),
         (["--proxy", "127.0.0.1:3128"], "--proxy, the server's awsStsProxy: http://host:port is allowed"),

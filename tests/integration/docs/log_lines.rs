@@ -24,7 +24,7 @@ fn words(text: &str) -> String {
 }
 
 /// The lines of a server that starts, has a caller without a user, is in trouble, goes to another host and back, and is told
-/// another parameter.
+/// another parameter; and of two that start with other hosts.
 fn produced() -> Vec<Value> {
     let second = "sts.eu-central-1.amazonaws.com";
     let other = LocalSts::builder().host_name(second).start().unwrap();
@@ -71,7 +71,8 @@ fn produced() -> Vec<Value> {
     fixture.mongod.wait_for_log(refused, PATIENCE).expect("the line of the login");
     let lines = fixture.mongod.log_lines();
     let plain = Mongod::builder().parameter("awsStsHost", "sts.eu-west-1.amazonaws.com").start();
-    lines.into_iter().chain(plain.log_lines()).collect()
+    let doubtful = Mongod::builder().parameter("awsStsHost", "sts.example.internal").start();
+    lines.into_iter().chain(plain.log_lines()).chain(doubtful.log_lines()).collect()
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bson::{Bson, Document, doc};
+use psmdb_aws_iam::aws::PARTITIONS;
 use psmdb_aws_iam::config::{PARAMETERS, Store};
 use serde_json::Value;
 
@@ -23,6 +24,32 @@ fn the_table_of_parameters_has_every_parameter_with_its_default() {
         let default = if row[1].starts_with("empty") { "" } else { row[1].trim_matches('`') };
         assert!(shown.insert(name.clone(), default.to_owned()).is_none(), "{name} is there twice");
     }
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn the_table_of_partitions_has_every_partition_with_its_hosts() {
+    let expected: Vec<_> = PARTITIONS
+        .iter()
+        .map(|it| {
+            let regions =
+                if it.region_prefix.is_empty() { "all others".to_owned() } else { format!("`{}*`", it.region_prefix) };
+            let fips = match it.fips_regions {
+                [] => "none".to_owned(),
+                some => format!("`{}.REGION.{}` in `{}`", it.fips_label, it.suffix, some.join("`, `")),
+            };
+            let dual_stack = format!("`sts.REGION.{}`", it.dual_stack_suffix);
+            [format!("`{}`", it.id), regions, format!("`{}`", it.sts_host("REGION")), dual_stack, fips]
+        })
+        .collect();
+    let rows = rows("docs/networks.md").into_iter().filter(|row| row.len() == 5);
+    let shown: Vec<_> = rows
+        .map(|mut row| {
+            // A name for readers may follow.
+            row[0] = row[0].split(" (").next().unwrap().to_owned();
+            <[String; 5]>::try_from(row).unwrap()
+        })
+        .collect();
     assert_eq!(shown, expected);
 }
 
