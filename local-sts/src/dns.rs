@@ -43,11 +43,13 @@ pub struct Dns {
 }
 
 /// What a [`Dns`] answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DnsAnswer {
     /// Every name has this address, and none of the other family. The default, with 127.0.0.1.
     Address(IpAddr),
+    /// Every name has these addresses, in this order; at most 16 of each family, so that they fit a message over UDP.
+    Addresses(Vec<IpAddr>),
     /// Every name exists and has no address.
     NoAddress,
     /// There is no such name (NXDOMAIN).
@@ -142,8 +144,8 @@ fn serve(socket: &UdpSocket, shared: &Shared) {
             && let Some(question) = Question::of(&message[..length])
         {
             shared.queries.fetch_add(1, Ordering::SeqCst);
-            let (answer, delay) = *shared.settings();
-            late.extend(question.answer(answer).map(|bytes| (Instant::now() + delay, bytes, client)));
+            let (answer, delay) = shared.settings().clone();
+            late.extend(question.answer(&answer).map(|bytes| (Instant::now() + delay, bytes, client)));
         }
         let now = Instant::now();
         late.retain(|(due, bytes, client)| {
@@ -189,20 +191,26 @@ impl<'a> Question<'a> {
     }
 
     /// Returns the message that says so, if anything is said.
-    fn answer(&self, answer: DnsAnswer) -> Option<Vec<u8>> {
-        let (code, address) = match answer {
-            DnsAnswer::Address(IpAddr::V4(address)) if self.kind == TYPE_A => (0, address.octets().to_vec()),
-            DnsAnswer::Address(IpAddr::V6(address)) if self.kind == TYPE_AAAA => (0, address.octets().to_vec()),
-            DnsAnswer::Address(_) | DnsAnswer::NoAddress => (0, Vec::new()),
-            DnsAnswer::NoSuchName => (NXDOMAIN, Vec::new()),
-            DnsAnswer::ServerFailure => (SERVFAIL, Vec::new()),
+    fn answer(&self, answer: &DnsAnswer) -> Option<Vec<u8>> {
+        let (code, addresses) = match answer {
+            DnsAnswer::Address(address) => (0, std::slice::from_ref(address)),
+            DnsAnswer::Addresses(addresses) => (0, &addresses[..]),
+            DnsAnswer::NoAddress => (0, &[][..]),
+            DnsAnswer::NoSuchName => (NXDOMAIN, &[][..]),
+            DnsAnswer::ServerFailure => (SERVFAIL, &[][..]),
             DnsAnswer::Silence => return None,
         };
+        let records = addresses.iter().filter_map(|address| match address {
+            IpAddr::V4(address) if self.kind == TYPE_A => Some(address.octets().to_vec()),
+            IpAddr::V6(address) if self.kind == TYPE_AAAA => Some(address.octets().to_vec()),
+            _ => None,
+        });
+        let records: Vec<_> = records.take(16).collect();
         let mut message = self.id.to_vec();
-        // An answer, recursion desired and available; one question, perhaps one record.
-        message.extend([0b1000_0001, 0b1000_0000 | code, 0, 1, 0, u8::from(!address.is_empty()), 0, 0, 0, 0]);
+        // An answer, recursion desired and available; one question, perhaps some records.
+        message.extend([0b1000_0001, 0b1000_0000 | code, 0, 1, 0, records.len() as u8, 0, 0, 0, 0]);
         message.extend(self.section);
-        if !address.is_empty() {
+        for address in records {
             // The name is the one at the beginning of the question.
             message.extend([0xc0, HEADER as u8]);
             message.extend(&self.section[self.section.len() - 4..]);
@@ -249,6 +257,23 @@ mod tests {
     }
 
     #[test]
+    fn a_name_has_several_addresses_each_in_the_answer_for_its_family() {
+        let dns = Dns::start().unwrap();
+        let addresses: Vec<IpAddr> = ["127.0.0.2", "::1", "127.0.0.3"].map(|text| text.parse().unwrap()).to_vec();
+        dns.set_answer(DnsAnswer::Addresses(addresses));
+        let socket = client(&dns);
+        socket.send(QUERY).unwrap();
+        let answer = receive(&socket).unwrap();
+        assert_eq!(&answer[..12], b"\x12\x34\x81\x80\x00\x01\x00\x02\x00\x00\x00\x00");
+        let record = |last: u8| [b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\x7f\x00\x00", &[last][..]].concat();
+        assert_eq!(&answer[QUERY.len()..], [record(2), record(3)].concat());
+        let mut ipv6 = QUERY.to_vec();
+        ipv6[QUERY.len() - 3] = 28;
+        socket.send(&ipv6).unwrap();
+        assert!(receive(&socket).unwrap().ends_with(b"\x00\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01"));
+    }
+
+    #[test]
     fn it_fails_is_late_or_says_nothing_as_it_is_told() {
         const DELAY: Duration = Duration::from_millis(60);
         let dns = Dns::start().unwrap();
@@ -256,7 +281,7 @@ mod tests {
         for (answer, code) in
             [(DnsAnswer::NoSuchName, 0x83), (DnsAnswer::ServerFailure, 0x82), (DnsAnswer::NoAddress, 0x80)]
         {
-            dns.set_answer(answer);
+            dns.set_answer(answer.clone());
             socket.send(QUERY).unwrap();
             assert_eq!(receive(&socket).unwrap()[3], code, "{answer:?}");
         }
