@@ -14,7 +14,7 @@ use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -145,6 +145,9 @@ pub enum Fate {
 
 struct Shared {
     settings: Mutex<Settings>,
+    /// The version of the settings that are in force.
+    applied: Mutex<u64>,
+    changed: Condvar,
     /// A byte here makes the thread look at the settings.
     wake: UnixStream,
     connections: AtomicUsize,
@@ -154,6 +157,8 @@ struct Shared {
 
 #[derive(Clone, Copy)]
 struct Settings {
+    /// Counts the changes.
+    version: u64,
     round_trip: Duration,
     fault: NetworkFault,
     /// How many connections the fault may still hit.
@@ -183,10 +188,17 @@ impl DelayProxy {
         }
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
-        let settings =
-            Settings { round_trip: Duration::ZERO, fault: NetworkFault::None, times: usize::MAX, stopping: false };
+        let settings = Settings {
+            version: 0,
+            round_trip: Duration::ZERO,
+            fault: NetworkFault::None,
+            times: usize::MAX,
+            stopping: false,
+        };
         let shared = Arc::new(Shared {
             settings: Mutex::new(settings),
+            applied: Mutex::new(0),
+            changed: Condvar::new(),
             wake,
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
@@ -245,10 +257,19 @@ impl DelayProxy {
         self.shared.strikes.load(Ordering::SeqCst)
     }
 
+    /// Returns when it is in force, unless the proxy has stopped.
     fn set(&self, change: impl FnOnce(&mut Settings)) {
-        change(&mut self.shared.settings());
+        let settings = {
+            let mut settings = self.shared.settings();
+            change(&mut settings);
+            settings.version += 1;
+            *settings
+        };
         // A full pipe is as good: the thread will wake.
         let _ = (&self.shared.wake).write(&[0]);
+        let applied = self.shared.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = |applied: &mut u64| *applied < settings.version && !settings.stopping;
+        let _ = self.shared.changed.wait_timeout_while(applied, Duration::from_secs(5), is_old);
     }
 }
 
@@ -534,6 +555,8 @@ impl Network {
             return Err(io::ErrorKind::Interrupted.into());
         }
         self.set_door()?;
+        *self.shared.applied.lock().unwrap_or_else(PoisonError::into_inner) = self.settings.version;
+        self.shared.changed.notify_all();
         let all: Vec<u64> = self.connections.keys().copied().collect();
         for id in all {
             self.work_on(id);

@@ -1,14 +1,17 @@
 //! The subcommands, one file each, and what they share: the command line, the exit status, the two outputs.
 
 mod check_server;
+mod check_sts;
 mod completions;
 mod credentials;
 mod login;
 mod manual;
 mod metadata;
+mod route;
 mod settings;
 mod setup;
 mod signing;
+mod steps;
 mod user;
 mod whoami;
 mod wire;
@@ -44,6 +47,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     CheckServer(check_server::CheckServer),
+    CheckSts(check_sts::CheckSts),
     User(user::User),
     #[command(name = "whoami")]
     WhoAmI(whoami::WhoAmI),
@@ -105,6 +109,7 @@ impl From<Format> for RoleUserFormat {
 pub fn run() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::CheckServer(arguments) => check_server::run(&arguments),
+        Command::CheckSts(arguments) => check_sts::run(&arguments),
         Command::User(arguments) => user::run(&arguments),
         Command::WhoAmI(arguments) => whoami::run(&arguments),
         Command::Login(arguments) => login::run(&arguments),

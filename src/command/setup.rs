@@ -112,7 +112,7 @@ pub fn run(arguments: &Setup) -> Outcome {
 }
 
 /// The STS of a region.
-fn sts_host(region: &str) -> Result<StsHost, String> {
+pub fn sts_host(region: &str) -> Result<StsHost, String> {
     let host = Partition::of_region(region).map(|partition| partition.sts_host(region));
     host.and_then(|host| StsHost::parse(&host).ok()).ok_or_else(|| {
         format!("{region:?} is not a region; it must be a name such as eu-west-1 (--region, AWS_REGION)")

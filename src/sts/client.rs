@@ -3,12 +3,13 @@
 //! Every setting of the HTTP library that matters here is set explicitly: https only, no redirect followed, no proxy
 //! from the environment, a status is not an error, every size has an upper bound.
 
+use super::connection::StsConnector;
 use super::endpoint::{Endpoint, Proxy, StsHost};
-use super::proxy::{self, TunnelConnector};
 use super::request::{BODY, CONTENT_TYPE, IdentityRequest};
 use super::resolver::FixedTarget;
 use super::response::{self, Answer, CallerIdentity};
-use super::tls::{self, NotedTcpConnector, TIMEOUT_STEP, TlsConnector};
+use super::tls;
+use super::unreached::{Names, Sent, Unreached};
 use crate::denial::{Again, Cause, Denial, Kind};
 use crate::process::Process;
 use rustls::ClientConfig;
@@ -18,14 +19,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 use ureq::config::Config;
 use ureq::http::{HeaderMap, HeaderValue};
-use ureq::unversioned::transport::Connector;
-use ureq::{Agent, Error};
+use ureq::typestate::WithBody;
+use ureq::{Agent, Error, RequestBuilder};
 
 /// Largest answer header that is read, in bytes. Real ones have about 300.
 const MAX_HEADER_LENGTH: usize = 8 * 1024;
 
-/// Sizes of a connection's buffers, in bytes; it has each of them twice, around TLS. The first holds an answer's header,
-/// the second a request's longest header, the session token.
+/// Sizes of a connection's buffers, in bytes. The first holds an answer's header, the second a request's longest header, the
+/// session token.
 const INPUT_BUFFER_LENGTH: usize = 16 * 1024;
 const OUTPUT_BUFFER_LENGTH: usize = 24 * 1024;
 
@@ -70,6 +71,7 @@ pub struct Client {
     config: Config,
     connector: StsConnector,
     target: FixedTarget,
+    names: Names,
     probe_url: String,
     timeout: Duration,
     kept_patience: Duration,
@@ -87,7 +89,7 @@ struct Pool {
 /// Why an attempt has no answer.
 enum Unanswered {
     /// There was no answer at all, not even the beginning of one.
-    Transport(Error),
+    Transport(Error, Failure),
     /// There was an answer, and it denies the login; or there cannot be one.
     Denied(Failure),
 }
@@ -121,7 +123,7 @@ impl From<Denial> for Failure {
 impl Client {
     /// Makes a client. Nothing is looked up or sent.
     pub fn new(route: Route<'_>, process: Arc<Process>) -> Self {
-        Self::with_agent(route, process, StsConnector::agent)
+        Self::with_agent(route, process, agent)
     }
 
     /// Makes a client whose first connections are made by another agent, which has to follow the same settings.
@@ -145,6 +147,7 @@ impl Client {
             .max_idle_age(MAX_IDLE_AGE)
             .timeout_global(Some(route.timeout))
             .build();
+        let names = Names::new(&route);
         let sts = route.endpoint.map_or_else(|| format!("{}:443", route.host), Endpoint::authority);
         // With a proxy, it is the proxy that looks up the name of STS.
         let (target, tunnel) = match route.proxy {
@@ -152,10 +155,10 @@ impl Client {
             None => (FixedTarget::new(sts), None),
         };
         let (timeout, kept_patience) = (route.timeout, route.timeout / KEPT_PATIENCE_PART);
-        let connector = StsConnector { tunnel, tls: route.tls, kept_patience, process: Arc::clone(&process) };
-        let pool = Pool { agent: agent(&connector, &config, &target), generation: 0 };
+        let connector = StsConnector::new(tunnel, route.tls, kept_patience, Arc::clone(&process));
+        let pool = RwLock::new(Pool { agent: agent(&connector, &config, &target), generation: 0 });
         let probe_url = format!("https://{}/", route.host);
-        Self { config, connector, target, probe_url, timeout, kept_patience, process, pool: RwLock::new(pool) }
+        Self { config, connector, target, names, probe_url, timeout, kept_patience, process, pool }
     }
 
     /// Asks STS once who signed the request, and reads the answer. It is for those who want to see what one attempt meets;
@@ -214,7 +217,7 @@ impl Client {
                 }
                 Err(failure) => failure,
             };
-            if little_time && Instant::now() + TIMEOUT_STEP >= deadline {
+            if little_time && Instant::now() >= deadline {
                 // It had waited for its turn, and ran out of time itself.
                 failure.reach = Reach::Unknown;
             }
@@ -241,6 +244,19 @@ impl Client {
         Err(Denial::internal("more attempts to ask STS than can be"))
     }
 
+    /// Asks STS once without a signature, which needs no credentials. Returns what STS says to that, as a login's reason.
+    ///
+    /// # Errors
+    /// An unavailable denial when it could not be asked, or when what answered is in trouble or is not STS.
+    pub fn ask_unsigned(&self) -> Result<String, Denial> {
+        let post = self.pool().agent.post(&self.probe_url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
+        match self.exchange(post, self.timeout) {
+            Ok(_) => Err(Denial::odd_answer("what answered for STS named a caller, though nobody had signed")),
+            Err(Unanswered::Denied(Failure { denial, reach: Reach::Reached, .. })) => Ok(denial.reason().to_owned()),
+            Err(Unanswered::Denied(failure) | Unanswered::Transport(_, failure)) => Err(failure.denial),
+        }
+    }
+
     /// Finds out whether STS answers at all: any answer but its trouble counts. Nobody's signature is sent.
     pub fn answers(&self) -> bool {
         let post = self.pool().agent.post(&self.probe_url).content_type(CONTENT_TYPE);
@@ -254,32 +270,28 @@ impl Client {
         let little_time = self.has_little_time(deadline);
         let pool = self.pool();
         let (result, connected) = tls::noting_connections(|| self.ask(&pool.agent, request, left()));
-        let error = match result {
+        let (error, failure) = match result {
             Ok(identity) => return Ok(identity),
             Err(Unanswered::Denied(failure)) => return Err(failure),
-            Err(Unanswered::Transport(error)) => error,
+            Err(Unanswered::Transport(error, failure)) => (error, failure),
         };
         // Nor does it say anything about the kept ones if one of them had less time than it needs.
         if connected || little_time && matches!(error, Error::Timeout(_)) {
-            return Err(self.unavailable(&error));
+            return Err(failure);
         }
         self.give_up(&pool);
         if left().is_zero() {
-            return Err(self.unavailable(&error));
+            return Err(failure);
         }
         self.process.metrics.sts_retries.add();
         self.ask(&self.pool().agent, request, left()).map_err(|unanswered| match unanswered {
-            Unanswered::Denied(failure) => failure,
-            Unanswered::Transport(error) => self.unavailable(&error),
+            Unanswered::Denied(failure) | Unanswered::Transport(_, failure) => failure,
         })
     }
 
     /// Asks once over one connection.
     fn ask(&self, agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<CallerIdentity, Unanswered> {
         let denied = |denial: Denial| Unanswered::Denied(denial.into());
-        let metrics = &self.process.metrics;
-        let begun = Instant::now();
-        metrics.sts_requests.add();
         let mut post = agent.post(request.url()).config().timeout_global(Some(timeout)).build();
         for (name, value) in request.headers() {
             let mut value = HeaderValue::from_maybe_shared(value.into_bytes())
@@ -288,7 +300,27 @@ impl Client {
             value.set_sensitive(true);
             post = post.header(name, value);
         }
-        let mut answer = post.send(BODY).map_err(Unanswered::Transport)?;
+        self.exchange(post, timeout)
+    }
+
+    /// Sends a question, which must be answered within the timeout, and reads the answer.
+    fn exchange(&self, post: RequestBuilder<WithBody>, timeout: Duration) -> Result<CallerIdentity, Unanswered> {
+        let denied = |denial: Denial| Unanswered::Denied(denial.into());
+        let metrics = &self.process.metrics;
+        let begun = Instant::now();
+        metrics.sts_requests.add();
+        // What an earlier request of this thread has left there.
+        tls::take_peer();
+        let sent = |response_begun| Sent { peer: tls::take_peer(), took: begun.elapsed().min(timeout), response_begun };
+        let unreached = |unreached: Unreached| Failure {
+            denial: unreached.denial,
+            retry_after: None,
+            reach: if unreached.is_local { Reach::Unknown } else { Reach::NotReached },
+        };
+        let mut answer = post.send(BODY).map_err(|error| {
+            let failure = unreached(self.names.explain(&error, &sent(false)));
+            Unanswered::Transport(error, failure)
+        })?;
         metrics.count_answer(answer.status().as_u16());
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !header("content-encoding").is_empty() {
@@ -303,18 +335,7 @@ impl Client {
         let retry_after = response::retry_after(header("retry-after"));
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(response::MAX_BODY_LENGTH as u64).read_to_vec();
-        let body = body.map_err(|error| {
-            denied(match error {
-                Error::BodyExceedsLimit(limit) => {
-                    Denial::odd_answer(format!("what answered for STS sent more than {limit} bytes"))
-                }
-                Error::Timeout(_) => {
-                    let reason = format!("STS did not finish its answer within {} ms", self.timeout.as_millis());
-                    Denial::new(Cause::Timeout, reason).unless_asked(Again::Later)
-                }
-                _ => Denial::new(Cause::NoConnection, "STS broke off in its answer").unless_asked(Again::Later),
-            })
-        })?;
+        let body = body.map_err(|error| Unanswered::Denied(unreached(self.names.explain(&error, &sent(true)))))?;
         metrics.sts_latency.add(begun.elapsed());
         response::read(&Answer { status, content_type: &content_type, body: &body }).map_err(|denial| {
             let of_sts = denial.kind() == Kind::RefusedBySts || denial.again() == Again::Throttled;
@@ -341,52 +362,19 @@ impl Client {
     fn give_up(&self, dead: &Pool) {
         let mut pool = self.pool.write().unwrap_or_else(PoisonError::into_inner);
         if pool.generation == dead.generation {
-            let agent = self.connector.agent(&self.config, &self.target);
+            let agent = agent(&self.connector, &self.config, &self.target);
             *pool = Pool { agent, generation: dead.generation + 1 };
         }
     }
+}
 
-    /// Says why there is no answer. Only errors whose text is known to hold no bytes of a message are shown.
-    fn unavailable(&self, error: &Error) -> Failure {
-        let untrusted = |error: &io::Error| {
-            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
-        };
-        let again = match error {
-            // The same certificate will not be trusted the next time either.
-            Error::Io(error) if untrusted(error) || proxy::is_final(error) => Again::Never,
-            Error::Io(_) | Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed => Again::Later,
-            _ => Again::Never,
-        };
-        let (cause, reason) = match error {
-            Error::Timeout(_) => (Cause::Timeout, format!("STS did not answer within {} ms", self.timeout.as_millis())),
-            Error::HostNotFound => {
-                (Cause::NameNotFound, "the name of the STS host, endpoint or proxy was not found".to_owned())
-            }
-            Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                Some(error @ rustls::Error::InvalidCertificate(_)) => {
-                    (Cause::UntrustedTls, format!("the TLS connection to STS is not trusted: {}", printable(error)))
-                }
-                Some(error) => (Cause::NoConnection, format!("no TLS connection to STS: {}", printable(error))),
-                // The text of this one is the TLS library's, with a link to its documentation.
-                None if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    (Cause::NoConnection, "the connection to STS was closed before there was an answer".to_owned())
-                }
-                None => (Cause::NoConnection, format!("no connection to STS: {}", printable(error))),
-            },
-            Error::Tls(error) => (Cause::NoConnection, format!("no TLS connection to STS: {error}")),
-            Error::ConnectionFailed => (Cause::NoConnection, "no connection to STS".to_owned()),
-            _ => (Cause::OddAnswer, "what answered for STS does not speak HTTP as expected".to_owned()),
-        };
-        let denial = Denial::new(cause, reason);
-        let reach =
-            if matches!(error, Error::Io(error) if is_local(error)) { Reach::Unknown } else { Reach::NotReached };
-        Failure { denial: denial.unless_asked(again), retry_after: None, reach }
-    }
+/// An agent that keeps its connections.
+fn agent(connector: &StsConnector, config: &Config, target: &FixedTarget) -> Agent {
+    Agent::with_parts(config.clone(), connector.clone(), target.clone())
 }
 
 /// Whether it is this machine that is short of something.
-fn is_local(error: &io::Error) -> bool {
+pub(super) fn is_local(error: &io::Error) -> bool {
     let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN, libc::EADDRNOTAVAIL];
     error.raw_os_error().is_some_and(|code| short.contains(&code))
 }
@@ -398,36 +386,6 @@ fn pause(attempt: u32) -> Duration {
     // Without random bytes no login gets this far.
     let _ = getrandom::fill(&mut random);
     longest.mul_f64(f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX))
-}
-
-/// How connections are made: TCP, a tunnel through the proxy if there is one, TLS.
-#[derive(Debug)]
-pub struct StsConnector {
-    /// What the proxy is to connect to, `host:port`.
-    tunnel: Option<String>,
-    tls: Arc<ClientConfig>,
-    kept_patience: Duration,
-    process: Arc<Process>,
-}
-
-impl StsConnector {
-    fn agent(&self, config: &Config, target: &FixedTarget) -> Agent {
-        let tcp = ().chain(NotedTcpConnector::default());
-        match self.tunnel() {
-            Some(tunnel) => Agent::with_parts(config.clone(), tcp.chain(tunnel).chain(self.tls()), target.clone()),
-            None => Agent::with_parts(config.clone(), tcp.chain(self.tls()), target.clone()),
-        }
-    }
-
-    /// What asks the proxy for a tunnel, if there is one.
-    pub fn tunnel(&self) -> Option<TunnelConnector> {
-        self.tunnel.clone().map(TunnelConnector::new)
-    }
-
-    /// What puts TLS on it.
-    pub fn tls(&self) -> TlsConnector {
-        TlsConnector::new(Arc::clone(&self.tls), self.kept_patience, Arc::clone(&self.process))
-    }
 }
 
 /// Whether the header says in one way where the body ends. The HTTP library lets chunks win over a length, as RFC 9112
@@ -444,7 +402,7 @@ fn is_framed_once(headers: &HeaderMap) -> bool {
 }
 
 /// A TLS error may repeat names from a certificate that nobody vouches for: what is shown of it is short and printable.
-fn printable(error: &dyn std::fmt::Display) -> String {
+pub(super) fn printable(error: &dyn std::fmt::Display) -> String {
     const LONGEST: usize = 300;
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     error.to_string().chars().take(LONGEST).map(plain).collect()
@@ -500,7 +458,10 @@ mod tests {
             both.map(|thread| thread.join().unwrap().reason().to_owned())
         });
         assert!(reasons.iter().any(|reason| reason.starts_with("STS answered 403")), "{reasons:?}");
-        assert!(reasons.iter().any(|reason| reason.starts_with("STS did not answer within")), "{reasons:?}");
+        assert!(
+            reasons.iter().any(|reason| reason.starts_with("no response from sts.amazonaws.com (127.0.0.1:")),
+            "{reasons:?}"
+        );
         assert_eq!(attempts.into_inner().unwrap(), [true]);
         assert_eq!(client.pool().generation, 0, "the kept connections were given up");
     }

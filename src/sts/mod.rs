@@ -1,11 +1,12 @@
 //! Asking AWS STS who signed a request.
 //!
 //! [`hosts`] says whom to ask, [`admission`] and [`pacing`] say when, [`request`] is what is sent, [`client`] sends it, until
-//! there is an answer, and [`response`] reads that. [`endpoint`] says where to, [`resolver`] finds the address, and [`proxy`]
-//! and [`tls`] make the connection.
+//! there is an answer, and [`response`] reads that. [`endpoint`] says where to, [`resolver`] finds the addresses, and
+//! [`connection`], with [`proxy`] and [`tls`], makes the connection. [`unreached`] says why there is no answer.
 
 pub mod admission;
 pub mod client;
+pub mod connection;
 pub mod endpoint;
 pub mod hosts;
 pub mod pacing;
@@ -14,3 +15,4 @@ pub mod request;
 pub mod resolver;
 pub mod response;
 pub mod tls;
+pub mod unreached;

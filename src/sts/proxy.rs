@@ -4,85 +4,66 @@
 //! proxy sees that address and nothing of the question.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::sync::Arc;
-use ureq::Error;
-use ureq::unversioned::transport::{ConnectionDetails, Connector, Transport, TransportAdapter};
-
-use super::tls::time_left;
 
 /// Longest answer of a proxy that is read, in bytes.
 const MAX_ANSWER_LENGTH: usize = 8 * 1024;
 
-/// Asks a proxy for a tunnel.
-#[derive(Debug)]
-pub struct TunnelConnector {
-    to: String,
+/// The request for a tunnel to `host:port`.
+pub fn request(to: &str) -> Vec<u8> {
+    format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").into_bytes()
 }
 
-impl TunnelConnector {
-    /// Takes what the proxy is to connect to, as `host:port`.
-    pub fn new(to: String) -> Self {
-        Self { to }
-    }
-}
-
-impl<In: Transport> Connector<In> for TunnelConnector {
-    type Out = Box<dyn Transport>;
-
-    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
-        let tcp: Box<dyn Transport> = Box::new(chained.ok_or(Error::ConnectionFailed)?);
-        let mut adapter = TransportAdapter::new(tcp, Arc::clone(&details.current_time));
-        adapter.set_timeout(time_left(details)?);
-        let to = &self.to;
-        adapter.write_all(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes())?;
-        adapter.flush()?;
-        read_answer(&mut adapter)?;
-        Ok(Some(adapter.into_inner()))
-    }
-}
-
-/// A proxy that makes no tunnel, and why.
-#[derive(Debug)]
-struct NoTunnel {
-    what: String,
-    /// Whether it would say the same again.
-    is_final: bool,
+/// A proxy that makes no tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoTunnel {
+    /// What it did instead, without its own text.
+    pub what: String,
+    /// Whether it would say the same again: it wants a password, or does not allow the address, or is no proxy.
+    pub is_final: bool,
 }
 
 impl fmt::Display for NoTunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the proxy {}", self.what)
+        f.write_str(&self.what)
     }
 }
 
-impl std::error::Error for NoTunnel {}
+/// A proxy's answer to the request, as far as it has arrived.
+#[derive(Debug, Default)]
+pub struct Answer(Vec<u8>);
 
-/// Whether this is a proxy's no: it wants a password, or does not allow the address, or is no proxy.
-pub fn is_final(error: &io::Error) -> bool {
-    error.get_ref().and_then(|inner| inner.downcast_ref::<NoTunnel>()).is_some_and(|no| no.is_final)
-}
-
-/// Reads the proxy's answer up to its last byte and no further: what follows belongs to TLS.
-fn read_answer(proxy: &mut impl Read) -> io::Result<()> {
-    let refused = |what: String, is_final| Err(io::Error::other(NoTunnel { what, is_final }));
-    let mut answer = Vec::new();
-    let mut byte = [0];
-    while !answer.ends_with(b"\r\n\r\n") {
-        if answer.len() == MAX_ANSWER_LENGTH {
-            return refused("does not end its answer".to_owned(), true);
+impl Answer {
+    /// Takes those of the bytes that belong to the answer, up to its last and no further, since what follows belongs to
+    /// TLS; returns how many these are.
+    pub fn take(&mut self, arrived: &[u8]) -> usize {
+        for (count, byte) in arrived.iter().enumerate() {
+            if self.is_whole() || self.0.len() == MAX_ANSWER_LENGTH {
+                return count;
+            }
+            self.0.push(*byte);
         }
-        proxy.read_exact(&mut byte)?;
-        answer.push(byte[0]);
+        arrived.len()
     }
-    // status-line = HTTP-version SP status-code SP [ reason-phrase ]
-    let status = answer.strip_prefix(b"HTTP/1.1 ").or_else(|| answer.strip_prefix(b"HTTP/1.0 "));
-    match status.and_then(|rest| rest.get(..3)) {
-        Some([b'2', a, b]) if a.is_ascii_digit() && b.is_ascii_digit() => Ok(()),
-        Some(code @ [b'1'..=b'5', a, b]) if a.is_ascii_digit() && b.is_ascii_digit() => {
-            refused(format!("answered {}", String::from_utf8_lossy(code)), code[0] != b'5')
+
+    fn is_whole(&self) -> bool {
+        self.0.ends_with(b"\r\n\r\n")
+    }
+
+    /// Says whether there is a tunnel, once the answer is whole or too long.
+    pub fn verdict(&self) -> Option<Result<(), NoTunnel>> {
+        let refused = |what: &str, is_final| Some(Err(NoTunnel { what: what.to_owned(), is_final }));
+        if !self.is_whole() {
+            return if self.0.len() < MAX_ANSWER_LENGTH { None } else { refused("does not end its answer", true) };
         }
-        _ => refused("does not speak HTTP".to_owned(), true),
+        // status-line = HTTP-version SP status-code SP [ reason-phrase ]
+        let status = self.0.strip_prefix(b"HTTP/1.1 ").or_else(|| self.0.strip_prefix(b"HTTP/1.0 "));
+        match status.and_then(|rest| rest.get(..3)) {
+            Some([b'2', a, b]) if a.is_ascii_digit() && b.is_ascii_digit() => Some(Ok(())),
+            Some(code @ [b'1'..=b'5', a, b]) if a.is_ascii_digit() && b.is_ascii_digit() => {
+                refused(&format!("answered {} to CONNECT", String::from_utf8_lossy(code)), code[0] != b'5')
+            }
+            _ => refused("does not speak HTTP", true),
+        }
     }
 }
 
@@ -90,31 +71,48 @@ fn read_answer(proxy: &mut impl Read) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn read(mut answer: &[u8]) -> Result<usize, String> {
-        read_answer(&mut answer).map(|()| answer.len()).map_err(|error| error.to_string())
+    /// Reads bytes that arrive in pieces of this size; returns how many were left over, or why there is no tunnel.
+    fn read(bytes: &[u8], size: usize) -> Option<Result<usize, String>> {
+        let mut answer = Answer::default();
+        let mut taken = 0;
+        for piece in bytes.chunks(size) {
+            taken += answer.take(piece);
+            if let Some(verdict) = answer.verdict() {
+                return Some(verdict.map(|()| bytes.len() - taken).map_err(|no| no.to_string()));
+            }
+        }
+        None
     }
 
     #[test]
     fn miri_a_tunnel_begins_after_the_answer() {
-        assert_eq!(read(b"HTTP/1.1 200 Connection established\r\n\r\n"), Ok(0));
-        assert_eq!(read(b"HTTP/1.0 200 OK\r\nVia: x\r\n\r\n\x16\x03"), Ok(2));
+        for size in [1, 7, 100] {
+            assert_eq!(read(b"HTTP/1.1 200 Connection established\r\n\r\n", size), Some(Ok(0)));
+            assert_eq!(read(b"HTTP/1.0 200 OK\r\nVia: x\r\n\r\n\x16\x03", size), Some(Ok(2)));
+        }
     }
 
     #[test]
     fn miri_what_is_no_tunnel_is_refused() {
         for (answer, why) in [
-            (&b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..], "the proxy answered 407"),
-            (b"HTTP/1.1 502 Bad Gateway\r\nX: 200\r\n\r\n", "the proxy answered 502"),
-            (b"HTTP/1.1 99 x\r\n\r\n", "the proxy does not speak HTTP"),
-            (b"220 smtp.example.com\r\n\r\n", "the proxy does not speak HTTP"),
-            (b"\r\n\r\n", "the proxy does not speak HTTP"),
-            (b"HTTP/1.1 200 OK\r\n", "failed to fill whole buffer"),
+            (&b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..], "answered 407 to CONNECT"),
+            (b"HTTP/1.1 502 Bad Gateway\r\nX: 200\r\n\r\n", "answered 502 to CONNECT"),
+            (b"HTTP/1.1 99 x\r\n\r\n", "does not speak HTTP"),
+            (b"220 smtp.example.com\r\n\r\n", "does not speak HTTP"),
+            (b"\r\n\r\n", "does not speak HTTP"),
+            (&[b'x'; MAX_ANSWER_LENGTH + 1], "does not end its answer"),
         ] {
-            assert_eq!(read(answer), Err(why.to_owned()));
+            for size in [1, 5, answer.len()] {
+                assert_eq!(read(answer, size), Some(Err(why.to_owned())));
+            }
         }
-        let ask = |mut answer: &[u8]| read_answer(&mut answer).unwrap_err();
-        assert!(is_final(&ask(b"HTTP/1.1 407 x\r\n\r\n")));
-        assert!(!is_final(&ask(b"HTTP/1.1 503 x\r\n\r\n")));
-        assert_eq!(read(&[b'x'; MAX_ANSWER_LENGTH + 1]), Err("the proxy does not end its answer".to_owned()));
+        assert_eq!(read(b"HTTP/1.1 200 OK\r\n", 100), None);
+        let is_final = |bytes: &[u8]| {
+            let mut answer = Answer::default();
+            answer.take(bytes);
+            answer.verdict().unwrap().unwrap_err().is_final
+        };
+        assert!(is_final(b"HTTP/1.1 407 x\r\n\r\n"));
+        assert!(!is_final(b"HTTP/1.1 503 x\r\n\r\n"));
     }
 }

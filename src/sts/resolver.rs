@@ -11,11 +11,11 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
+use ureq::{Error, Timeout};
 
 /// How long an answer serves. AWS changes the addresses of its endpoints within a minute.
 const SERVES: Duration = Duration::from_secs(30);
@@ -23,8 +23,8 @@ const SERVES: Duration = Duration::from_secs(30);
 /// How long an answer serves while a later one is awaited: the name server may be down while STS is not.
 const SERVES_MEANWHILE: Duration = Duration::from_secs(600);
 
-/// Addresses that are tried, in the resolver's order. The HTTP library has room for 16.
-const MAX_ADDRESSES: usize = 8;
+/// Addresses that are taken of an answer: what the HTTP library has room for.
+const MAX_ADDRESSES: usize = 16;
 
 /// After this time another thread asks: one that never comes back must not be the last word.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
@@ -144,7 +144,7 @@ impl Resolver for FixedTarget {
             note_connection();
             match failure {
                 Failure::NotFound => Error::HostNotFound,
-                Failure::TimedOut => Error::Timeout(timeout.reason),
+                Failure::TimedOut => Error::Timeout(Timeout::Resolve),
                 Failure::NoThread(error) => Error::Io(error),
             }
         })?;

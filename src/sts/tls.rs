@@ -7,17 +7,18 @@
 use crate::denial::{Cause, Denial};
 use crate::process::Process;
 use once_cell::sync::OnceCell;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use ureq::Error;
-use ureq::unversioned::transport::time::{Duration, Instant};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, TcpConnector, Transport, TransportAdapter,
-};
+use std::time::{Duration, Instant};
+use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
+use ureq::{Error, Timeout};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Builds the settings of TLS: the system's roots and these, and nothing else; TLS 1.2 and 1.3; sessions are resumed.
@@ -66,6 +67,8 @@ thread_local! {
     /// Whether this thread has set out to make a connection since it last asked: the HTTP library makes one on the thread
     /// of the request, and does not tell whether it took a kept one instead.
     static CONNECTED: Cell<bool> = const { Cell::new(false) };
+    /// The address that this thread's latest request was sent to, which the HTTP library does not tell either.
+    static PEER: Cell<Option<SocketAddr>> = const { Cell::new(None) };
 }
 
 /// Runs a request and says whether it set out to make a connection of its own, with success or without.
@@ -80,86 +83,14 @@ pub fn note_connection() {
     CONNECTED.set(true);
 }
 
-/// Makes TCP connections, and notes that it was asked for one.
-#[derive(Debug, Default)]
-pub struct NotedTcpConnector(TcpConnector);
-
-impl<In: Transport> Connector<In> for NotedTcpConnector {
-    type Out = <TcpConnector as Connector<In>>::Out;
-
-    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
-        note_connection();
-        self.0.connect(details, chained)
-    }
-}
-
-/// Puts TLS on a TCP connection. The name in the certificate has to be the host of the URL.
-pub struct TlsConnector {
-    config: Arc<ClientConfig>,
-    kept_patience: Duration,
-    process: Arc<Process>,
-}
-
-impl TlsConnector {
-    /// Takes the settings for all connections, how long one that was kept may be silent when it is used again, and where
-    /// connections are counted.
-    pub fn new(config: Arc<ClientConfig>, kept_patience: std::time::Duration, process: Arc<Process>) -> Self {
-        Self { config, kept_patience: Duration::Exact(kept_patience), process }
-    }
-}
-
-impl<In: Transport> Connector<In> for TlsConnector {
-    type Out = TlsTransport;
-
-    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<TlsTransport>, Error> {
-        let tcp: Box<dyn Transport> = Box::new(Coarse(chained.ok_or(Error::ConnectionFailed)?));
-        let name = details.uri.host().unwrap_or_default().to_owned();
-        let name = ServerName::try_from(name).map_err(|_| Error::Tls("the host is not a DNS name"))?;
-        let mut tls = ClientConnection::new(Arc::clone(&self.config), name)
-            .map_err(|_| Error::Tls("a connection cannot be set up"))?;
-        let mut socket = Socket {
-            adapter: TransportAdapter::new(tcp, Arc::clone(&details.current_time)),
-            records: Records::default(),
-        };
-        socket.adapter.set_timeout(time_left(details)?);
-        tls.complete_io(&mut socket)?;
-        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        self.process.metrics.connections_opened.add();
-        self.process.metrics.connections_open.enter();
-        Ok(Some(TlsTransport {
-            buffers,
-            stream: StreamOwned::new(tls, socket),
-            phase: Phase::New,
-            pending: Zeroizing::default(),
-            kept_patience: self.kept_patience,
-            process: Arc::clone(&self.process),
-        }))
-    }
-}
-
-/// What is left of the time for making a connection, of which the TCP connection has taken its part.
-pub(super) fn time_left(details: &ConnectionDetails) -> Result<NextTimeout, Error> {
-    let mut timeout = details.timeout;
-    if let Duration::Exact(limit) = timeout.after
-        && let (Instant::Exact(began), Instant::Exact(now)) = (details.now, (details.current_time)())
-    {
-        let taken = now.saturating_duration_since(began);
-        timeout.after = Duration::Exact(limit.saturating_sub(taken));
-        if limit <= taken {
-            return Err(Error::Timeout(timeout.reason));
-        }
-    }
-    Ok(timeout)
-}
-
-impl fmt::Debug for TlsConnector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsConnector")
-    }
+/// Returns the address of the connection that this thread has sent a request on since the last call, if any.
+pub fn take_peer() -> Option<SocketAddr> {
+    PEER.take()
 }
 
 /// A TLS connection to STS.
 pub struct TlsTransport {
+    address: SocketAddr,
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, Socket>,
     phase: Phase,
@@ -187,49 +118,26 @@ enum Phase {
 /// More than the body of a question has, in bytes.
 const ROOM_FOR_BODY: usize = 128;
 
-/// A transport whose time limits change in steps: see [`TIMEOUT_STEP`].
-#[derive(Debug)]
-struct Coarse<T>(T);
-
-impl<T: Transport> Transport for Coarse<T> {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.0.transmit_output(amount, coarse(timeout))
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.0.await_input(coarse(timeout))
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.0.is_open()
-    }
-}
-
-/// Long time limits are cut to a multiple of this, so that the system is seldom told a new one: it would be a system call for
-/// each read and write.
-pub const TIMEOUT_STEP: std::time::Duration = std::time::Duration::from_millis(50);
-
-/// A long time limit cut to a coarse one.
-fn coarse(mut timeout: NextTimeout) -> NextTimeout {
-    if let Duration::Exact(limit) = timeout.after
-        && limit > 20 * TIMEOUT_STEP
-    {
-        let steps = limit.as_nanos() / TIMEOUT_STEP.as_nanos();
-        timeout.after = Duration::Exact(TIMEOUT_STEP * u32::try_from(steps).unwrap_or(u32::MAX));
-    }
-    timeout
-}
-
 impl TlsTransport {
+    /// Takes a connection to this address whose handshake is complete, how long it may be silent when it is used again,
+    /// and where connections are counted.
+    pub fn new(
+        address: SocketAddr,
+        stream: StreamOwned<ClientConnection, Socket>,
+        buffers: LazyBuffers,
+        kept_patience: Duration,
+        process: Arc<Process>,
+    ) -> Self {
+        process.metrics.connections_opened.add();
+        process.metrics.connections_open.enter();
+        Self { address, buffers, stream, phase: Phase::New, pending: Zeroizing::default(), kept_patience, process }
+    }
+
     fn send_pending(&mut self, timeout: NextTimeout) -> Result<(), Error> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        self.stream.sock.adapter.set_timeout(timeout);
+        self.stream.sock.set_timeout(timeout);
         // Zeroed here, sent or not.
         let pending = std::mem::take(&mut self.pending);
         Ok(self.stream.write_all(&pending)?)
@@ -242,8 +150,7 @@ impl TlsTransport {
             Ok(state) if !state.peer_has_closed() => state.plaintext_bytes_to_read(),
             _ => return false,
         };
-        let socket = &mut self.stream.sock;
-        decrypted == 0 && socket.records.at_boundary() && socket.adapter.get_mut().buffers().input().is_empty()
+        decrypted == 0 && self.stream.sock.records.at_boundary()
     }
 }
 
@@ -253,6 +160,7 @@ impl Transport for TlsTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        PEER.set(Some(self.address));
         match self.phase {
             Phase::New | Phase::Kept => {}
             Phase::Ready => {
@@ -278,9 +186,9 @@ impl Transport for TlsTransport {
         self.send_pending(timeout)?;
         if self.phase == Phase::Kept {
             // It may have died unseen, and there is time for a new one then.
-            timeout.after = timeout.after.min(self.kept_patience);
+            timeout.after = timeout.after.min(self.kept_patience.into());
         }
-        self.stream.sock.adapter.set_timeout(timeout);
+        self.stream.sock.set_timeout(timeout);
         let amount = self.stream.read(self.buffers.input_append_buf())?;
         self.phase = Phase::Answering;
         self.buffers.input_appended(amount);
@@ -296,7 +204,7 @@ impl Transport for TlsTransport {
                 self.phase = Phase::Parked;
                 true
             }
-            Phase::Parked | Phase::Ready if is_drained && self.stream.sock.adapter.get_mut().is_open() => {
+            Phase::Parked | Phase::Ready if is_drained && self.stream.sock.is_quiet() => {
                 self.phase = Phase::Ready;
                 true
             }
@@ -323,27 +231,98 @@ impl fmt::Debug for TlsTransport {
     }
 }
 
-/// What TLS reads from and writes to: the TCP connection, watched for whole records.
-struct Socket {
-    adapter: TransportAdapter,
+/// What TLS reads from and writes to: a TCP connection that does not block, watched for whole records. It waits for the
+/// other side only when it has a time limit.
+#[derive(Debug)]
+pub struct Socket {
+    tcp: TcpStream,
     records: Records,
+    limit: Option<(Option<Instant>, Timeout)>,
+}
+
+impl Socket {
+    /// Takes a connection that does not block; reads and writes return at once.
+    pub fn new(tcp: TcpStream) -> Self {
+        Self { tcp, records: Records::default(), limit: None }
+    }
+
+    /// The connection itself, for what is no part of TLS.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Has reads and writes wait, all of them together for this long.
+    fn set_timeout(&mut self, timeout: NextTimeout) {
+        // One without an end cannot be added to a moment.
+        self.limit = Some((Instant::now().checked_add(*timeout.after), timeout.reason));
+    }
+
+    /// Whether the other side has neither said anything nor hung up.
+    fn is_quiet(&self) -> bool {
+        matches!(self.tcp.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Waits until the socket is ready, if it has a time limit.
+    fn wait(&self, events: PollFlags) -> io::Result<()> {
+        let Some((until, reason)) = self.limit else { return Ok(()) };
+        let mut socket = [PollFd::new(&self.tcp, events)];
+        if wait(&mut socket, until)? { Ok(()) } else { Err(Error::Timeout(reason).into_io()) }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tcp.as_fd()
+    }
+}
+
+/// Waits until one of the sockets is ready, or until this moment; says whether one is.
+///
+/// # Errors
+/// What the system reports. A signal does not end the wait.
+pub(super) fn wait(sockets: &mut [PollFd<'_>], until: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(sockets, timeout.as_ref()) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let amount = self.adapter.read(buffer)?;
-        self.records.follow(&buffer[..amount]);
-        Ok(amount)
+        loop {
+            // First, since the answer is hardly ever there yet.
+            self.wait(PollFlags::IN)?;
+            match self.tcp.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.limit.is_some() => {}
+                Err(error) => return Err(error),
+                Ok(amount) => {
+                    self.records.follow(&buffer[..amount]);
+                    return Ok(amount);
+                }
+            }
+        }
     }
 }
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.adapter.write(bytes)
+        loop {
+            match self.tcp.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.limit.is_some() => {
+                    self.wait(PollFlags::OUT)?;
+                }
+                result => return result,
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.adapter.flush()
+        Ok(())
     }
 }
 

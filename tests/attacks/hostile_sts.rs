@@ -11,8 +11,10 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
-use local_sts::{Answer, LocalSts};
+use local_sts::{Answer, DelayProxy, Dns, DnsAnswer, LocalSts, NetworkFault};
 
+use crate::support::dns;
+use crate::support::fixture::Fixture;
 use crate::support::mongod::Mongod;
 use crate::target::{SHORT_TIMEOUT, Target};
 
@@ -504,8 +506,8 @@ fn an_answer_without_an_end_is_cut_off_in_size_and_in_time() {
         target.denies_answer(name, answer, TIMEOUT, reason);
     }
 
-    const NO_ANSWER: &str = "STS did not answer within";
-    const UNFINISHED: &str = "STS did not finish its answer within";
+    const NO_ANSWER: &str = "no response from sts.amazonaws.com (";
+    const UNFINISHED: &str = " was not complete within ";
     // Each byte comes long before the time is over, so that only one deadline for all of them helps.
     let pause = Duration::from_millis(100);
     let slow = |first: &str, rest: &str| Answer::Slow { first: first.into(), rest: rest.into(), pause };
@@ -590,7 +592,7 @@ fn redirects_are_not_followed() {
 fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
     let mut target = Target::start();
     let yes = Answer::AlwaysYes(target.fixture.user.clone());
-    const NOT_TRUSTED: &str = "the TLS connection to STS is not trusted";
+    const NOT_TRUSTED: &str = ") is not trusted: ";
     let impostors = [
         ("another authority", LocalSts::builder(), false),
         ("another name", LocalSts::builder().certificate_name("sts.example.com"), true),
@@ -620,7 +622,7 @@ fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
     // Nor is there a way without TLS, or time for one who plays with it.
     let plain = Tcp::serve(|connection| connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\n\r\n"));
     target.fixture.set_parameter("awsStsEndpoint", plain.endpoint());
-    target.denies_login("no TLS", TIMEOUT, "no TLS connection to STS");
+    target.denies_login("no TLS", TIMEOUT, "TLS handshake with sts.amazonaws.com (127.0.0.1:");
     let refused = target.fixture.mongod.try_as_admin(
         "admin",
         bson::doc! { "setParameter": 1, "awsStsEndpoint": plain.endpoint().replace("https", "http") },
@@ -629,7 +631,7 @@ fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
     let silent = Tcp::serve(|_| Ok(()));
     target.fixture.set_parameter("awsStsTimeoutMS", i32::try_from(SHORT_TIMEOUT.as_millis()).unwrap());
     target.fixture.set_parameter("awsStsEndpoint", silent.endpoint());
-    target.denies_login("silence before TLS", SHORT_TIMEOUT, "STS did not answer within");
+    target.denies_login("silence before TLS", SHORT_TIMEOUT, "TLS handshake with sts.amazonaws.com (127.0.0.1:");
     let slow = Tcp::serve(|connection| {
         // A record of the handshake with 16 KiB that come one by one.
         connection.write_all(&[22, 3, 3, 64, 0, 2, 0, 63, 252])?;
@@ -639,7 +641,7 @@ fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
         }
     });
     target.fixture.set_parameter("awsStsEndpoint", slow.endpoint());
-    target.denies_login("slow TLS", SHORT_TIMEOUT, "STS did not answer within");
+    target.denies_login("slow TLS", SHORT_TIMEOUT, "TLS handshake with sts.amazonaws.com (127.0.0.1:");
 
     let ca_file = target.fixture.ca_file_of("right.pem", &target.fixture.sts);
     target.fixture.set_parameter("awsStsTimeoutMS", 10_000);
@@ -650,6 +652,46 @@ fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
     let requests = target.fixture.sts.requests();
     assert!(requests.iter().all(|request| request.server_name.as_deref() == Some("sts.amazonaws.com")), "{requests:?}");
     target.still_serves("certificates that are not trusted");
+}
+
+/// Class 17. The addresses of a name are raced to the end of the TLS handshake: one that answers first and is not STS is
+/// passed over, whichever comes first, and gets no signature.
+#[test]
+fn tls_an_impostor_at_one_of_several_addresses_never_wins() {
+    let names = Dns::start().expect("a DNS server");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let fixture = Fixture::start_with(|builder| dns::asking(builder, &names, folder.path()));
+    let impostor = LocalSts::builder().start().expect("an STS");
+    impostor.set_answer(Answer::AlwaysYes(fixture.role.clone()));
+    // The same port at two addresses: STS itself, and the impostor.
+    let (right, wrong) = (0..20)
+        .find_map(|_| {
+            let right = DelayProxy::start_on(([127, 0, 0, 2], 0).into(), fixture.sts.address()).ok()?;
+            let there = ([127, 0, 0, 3], right.address().port()).into();
+            Some((right, DelayProxy::start_on(there, impostor.address()).ok()?))
+        })
+        .expect("a port that is free at both addresses");
+    let endpoint = |name: &str| format!("https://{name}.example.com:{}", right.address().port());
+    for (name, order) in [("impostor-first", [&wrong, &right]), ("impostor-last", [&right, &wrong])] {
+        names.set_answer(DnsAnswer::Addresses(order.iter().map(|way| way.address().ip()).collect()));
+        fixture.set_parameter("awsStsEndpoint", endpoint(name));
+        // STS is slow to answer, so that the impostor has the time to be first.
+        right.set_round_trip(Duration::from_millis(200));
+        fixture.assert_still_serves(name);
+        right.set_round_trip(Duration::ZERO);
+    }
+    assert_eq!(impostor.connection_count(), 2, "the impostor was not tried");
+    right.set_fault(NetworkFault::BlackHole);
+    fixture.set_parameter("awsStsTimeoutMS", 1000);
+    fixture.set_parameter("awsStsEndpoint", endpoint("impostor-alone"));
+    fixture.login(&fixture.user).expect_err("nobody but the impostor answers");
+    let reasons = fixture.denial_reasons(1);
+    let expected = format!("the TLS connection to sts.amazonaws.com ({}) is not trusted: ", wrong.address());
+    assert!(reasons[0].contains(&expected) && reasons[0].contains("; 2 addresses were tried"), "{reasons:?}");
+    assert_eq!(impostor.request_count(), 0, "a signature was sent to somebody else");
+    right.set_fault(NetworkFault::None);
+    fixture.set_parameter("awsStsTimeoutMS", 10_000);
+    fixture.assert_still_serves("an impostor");
 }
 
 /// Somebody who accepts connections and does this with them.

@@ -122,13 +122,25 @@ fn lasting_trouble_denies_logins_in_time_and_holds_up_nobody_else() {
     it.fixture.create_scram_user();
     it.fixture.set_parameter("awsStsTimeoutMS", 1200);
     let faults: [(&str, SetFault, &str); 9] = [
-        ("nobody listens", |it| it.network.set_fault(NetworkFault::Refused), "no connection to STS: "),
-        ("a black hole", |it| it.network.set_fault(NetworkFault::BlackHole), "did not answer within"),
-        ("no way", |it| it.network.set_fault(NetworkFault::Unreachable), "did not answer within"),
-        ("resets", |it| it.network.set_fault(NetworkFault::Reset(Stage::BeforeAnswer)), "no connection to STS: "),
-        ("a slow drip", |it| drip(it), "did not answer within"),
-        ("half answers", |it| it.fixture.sts.set_cut(Some(300)), "STS broke off"),
-        ("a thoughtful STS", |it| it.fixture.sts.set_thinking_time(Duration::from_secs(3)), "did not answer within"),
+        (
+            "nobody listens",
+            |it| it.network.set_fault(NetworkFault::Refused),
+            ": Connection refused (os error 111) after ",
+        ),
+        ("a black hole", |it| it.network.set_fault(NetworkFault::BlackHole), "TLS handshake with sts.amazonaws.com ("),
+        ("no way", |it| it.network.set_fault(NetworkFault::Unreachable), "no answer to the TCP connection within "),
+        (
+            "resets",
+            |it| it.network.set_fault(NetworkFault::Reset(Stage::BeforeAnswer)),
+            " broke before the response, after ",
+        ),
+        ("a slow drip", |it| drip(it), "TLS handshake with sts.amazonaws.com ("),
+        ("half answers", |it| it.fixture.sts.set_cut(Some(300)), " closed before the response was complete"),
+        (
+            "a thoughtful STS",
+            |it| it.fixture.sts.set_thinking_time(Duration::from_secs(3)),
+            "no response from sts.amazonaws.com (",
+        ),
         (
             "an STS out of service",
             |it| it.fixture.sts.set_failures(Failures::all(ServiceError::ServiceUnavailable)),

@@ -8,6 +8,7 @@ mod support;
 mod c_abi;
 mod check_server;
 mod command;
+mod connecting;
 mod dns;
 mod docs;
 mod doubles;

@@ -17,7 +17,12 @@ pub struct TunnelProxy {
 impl TunnelProxy {
     /// With an answer of its own, it makes no tunnel.
     pub fn start(answer: Option<&'static str>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        Self::start_on((Ipv4Addr::LOCALHOST, 0).into(), answer).expect("a free port")
+    }
+
+    /// The same at this address.
+    pub fn start_on(address: SocketAddr, answer: Option<&'static str>) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let address = listener.local_addr().expect("an address");
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
@@ -27,7 +32,7 @@ impl TunnelProxy {
                 thread::spawn(move || serve(client, answer, &log));
             }
         });
-        Self { address, asked }
+        Ok(Self { address, asked })
     }
 
     /// The heads of the requests so far.
@@ -108,12 +113,12 @@ fn a_proxy_that_makes_no_tunnel_denies_logins_and_the_log_says_why() {
         .into_boxed_str(),
     );
     let cases = [
-        ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "the proxy answered 407"),
-        ("HTTP/1.1 503 Service Unavailable\r\nX: \x1b[31m\r\n\r\n", "the proxy answered 503"),
-        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", "the proxy does not speak HTTP"),
-        ("", "the connection to STS was closed before there was an answer"),
+        ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", " answered 407 to CONNECT, after "),
+        ("HTTP/1.1 503 Service Unavailable\r\nX: \x1b[31m\r\n\r\n", " answered 503 to CONNECT, after "),
+        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", " does not speak HTTP, after "),
+        ("", ": the connection was closed"),
         // An answer in place of a tunnel: what follows is not TLS.
-        (posing_as_sts, "no TLS connection to STS"),
+        (posing_as_sts, "TLS handshake with sts.amazonaws.com through the proxy 127.0.0.1:"),
     ];
     for (count, (answer, reason)) in cases.into_iter().enumerate() {
         let proxy = TunnelProxy::start(Some(answer));
@@ -122,6 +127,7 @@ fn a_proxy_that_makes_no_tunnel_denies_logins_and_the_log_says_why() {
         fixture.login(&fixture.user).expect_err(reason);
         let reasons = fixture.denial_reasons(count + 1);
         assert!(reasons[count].contains(reason), "{reason}: {}", reasons[count]);
+        assert!(reasons[count].contains(&format!("the proxy {}", proxy.address)), "{reason}: {}", reasons[count]);
         assert_eq!(fixture.sts.request_count(), asked, "{reason}");
     }
     fixture.set_parameter("awsStsProxy", "");

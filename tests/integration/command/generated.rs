@@ -5,7 +5,7 @@ use std::fs;
 use super::{command, run};
 
 /// Those that operators see.
-const COMMANDS: [&str; 6] = ["check-server", "user", "whoami", "login", "setup", "completions"];
+const COMMANDS: [&str; 7] = ["check-server", "check-sts", "user", "whoami", "login", "setup", "completions"];
 
 #[test]
 fn every_command_explains_itself_with_examples_and_exit_statuses() {

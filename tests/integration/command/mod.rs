@@ -1,5 +1,6 @@
 //! The operator's command: what it prints, and with which exit status it ends.
 
+mod check_sts;
 mod generated;
 mod login;
 mod setup;

@@ -18,7 +18,10 @@ use crate::support::fixture::{ACCOUNT, Fixture, credentials};
 /// Reasons that are not produced here, each by its beginning, which has to be in the sources, and why.
 const ONLY_READ: [(&str, &str); 4] = [
     ("no root certificate is there to verify STS with", "the machine of the tests has some, and they are read once"),
-    ("no connection to STS: Too many open files", "the words are the system's; the server would suffer too"),
+    (
+        "cannot connect to sts.amazonaws.com (A): Too many open files",
+        "the words are the system's; the server would suffer too",
+    ),
     ("too many logins at once", "it needs more logins at once than there are places: attacks/load.rs"),
     ("a defect of psmdb-aws-iam was caught", "trouble::a_panic_is_one_failed_login has it, with a build for tests"),
 ];
@@ -30,6 +33,7 @@ fn masked(reason: &str) -> String {
         (r"request id [0-9A-Za-z-]+", "request id R"),
         (r"access key id [0-9A-Za-z_]+", "access key id K"),
         (r"[0-9]+ ms", "N ms"),
+        (r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+:[0-9]+", "A"),
         (r"[0-9]{12}", "N"),
     ] {
         text = Regex::new(pattern).unwrap().replace_all(&text, word).into_owned();
@@ -83,7 +87,11 @@ fn fails_at_endpoint(fixture: &Fixture, endpoint: &str) {
 }
 
 fn fails_by_proxy(fixture: &Fixture, answer: &'static [u8]) {
-    fixture.set_parameter("awsStsProxy", format!("http://{}", answering(answer)));
+    fails_at_proxy(fixture, &format!("http://{}", answering(answer)));
+}
+
+fn fails_at_proxy(fixture: &Fixture, proxy: &str) {
+    fixture.set_parameter("awsStsProxy", proxy);
     fails(fixture);
     fixture.set_parameter("awsStsProxy", "");
 }
@@ -112,7 +120,7 @@ fn html(status: u16) -> Answer {
     )
 }
 
-const FAILURES: [Failure; 28] = [
+const FAILURES: [Failure; 35] = [
     // Of the client's own message.
     |it| fails_signed(it, |signer| signer.time(SystemTime::now() - Duration::from_secs(1800))),
     |it| fails_signed(it, |signer| signer.time(SystemTime::now() + Duration::from_secs(1800))),
@@ -162,10 +170,20 @@ const FAILURES: [Failure; 28] = [
         )
     },
     // Of the way to it.
-    |it| fails_at_endpoint(it, "https://sts.invalid"),
+    |it| fails_at_endpoint(it, ""),
+    |it| fails_at_endpoint(it, "https://vpce-0123.sts.eu-west-1.vpce.amazonaws.com"),
+    |it| fails_at_proxy(it, "http://proxy.example.com:3128"),
     |it| fails_at_endpoint(it, "https://127.0.0.1:1"),
+    |it| fails_at_proxy(it, "http://127.0.0.1:1"),
+    |it| fails_by_network(it, NetworkFault::Unreachable),
+    |it| fails_by_network(it, NetworkFault::BlackHole),
+    |it| {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        fails_at_proxy(it, &format!("http://{}", silent.local_addr().unwrap()));
+    },
     |it| fails_at_endpoint(it, &format!("https://{}", answering(b"SSH-2.0-OpenSSH_9.2\r\n"))),
     |it| fails_by_network(it, NetworkFault::Reset(Stage::BeforeAnswer)),
+    |it| fails_by_network(it, NetworkFault::Reset(Stage::ClientHello)),
     |it| fails_with_answer(it, Answer::Raw(vec![])),
     |it| {
         let ca = it.ca_file_of("ca.pem", &it.sts);
@@ -204,6 +222,19 @@ fn a_login_is_refused_with_the_reasons_that_are_shown() {
         let reason = reason.rsplit_once("MONGODB-AWS: ").expect("the reason").1.to_owned();
         produced.push((counted[0].0.clone(), reason));
     }
+    // Those that need another answer of DNS.
+    let mut fails_by_dns = |answer: DnsAnswer, endpoint: &str| {
+        dns.set_answer(answer);
+        fails_at_endpoint(&fixture, endpoint);
+        let reason = fixture.denial_reasons(produced.len() + 1).pop().unwrap();
+        produced.push(("timeout".to_owned(), reason.rsplit_once("MONGODB-AWS: ").expect("the reason").1.to_owned()));
+    };
+    fails_by_dns(DnsAnswer::Silence, "https://vpce-0123.sts.eu-west-1.vpce.amazonaws.com");
+    let silent = TcpListener::bind("127.0.0.2:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let other = TcpListener::bind(("127.0.0.3", port)).expect("a port that is free at both addresses");
+    let both = [&silent, &other].map(|listener| listener.local_addr().unwrap().ip()).to_vec();
+    fails_by_dns(DnsAnswer::Addresses(both), &format!("https://sts.example.com:{port}"));
     fixture.assert_still_serves("failures");
     let sources = sources();
     let mut shown: Vec<(String, String)> = Vec::new();
@@ -221,7 +252,7 @@ fn a_login_is_refused_with_the_reasons_that_are_shown() {
         assert!(there, "docs/troubleshooting.md does not show {counter}: {reason}");
     }
     for (start, why) in ONLY_READ {
-        let start = start.split(": Too many").next().unwrap();
+        let start = start.split(" sts.amazonaws.com (A)").next().unwrap();
         assert!(!why.is_empty() && sources.contains(start), "{start} is not in the sources");
     }
 }

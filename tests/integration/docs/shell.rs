@@ -38,7 +38,7 @@ const SHELL: [(&str, How); 22] = [
     ("sudo apt remove ", How::Not("the packages' own tests remove them")),
     ("sudo dnf remove ", How::Not("the packages' own tests remove them")),
     ("docker ", How::Not("it needs Docker; servers runs the command of the image")),
-    ("curl ", How::Not("it needs AWS")),
+    ("curl ", How::Not("it reads an exporter's page")),
     ("eval \"$(aws ", How::Not("it needs AWS")),
     ("mongosh ", How::Not("it needs the database's own shell; logins by drivers are tested elsewhere")),
     ("getent hosts ", How::Not("it needs DNS")),
@@ -103,7 +103,7 @@ fn run_own(place: &str, command: &str) {
         command.split_whitespace().skip(1).map(|word| word.trim_matches('\'').to_owned()).collect();
     let run = |words: &[String]| Command::new(env!("CARGO_BIN_EXE_psmdb-aws-iam")).args(words).output().unwrap();
     // tests/integration/command runs these, against an STS and a server of its own.
-    let needs_the_world = ["whoami", "login"];
+    let needs_the_world = ["whoami", "check-sts", "login"];
     if words.first().is_some_and(|word| needs_the_world.contains(&word.as_str())) {
         let help = run(&[words[0].clone(), "--help".to_owned()]);
         let help = String::from_utf8_lossy(&help.stdout).into_owned() + &String::from_utf8_lossy(&help.stderr);
