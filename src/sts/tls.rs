@@ -362,6 +362,88 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::ServerConnection;
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use std::net::TcpListener;
+
+    /// A connection whose handshake is complete, and the other side of it.
+    fn connection() -> (TlsTransport, ServerConnection, TcpStream) {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["sts.amazonaws.com".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let mut server = ServerConnection::new(Arc::new(config)).unwrap();
+        let name = ServerName::try_from("sts.amazonaws.com").unwrap();
+        let mut client = ClientConnection::new(client_config(&[cert.der().clone()]).unwrap(), name).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let tcp = TcpStream::connect(address).unwrap();
+        let (mut server_tcp, _) = listener.accept().unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let mut socket = Socket::new(tcp);
+        socket.set_timeout(soon());
+        std::thread::scope(|scope| {
+            scope.spawn(|| server.complete_io(&mut server_tcp).unwrap());
+            client.complete_io(&mut socket).unwrap();
+        });
+        let buffers = LazyBuffers::new(1024, 1024);
+        let stream = StreamOwned::new(client, socket);
+        (TlsTransport::new(address, stream, buffers, Duration::from_secs(1), Arc::default()), server, server_tcp)
+    }
+
+    fn soon() -> NextTimeout {
+        NextTimeout { after: Duration::from_secs(10).into(), reason: Timeout::Global, ..NextTimeout::default() }
+    }
+
+    fn record(server: &mut ServerConnection, text: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        server.writer().write_all(text).unwrap();
+        server.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// The rest of it would be taken for the answer to the next question. Nothing but the records shows that it is coming.
+    #[test]
+    fn a_connection_that_holds_half_a_record_is_not_kept() {
+        for surplus in [0, 3, 20] {
+            let (mut transport, mut server, mut tcp) = connection();
+            let answer = record(&mut server, b"the answer");
+            let other = record(&mut server, b"another answer");
+            tcp.write_all(&[&answer[..], &other[..surplus]].concat()).unwrap();
+            let mut read = 0;
+            while read < b"the answer".len() {
+                assert!(transport.await_input(soon()).unwrap());
+                let got = transport.buffers().input().len();
+                transport.buffers().input_consume(got);
+                read += got;
+            }
+            assert!(transport.stream.sock.is_quiet(), "the test is about what is not in the socket any more");
+            let is_kept = transport.is_open() && transport.is_open();
+            assert_eq!(is_kept, surplus == 0, "{surplus} bytes of another answer");
+        }
+    }
+
+    #[test]
+    fn a_read_ends_at_its_time_limit_and_a_peer_that_hangs_up_is_noticed() {
+        let (mut transport, _, tcp) = connection();
+        let begun = Instant::now();
+        let limit = NextTimeout { after: Duration::from_millis(200).into(), ..soon() };
+        let error = transport.await_input(limit).unwrap_err();
+        assert!(matches!(error, Error::Timeout(Timeout::Global)), "{error}");
+        assert!((200..5000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+        assert!(transport.stream.sock.is_quiet());
+        drop(tcp);
+        let until = Instant::now() + Duration::from_secs(10);
+        while transport.stream.sock.is_quiet() {
+            assert!(Instant::now() < until, "nobody noticed");
+        }
+    }
 
     #[test]
     fn miri_records_are_followed_however_the_bytes_are_cut() {
