@@ -50,6 +50,7 @@ fetch: ## download the servers that tests and demo run on, once
 	@$(PYTHON) tools/fetch_mongod.py $(SERVERS)
 
 test: build fetch ## run every test, on a real mongod too (MONGOD=4.4.2 for another), and a short round on all servers
+	$(PYTHON) -m unittest discover --start-directory tests/tools
 	PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) cargo test $(TEST_FLAGS)
 
 test-servers: build fetch ## run the integration tests on each of the other servers; the documents' examples are for one

@@ -45,8 +45,8 @@ def make_folder(target, requirements):
     )
     python.chmod(0o755)
     for program in (packages / "bin").glob("*"):
-        # A script would not find the packages.
-        if not program.read_bytes().startswith(b"#!"):
+        # A script would not find the packages; pip leaves a folder __pycache__ here.
+        if program.is_file() and not program.read_bytes().startswith(b"#!"):
             (python.parent / program.name).symlink_to(program)
 
 
