@@ -95,7 +95,7 @@ class Demo:
             "awsStsEndpoint": sts.endpoint,
             "awsStsCAFile": sts.ca_file,
         }
-        mongod = Mongod(self.folder / "mongod", fetched_mongod(), plugin, parameters)
+        mongod = Mongod(self.folder / "mongod", *fetched_mongod(), plugin, parameters)
         self.servers.append(mongod)
         stack.enter_context(mongod)
         self.screen.say(f"LD_PRELOAD={shortened(plugin)} mongod --config mongod.conf, where mongod.conf is:")
@@ -280,12 +280,14 @@ def built(name):
 
 
 def fetched_mongod():
-    """The path of the mongod, which tools/fetch_mongod.py downloads when it is not in the cache yet."""
-    command = [sys.executable, ROOT / "tools" / "fetch_mongod.py", MONGOD_VERSION]
+    """The path of the mongod, which tools/fetch_mongod.py downloads when it is not in the cache yet, and the folder of
+    the libraries that this system lacks, or None."""
+    command = [sys.executable, ROOT / "tools" / "fetch_mongod.py", "--json", MONGOD_VERSION]
     fetched = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=False)
     if fetched.returncode != 0:
         raise ServerError(f"mongod {MONGOD_VERSION} could not be fetched (see above)")
-    return fetched.stdout.strip()
+    found = json.loads(fetched.stdout)
+    return found["mongod"], found["library_path"]
 
 
 def shortened(path):

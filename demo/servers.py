@@ -132,11 +132,12 @@ class Mongod(Server):
     name = "mongod"
     log_files = ("stdout", "stderr", "mongod.log")
 
-    def __init__(self, folder, program, plugin, parameters):
+    def __init__(self, folder, program, library_path, plugin, parameters):
         super().__init__(folder)
         self.port = None
         self.config = None
         self._program = program
+        self._library_path = library_path
         self._plugin = plugin
         self._parameters = parameters
 
@@ -146,6 +147,8 @@ class Mongod(Server):
             self.port = free_port()
             self.config = self._write_config()
             environment = {**os.environ, "LD_PRELOAD": str(self._plugin)}
+            if self._library_path:
+                environment["LD_LIBRARY_PATH"] = self._library_path
             self.run([self._program, "--config", self.config], environment, stdin=subprocess.DEVNULL)
             try:
                 self.wait_until(lambda: "Waiting for connections" in self.text_of("mongod.log"), "serving")

@@ -9,6 +9,9 @@ import subprocess
 import sys
 import tempfile
 
+# Debian's name for the folder of libraries for this kind of machine.
+MULTIARCH = "x86_64-linux-gnu"
+
 
 class ToolError(Exception):
     """Something the person at the keyboard can act on: the text says what was wrong and what to do."""
@@ -91,17 +94,52 @@ def need_pip():
         raise ToolError(f"{sys.executable} has no pip: install it (on Debian: apt-get install python3-pip)")
 
 
-def install_from_debian(packages, why):
-    """Installs Debian PACKAGES by apt-get when this is root; everyone else is told to. WHY begins the sentence."""
-    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
-    if os.geteuid() != 0:
-        raise ToolError(f"{why}: run `sudo {' '.join(command)}`, then run this again")
-    say(f"installing {' '.join(packages)}: {why}")
-    # Two runs would fight over apt's own lock.
-    with locked("apt"):
-        run(["apt-get", "update", "-qq"], "apt-get update", "check the network and apt's sources")
-        os.environ["DEBIAN_FRONTEND"] = "noninteractive"
-        run(command, "apt-get install", f"install {' '.join(packages)} by hand")
+def unpacked_from_debian(packages, why):
+    """Unpacks Debian PACKAGES, with the dependencies that this system lacks, into the cache; returns the folder.
+
+    Nothing is installed, so root is not needed. apt-get verifies what it downloads. WHY begins an error's sentence.
+    """
+    for program in ("apt-get", "dpkg-deb"):
+        if shutil.which(program) is None:
+            raise ToolError(
+                f"{why}, and this system has no {program}: install your system's equivalent of Debian's "
+                f"{', '.join(packages)}, then run this again"
+            )
+    name = f"debian-{'+'.join(packages)}"
+    target = folder() / name
+    with locked(name):
+        if not target.is_dir():
+            say(f"{why}: unpacking Debian's {', '.join(packages)} into {target}")
+            with built_apart(target) as building, tempfile.TemporaryDirectory(dir=building) as scratch:
+                for deb in downloaded_from_debian(packages, pathlib.Path(scratch)):
+                    run(["dpkg-deb", "--extract", deb, building], f"unpacking {deb.name}", "see above")
+    return target
+
+
+def downloaded_from_debian(packages, scratch):
+    """Downloads PACKAGES and their missing dependencies, with package lists in SCRATCH instead of the system's."""
+    options = {
+        "Dir::State": scratch / "state",
+        "Dir::State::status": "/var/lib/dpkg/status",
+        "Dir::Cache": scratch / "cache",
+        "Debug::NoLocking": 1,
+        # The user _apt, to which apt-get switches as root, cannot write here.
+        "APT::Sandbox::User": "root",
+    }
+    archives = scratch / "cache" / "archives"
+    for created in (scratch / "state" / "lists" / "partial", archives / "partial"):
+        created.mkdir(parents=True)
+    apt_get = ["apt-get", "-qq", *(f"--option={name}={value}" for name, value in options.items())]
+    advice = f"check the network and apt's sources, or install {' '.join(packages)}, then run this again"
+    run([*apt_get, "update"], "apt-get update", advice)
+    install = ["install", "--yes", "--download-only", "--no-install-recommends", *packages]
+    run([*apt_get, *install], "apt-get install --download-only", advice)
+    return sorted(archives.glob("*.deb"))
+
+
+def library_folders(unpacked):
+    """The folders of shared libraries in a folder that unpacked_from_debian returned."""
+    return [path for path in (unpacked / "usr" / "lib" / MULTIARCH, unpacked / "lib" / MULTIARCH) if path.is_dir()]
 
 
 def main(function):

