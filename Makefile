@@ -79,7 +79,9 @@ fuzz: ## look for inputs that break a parser, for SECONDS=60 on each of TARGETS
 	done
 
 fuzz-wire: build fetch ## send MESSAGES=300000 random messages to a real mongod
-	PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) PSMDB_AWS_IAM_WIRE_MESSAGES=$(MESSAGES) PSMDB_AWS_IAM_WIRE_SEED=$(SEED) \
+	@# One test, which takes as long as its messages do.
+	PSMDB_AWS_IAM_TEST_SECONDS=86400 \
+		PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) PSMDB_AWS_IAM_WIRE_MESSAGES=$(MESSAGES) PSMDB_AWS_IAM_WIRE_SEED=$(SEED) \
 		cargo test $(TEST_FLAGS) --test attacks -- --nocapture random_messages
 
 bench: build ## measure logins, and write docs/benchmarks.md (PARTS=storm for a part, which is only printed)

@@ -145,6 +145,7 @@ fn many_connections_at_once_are_delayed_alike() {
     }
     for (n, mut socket) in (0..CONNECTIONS).zip(&sockets) {
         let mut byte = [0];
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         socket.read_exact(&mut byte).unwrap();
         assert_eq!(byte, [n]);
     }

@@ -2,10 +2,13 @@
 
 import os
 import pathlib
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from unittest import mock
 
@@ -136,6 +139,111 @@ if "install" in sys.argv:
             fetch_mongod.fetch("6")
         self.assertEqual(list(self.folder.glob("cache/*debian*/")), [])
         self.assertFalse((self.mongod.parent.parent / "ready").exists())
+
+
+class CargoRunner(WithCache):
+    """tools/cargo_runner.py with programs that write what Rust's test harness writes."""
+
+    PRINT_OPEN_FILES = "import resource\nprint(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+
+    def run_test(self, text, *arguments, seconds="60", limits=None, path="deps/tests-0123"):
+        program = self.program(path, SCRIPT + text)
+        environment = {**os.environ, "PSMDB_AWS_IAM_TEST_SECONDS": seconds}
+        return subprocess.run(
+            [TOOLS / "cargo_runner.py", program, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+            preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits)) if limits else None,
+        )
+
+    def assert_ends(self, pid):
+        until = time.monotonic() + 10
+        while pathlib.Path(f"/proc/{pid}/cmdline").exists() and pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+            self.assertLess(time.monotonic(), until, "what a test has started still runs")
+            time.sleep(0.01)
+
+    def test_a_test_that_hangs_is_named_and_stopped_with_what_it_started(self):
+        ran = self.run_test(
+            """
+import subprocess, time
+print("test a::b ... ok")
+print(subprocess.Popen(["sleep", "1000"]).pid)
+print("test a::hangs has been running for over 60 seconds", flush=True)
+time.sleep(1000)
+"""
+        )
+        self.assertEqual(ran.returncode, 1)
+        self.assertIn("a::hangs ran longer than 60 seconds", ran.stderr)
+        self.assertNotIn("a::b", ran.stderr)
+        self.assert_ends(int(ran.stdout.splitlines()[1]))
+
+    def test_a_test_that_hangs_in_the_only_thread_is_named(self):
+        ran = self.run_test(
+            """
+import time
+print("test a::hangs ... test a::hangs has been running for over 60 seconds", flush=True)
+time.sleep(1000)
+"""
+        )
+        self.assertIn("a::hangs ran longer than 60 seconds", ran.stderr)
+
+    def test_a_slow_test_that_ends_in_time_is_left_alone(self):
+        for result in ["test a::slow ... ok", "test a::slow - should panic ... ok", "ok"]:
+            ran = self.run_test(
+                f"""
+import time
+print("test a::slow has been running for over 60 seconds", flush=True)
+time.sleep(0.1)
+print({result!r}, flush=True)
+time.sleep(1.5)
+""",
+                seconds="61",
+            )
+            self.assertEqual((ran.returncode, ran.stderr), (0, ""), result)
+
+    def test_a_program_that_is_silent_for_too_long_is_stopped(self):
+        ran = self.run_test("import time\ntime.sleep(1000)\n", seconds="1")
+        self.assertEqual(ran.returncode, 1)
+        self.assertIn("the tests ran longer than 6 seconds in all", ran.stderr)
+
+    def test_what_a_program_leaves_behind_is_not_waited_for(self):
+        ran = self.run_test(
+            """
+import subprocess
+print(subprocess.Popen(["sleep", "1000"], stderr=subprocess.DEVNULL, start_new_session=True).pid)
+"""
+        )
+        os.kill(int(ran.stdout), signal.SIGKILL)
+        self.assertEqual(ran.returncode, 0)
+
+    def test_a_test_program_gets_the_open_files_it_needs(self):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        ran = self.run_test(self.PRINT_OPEN_FILES, limits=(1024, hard))
+        self.assertEqual((ran.returncode, ran.stdout), (0, "4096\n"), ran.stderr)
+
+    def test_where_it_cannot_get_them_it_fails_at_once_and_says_what_is_needed(self):
+        ran = self.run_test("print('started')", limits=(1024, 1024))
+        self.assertEqual((ran.returncode, ran.stdout), (1, ""))
+        self.assertIn("the tests need 4096 open files, and this user's hard limit is 1024", ran.stderr)
+
+    def test_exit_status_output_and_arguments_are_passed_on(self):
+        text = "import sys\nprint(sys.argv[1:])\nprint('e', file=sys.stderr)\nsys.exit(101)"
+        ran = self.run_test(text, "a", "--list")
+        self.assertEqual((ran.returncode, ran.stdout, ran.stderr), (101, "['a', '--list']\n", "e\n"))
+        ran = self.run_test("import os\nos.abort()")
+        self.assertEqual(ran.returncode, -6)
+
+    def test_other_programs_are_run_without_limits(self):
+        for path, argument in [("debug/command", "x"), ("deps/bench-0123", "--bench")]:
+            ran = self.run_test(self.PRINT_OPEN_FILES, argument, limits=(512, 1024), path=path)
+            self.assertEqual((ran.returncode, ran.stdout), (0, "512\n"), ran.stderr)
+
+    def test_a_limit_that_is_no_number_is_refused(self):
+        ran = self.run_test("", seconds="1h")
+        self.assertIn("PSMDB_AWS_IAM_TEST_SECONDS must be a whole number of seconds, not '1h'", ran.stderr)
 
 
 if __name__ == "__main__":
