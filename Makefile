@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help build fetch test test-servers sanitize fuzz fuzz-wire bench packages \
-	test-packages packages-reproducible lint format demo clean
+	test-packages test-minimal packages-reproducible lint format demo clean
 
 # The mongod that tests run on, one of those that tools/fetch_mongod.py knows.
 MONGOD ?= 6.0.5
@@ -27,6 +27,9 @@ FUZZ_CARGO = env -u RUSTFLAGS RUSTC_BOOTSTRAP=1 cargo
 # For make fuzz-wire: how many messages, and the seed of an earlier run to send them again.
 MESSAGES = 300000
 SEED =
+
+# For make test-minimal: what is run there.
+COMMANDS = 'make demo' 'make test'
 
 # The flag for Rust is unstable; a stable compiler takes it with RUSTC_BOOTSTRAP. The runtime is not put into the object:
 # it comes with the program that loads it. Assembly is not checked, nor is Rust's standard library, but for what it frees.
@@ -95,6 +98,9 @@ packages: ## build a .deb and a .rpm in target/packages
 test-packages: build packages ## install the packages, log in with what is installed, and remove them again
 	@$(PYTHON) tools/fetch_mongod.py 6.0.5
 	@$(PYTHON) tools/test_packages.py cargo test $(TEST_FLAGS) --test integration
+
+test-minimal: ## run make demo and make test as a user on a minimal Debian 12, which needs root (COMMANDS="'make lint'")
+	@$(PYTHON) tools/minimal_root.py $(COMMANDS)
 
 packages-reproducible: ## build the packages of the last commit twice, in different folders, and compare the bytes
 	@$(PYTHON) tools/compare_packages.py
