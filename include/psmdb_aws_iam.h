@@ -50,7 +50,7 @@ enum psmdb_aws_iam_result
     PSMDB_AWS_IAM_RESULT_CONTINUE = 7001,
     // The client has proved who it is: see psmdb_aws_iam_conversation_user_name. Send it an empty reply.
     PSMDB_AWS_IAM_RESULT_AUTHENTICATED = 7002,
-    // Denied: the client's message is wrong. STS was not asked.
+    // Denied: the client's message is wrong, and STS was not asked; or its conversation has expired.
     PSMDB_AWS_IAM_RESULT_DENIED_MALFORMED = 1,
     // Denied: STS said no, or named a principal that cannot log in.
     PSMDB_AWS_IAM_RESULT_DENIED_BY_STS = 2,
@@ -110,15 +110,17 @@ void psmdb_aws_iam_buffer_free(psmdb_aws_iam_buffer *buffer);
 // The version of the library as a NUL-terminated string, such as "0.1.0".
 const char *psmdb_aws_iam_version(void);
 
-// Begins a login with the parameters in force; later changes of parameters do not touch it. Null when memory for it
-// could not be prepared.
+// Begins a login with the parameters in force. It is denied when awsStsHost, a name in awsStsFallbackHosts or
+// awsStsCAFile changes before it ends; awsIamAllowedAccounts and awsIamRoleUserFormat count as they are at its end,
+// and the other parameters as they are now. Null when memory for it could not be prepared.
 psmdb_aws_iam_conversation *psmdb_aws_iam_conversation_new(void);
 
 // Gives the client's next message, the payload of saslStart or saslContinue, to the conversation.
 //
-// The second message makes it ask STS, and blocks for at most awsStsTimeoutMS. With PSMDB_AWS_IAM_RESULT_CONTINUE and
-// PSMDB_AWS_IAM_RESULT_AUTHENTICATED, `*reply_out` is the payload for the client, valid until the conversation is used
-// again or freed; with any other result it is not written, and psmdb_aws_iam_conversation_reason says why.
+// The second message must come within 60 seconds after the first. It makes it ask STS, and blocks for at most
+// awsStsTimeoutMS. With PSMDB_AWS_IAM_RESULT_CONTINUE and PSMDB_AWS_IAM_RESULT_AUTHENTICATED, `*reply_out` is the
+// payload for the client, valid until the conversation is used again or freed; with any other result it is not
+// written, and psmdb_aws_iam_conversation_reason says why.
 //
 // # Safety
 // `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and is used by no other
@@ -178,6 +180,10 @@ psmdb_aws_iam_bytes psmdb_aws_iam_parameter_name(size_t index);
 
 // Sets a parameter from text, as a command line or a configuration file gives it. Takes effect for the next login.
 //
+// After the first call of psmdb_aws_iam_registered, psmdb_aws_iam_parameter_set_bson or
+// psmdb_aws_iam_parameter_validate_bson, awsStsHost, awsStsFallbackHosts, awsStsCAFile and awsIamAllowedAccounts can
+// only be chosen among what they were then; another value is refused.
+//
 // A value that is not allowed gives PSMDB_AWS_IAM_RESULT_REFUSED_VALUE; then `*reason_out`, unless `reason_out` is
 // null, is a new buffer with one sentence that says what is allowed, for the caller to free. It is not written
 // otherwise. May read a file. Any thread may call it at any time.
@@ -230,7 +236,7 @@ void psmdb_aws_iam_loaded(const uint8_t *abi,
 
 // Tells the plugin that its mechanism is registered; with `replaced_native` other than 0, that a mechanism of the
 // server's own was taken out for it. Each is a line for the server's log the first time. From here on a parameter that
-// changes is one, too.
+// changes is one, too, and the values in force now limit what can be set: see psmdb_aws_iam_parameter_set.
 void psmdb_aws_iam_registered(uint8_t replaced_native);
 
 // The counters since the process began, for a server's status report: a BSON document whose only element has the given

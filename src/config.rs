@@ -1,7 +1,6 @@
 //! The server parameters: names, defaults, validation, and the settings they make up.
 //!
-//! [`PARAMETERS`] is the one table of them. A parameter is set as a whole or not at all; a login under way keeps the
-//! settings it began with.
+//! [`PARAMETERS`] is the one table of them. A parameter is set as a whole or not at all.
 
 use crate::denial::{Cause, Denial};
 use crate::events::Event;
@@ -11,11 +10,13 @@ use crate::sts::client::{Client, Route};
 use crate::sts::endpoint::{Endpoint, Proxy, StsHost};
 use crate::sts::hosts::{Host, Hosts};
 use crate::sts::tls;
+use crate::trust::StartupTrust;
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use once_cell::sync::OnceCell;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -38,9 +39,13 @@ const MAX_ALLOWED_ACCOUNTS: usize = 1000;
 const TIMEOUT_MS: std::ops::RangeInclusive<i64> = 100..=60_000;
 
 /// The values of all parameters at one moment, and the clients made from them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     values: Values,
+    /// The startup values that limit changes at runtime; none while the server starts.
+    startup: Option<Arc<StartupTrust>>,
+    /// How often the trusted hosts or roots have changed.
+    trust_changes: u64,
     process: Arc<Process>,
     /// Kept when other parameters change, with the TLS sessions that can be resumed.
     tls: Arc<OnceCell<Arc<ClientConfig>>>,
@@ -74,7 +79,7 @@ struct AllowedAccounts {
 }
 
 /// A file of root certificates, read once, when the parameter was set.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct CaFile {
     path: String,
     roots: Vec<CertificateDer<'static>>,
@@ -106,13 +111,42 @@ impl Values {
         let hosts = std::iter::once(&self.host).chain(self.fallback_hosts.hosts.iter().map(|(host, _)| host));
         hosts.filter_map(|host| Some(Event::DoubtfulHost { host: host.to_string(), doubt: host.doubt()? }))
     }
+
+    /// Whom a login trusts: the host, the names of the others in any order, and the roots. Addresses, the proxy and the
+    /// timeout only decide how to reach them.
+    fn trust(&self) -> (&StsHost, BTreeSet<&str>, Option<&CaFile>) {
+        let names = self.fallback_hosts.hosts.iter().map(|(name, _)| name.as_str()).collect();
+        (&self.host, names, self.ca_file.as_ref())
+    }
+
+    fn startup_trust(&self) -> StartupTrust {
+        let fallback = self.fallback_hosts.hosts.iter().map(|(name, _)| name.clone());
+        let hosts = std::iter::once(self.host.clone()).chain(fallback).collect();
+        let ca_file = self.ca_file.as_ref().map_or("", |file| &file.path);
+        StartupTrust::new(hosts, ca_file, &self.allowed_accounts.text)
+    }
 }
 
 impl Settings {
     fn new(process: Arc<Process>) -> Self {
         let values = Values::default();
         let hosts = Arc::new(values.hosts());
-        Self { values, process, tls: Arc::default(), hosts }
+        Self { values, startup: None, trust_changes: 0, process, tls: Arc::default(), hosts }
+    }
+
+    /// Says whether a login that began with these settings may end with `current`, those in force now.
+    ///
+    /// # Errors
+    /// A denial, when the trusted hosts or root certificates have changed in between, be it there and back.
+    pub fn check_trust_unchanged(&self, current: &Self) -> Result<(), Denial> {
+        if self.trust_changes == current.trust_changes {
+            return Ok(());
+        }
+        Err(Denial::new(
+            Cause::ExpiredConversation,
+            "awsStsHost, awsStsFallbackHosts or awsStsCAFile was changed after this login began; the client must \
+             log in again",
+        ))
     }
 
     /// The STS hosts; clients are told the one whose turn it is.
@@ -174,21 +208,31 @@ impl Settings {
 
     /// Changes a copy.
     fn changed(&self, change: impl FnOnce(&mut Draft) -> Result<(), String>) -> Result<Self, String> {
-        let mut draft = Draft { values: self.values.clone(), new_hosts: false, new_tls: false };
+        let startup = self.startup.clone();
+        let mut draft = Draft { values: self.values.clone(), startup, new_hosts: false, new_tls: false };
         change(&mut draft)?;
-        let Draft { values, new_hosts, new_tls } = draft;
+        let Draft { values, startup, new_hosts, new_tls } = draft;
+        let trust_changes = self.trust_changes + u64::from(values.trust() != self.values.trust());
         // The others keep their connections, and the host whose turn it is.
         let hosts = if new_hosts || new_tls { Arc::new(values.hosts()) } else { Arc::clone(&self.hosts) };
         let tls = if new_tls { Arc::default() } else { Arc::clone(&self.tls) };
-        Ok(Self { values, process: Arc::clone(&self.process), tls, hosts })
+        Ok(Self { values, startup, trust_changes, process: Arc::clone(&self.process), tls, hosts })
     }
 }
 
 /// Values that are being changed, and what has to be made anew for them.
 struct Draft {
     values: Values,
+    startup: Option<Arc<StartupTrust>>,
     new_hosts: bool,
     new_tls: bool,
+}
+
+impl Draft {
+    /// Applies the rule about changes at runtime. While the server starts, every value passes.
+    fn check_startup(&self, check: impl FnOnce(&StartupTrust) -> Result<(), String>) -> Result<(), String> {
+        self.startup.as_deref().map_or(Ok(()), check)
+    }
 }
 
 /// One server parameter.
@@ -213,7 +257,9 @@ pub static PARAMETERS: [Parameter; 8] = [
         access: Access::Text {
             get: |values| values.host.as_str(),
             set: |draft, text| {
-                draft.values.host = StsHost::parse(text)?;
+                let host = StsHost::parse(text)?;
+                draft.check_startup(|startup| startup.check_host(&host))?;
+                draft.values.host = host;
                 draft.new_hosts = true;
                 Ok(())
             },
@@ -235,7 +281,11 @@ pub static PARAMETERS: [Parameter; 8] = [
         access: Access::Text {
             get: |values| values.ca_file.as_ref().map_or("", |file| &file.path),
             set: |draft, text| {
-                draft.values.ca_file = unless_empty(text, CaFile::read)?;
+                draft.values.ca_file = unless_empty(text, |path| {
+                    // Before the file is opened: a refusal must not tell what is there.
+                    draft.check_startup(|startup| startup.check_ca_file(path))?;
+                    CaFile::read(path)
+                })?;
                 draft.new_tls = true;
                 Ok(())
             },
@@ -261,7 +311,9 @@ pub static PARAMETERS: [Parameter; 8] = [
         access: Access::Text {
             get: |values| &values.allowed_accounts.text,
             set: |draft, text| {
-                draft.values.allowed_accounts = AllowedAccounts::parse(text)?;
+                let accounts = AllowedAccounts::parse(text)?;
+                draft.check_startup(|startup| startup.check_accounts(text))?;
+                draft.values.allowed_accounts = accounts;
                 Ok(())
             },
         },
@@ -282,7 +334,11 @@ pub static PARAMETERS: [Parameter; 8] = [
         access: Access::Text {
             get: |values| &values.fallback_hosts.text,
             set: |draft, text| {
-                draft.values.fallback_hosts = FallbackHosts::parse(text)?;
+                let fallback = FallbackHosts::parse(text)?;
+                draft.check_startup(|startup| {
+                    fallback.hosts.iter().try_for_each(|(name, _)| startup.check_host(name))
+                })?;
+                draft.values.fallback_hosts = fallback;
                 draft.new_hosts = true;
                 Ok(())
             },
@@ -329,11 +385,13 @@ impl Parameter {
         store.change(self, |draft| self.put_text(draft, text))
     }
 
-    /// Sets the value from a BSON document of one element, as the setParameter command gives it.
+    /// Sets the value from a BSON document of one element, as the setParameter command gives it. The command comes at
+    /// runtime only, so that the startup values are complete: see [`Store::complete_startup`].
     ///
     /// # Errors
     /// As [`Parameter::set_text`], and when the element has another type.
     pub fn set_bson(&self, store: &Store, element: &RawDocument) -> Result<(), String> {
+        store.complete_startup();
         store.change(self, |draft| self.put_bson(draft, element))
     }
 
@@ -342,6 +400,7 @@ impl Parameter {
     /// # Errors
     /// As [`Parameter::set_bson`].
     pub fn validate_bson(&self, store: &Store, element: &RawDocument) -> Result<(), String> {
+        store.complete_startup();
         store.current().changed(|draft| self.put_bson(draft, element)).map(drop)
     }
 
@@ -440,6 +499,20 @@ impl Store {
     /// What all settings share.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// Takes the values in force as those that the server was started with, the first time. From here on, the trusted
+    /// hosts, roots and accounts can only be chosen among them: see [`crate::trust`].
+    pub fn complete_startup(&self) {
+        if self.current().startup.is_some() {
+            return;
+        }
+        let mut current = self.current.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if current.startup.is_none() {
+            // As settings of their own: a change that is being made now has lost its race, and has to obey the rule.
+            let startup = Some(Arc::new(current.values.startup_trust()));
+            *current = Arc::new(Settings { startup, ..Settings::clone(&current) });
+        }
     }
 
     /// The parameters that are not at their default, as `NAME: VALUE`.
@@ -720,7 +793,7 @@ mod tests {
 
     #[test]
     fn miri_validating_changes_nothing() {
-        let store = Store::default();
+        let store = started_with(&[("awsStsFallbackHosts", "sts.eu-west-1.amazonaws.com")]);
         let host = parameter("awsStsHost");
         host.validate_bson(&store, &rawdoc! { "": "sts.eu-west-1.amazonaws.com" }).unwrap();
         assert!(host.validate_bson(&store, &rawdoc! { "": "" }).is_err());
@@ -750,5 +823,164 @@ mod tests {
             let refusal = parameter("awsStsCAFile").set_text(&store, &path).unwrap_err();
             assert!(refusal.starts_with("awsStsCAFile: ") && refusal.contains(why), "{path}: {refusal}");
         }
+    }
+
+    /// A server that was started with these values.
+    fn started_with(values: &[(&str, &str)]) -> Store {
+        let store = Store::default();
+        for (name, value) in values {
+            parameter(name).set_text(&store, value).unwrap();
+        }
+        store.complete_startup();
+        store
+    }
+
+    /// Asserts that a value is possible at runtime or is refused for this reason, whichever way it comes.
+    fn assert_at_runtime(store: &Store, name: &str, value: &str, refusal: Option<&str>) {
+        let element = rawdoc! { "": value };
+        let before = parameter(name).to_text(store);
+        let validated = parameter(name).validate_bson(store, &element);
+        assert_eq!(parameter(name).to_text(store), before);
+        let set = parameter(name).set_bson(store, &element);
+        assert_eq!(validated, set, "{name}={value}");
+        assert_eq!(parameter(name).set_text(store, value), set, "{name}={value}");
+        match (refusal, set) {
+            (None, Ok(())) => assert_eq!(parameter(name).to_text(store), value),
+            (Some(reason), Err(why)) => {
+                assert!(why.starts_with(&format!("{name}: ")) && why.contains(reason), "{name}={value}: {why}");
+                assert_eq!(parameter(name).to_text(store), before);
+            }
+            (_, set) => panic!("{name}={value}: {set:?}"),
+        }
+    }
+
+    #[test]
+    fn miri_at_runtime_only_what_was_named_at_startup_is_trusted() {
+        let store = started_with(&[
+            ("awsStsHost", "sts.a.com"),
+            ("awsStsFallbackHosts", "sts.b.com,sts.c.com=https://10.0.0.1"),
+            ("awsIamAllowedAccounts", "111111111111,222222222222"),
+        ]);
+        let (host, accounts) = (Some("was not named at startup"), Some("only accounts that it held at startup"));
+        for (name, value, refusal) in [
+            ("awsStsHost", "sts.evil.com", host),
+            ("awsStsHost", "sts.b.com", None),
+            ("awsStsHost", "sts.c.com", None),
+            ("awsStsFallbackHosts", "sts.evil.com", host),
+            ("awsStsFallbackHosts", "sts.a.com,sts.evil.com=https://10.0.0.1", host),
+            ("awsStsFallbackHosts", "sts.a.com=https://10.9.9.9:8443,sts.b.com", None),
+            ("awsStsFallbackHosts", "", None),
+            // What was taken out can be put back: only the startup values count.
+            ("awsStsFallbackHosts", "sts.c.com,sts.b.com,sts.a.com", None),
+            ("awsStsHost", "sts.a.com", None),
+            ("awsStsCAFile", "/does/not/exist.pem", Some("the value must be empty")),
+            ("awsStsCAFile", "/etc/hostname", Some("the value must be empty")),
+            ("awsStsCAFile", "", None),
+            ("awsIamAllowedAccounts", "222222222222", None),
+            ("awsIamAllowedAccounts", "222222222222,333333333333", accounts),
+            ("awsIamAllowedAccounts", "", accounts),
+            ("awsIamAllowedAccounts", "111111111111,222222222222", None),
+            ("awsStsEndpoint", "https://10.0.0.1:8443", None),
+            ("awsStsProxy", "http://10.0.0.1:3128", None),
+            ("awsIamRoleUserFormat", "assumedRole", None),
+        ] {
+            assert_at_runtime(&store, name, value, refusal);
+        }
+        parameter("awsStsTimeoutMS").set_bson(&store, &rawdoc! { "": 100 }).unwrap();
+    }
+
+    #[test]
+    fn miri_a_setparameter_command_ends_the_startup_of_a_server_without_the_mechanism() {
+        for command in [Parameter::set_bson, Parameter::validate_bson] {
+            let store = Store::default();
+            parameter("awsStsHost").set_text(&store, "sts.a.com").unwrap();
+            let why = command(parameter("awsStsHost"), &store, &rawdoc! { "": "sts.evil.com" }).unwrap_err();
+            assert!(why.contains("named at startup (sts.a.com)"), "{why}");
+            let file = rawdoc! { "": "/does/not/exist.pem" };
+            let why = command(parameter("awsStsCAFile"), &store, &file).unwrap_err();
+            assert!(why.contains("the value must be empty"), "{why}");
+        }
+    }
+
+    #[test]
+    fn miri_a_list_of_accounts_that_was_empty_at_startup_can_be_set_and_emptied() {
+        let store = started_with(&[]);
+        for accounts in ["111111111111", "222222222222", ""] {
+            assert_at_runtime(&store, "awsIamAllowedAccounts", accounts, None);
+        }
+    }
+
+    #[test]
+    fn miri_a_change_that_is_under_way_when_startup_completes_obeys_the_rule() {
+        let store = Store::default();
+        let host = parameter("awsStsHost");
+        let refused = store.change(host, |draft| {
+            store.complete_startup();
+            host.put_text(draft, "sts.evil.com")
+        });
+        assert!(refused.is_err_and(|why| why.contains("was not named at startup")));
+        assert_eq!(host.to_text(&store), "sts.amazonaws.com");
+    }
+
+    #[test]
+    fn the_file_given_at_startup_can_be_read_again_and_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let sts = [local_sts::LocalSts::builder(), local_sts::LocalSts::builder()].map(|it| it.start().unwrap());
+        let [path, other] = ["ca.pem", "other.pem"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
+        std::fs::write(&path, sts[0].ca_pem()).unwrap();
+        std::fs::write(&other, sts[1].ca_pem()).unwrap();
+        let store = started_with(&[("awsStsCAFile", &path)]);
+        let roots = || store.current().values.ca_file.as_ref().map(|file| file.roots.clone());
+        let before = roots();
+        std::fs::write(&path, sts[1].ca_pem()).unwrap();
+        assert_at_runtime(&store, "awsStsCAFile", &path, None);
+        assert!(roots() != before);
+        assert_at_runtime(&store, "awsStsCAFile", "", None);
+        assert_at_runtime(&store, "awsStsCAFile", &other, Some(&format!("its startup value, {path}, which reads")));
+        assert_at_runtime(&store, "awsStsCAFile", &path, None);
+    }
+
+    #[test]
+    fn a_change_of_trust_is_told_from_a_change_of_the_way_to_sts() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.pem").to_str().unwrap().to_owned();
+        let sts = local_sts::LocalSts::builder().start().unwrap();
+        std::fs::write(&ca, sts.ca_pem()).unwrap();
+        let store = started_with(&[
+            ("awsStsHost", "sts.a.com"),
+            ("awsStsFallbackHosts", "sts.b.com,sts.c.com"),
+            ("awsStsCAFile", &ca),
+        ]);
+        for (name, value, changes) in [
+            ("awsStsHost", "sts.a.com", false),
+            ("awsStsHost", "sts.b.com", true),
+            ("awsStsFallbackHosts", "sts.c.com=https://10.0.0.1,sts.b.com", false),
+            ("awsStsFallbackHosts", "sts.c.com", true),
+            ("awsStsCAFile", &ca, false),
+            ("awsStsCAFile", "", true),
+            ("awsStsEndpoint", "https://10.0.0.1", false),
+            ("awsStsProxy", "http://10.0.0.1:3128", false),
+            ("awsStsTimeoutMS", "5000", false),
+            ("awsIamAllowedAccounts", "123456789012", false),
+            ("awsIamRoleUserFormat", "assumedRole", false),
+        ] {
+            let before = store.current();
+            parameter(name).set_text(&store, value).unwrap();
+            let unchanged = before.check_trust_unchanged(&store.current());
+            assert_eq!(unchanged.is_err(), changes, "{name}={value}");
+        }
+        // There and back again is a change, too.
+        let before = store.current();
+        for host in ["sts.c.com", "sts.b.com"] {
+            parameter("awsStsHost").set_text(&store, host).unwrap();
+        }
+        let denial = before.check_trust_unchanged(&store.current()).unwrap_err();
+        assert_eq!(denial.cause(), Cause::ExpiredConversation);
+        // The same file with other certificates in it.
+        parameter("awsStsCAFile").set_text(&store, &ca).unwrap();
+        let before = store.current();
+        std::fs::write(&ca, local_sts::LocalSts::builder().start().unwrap().ca_pem()).unwrap();
+        parameter("awsStsCAFile").set_text(&store, &ca).unwrap();
+        assert!(before.check_trust_unchanged(&store.current()).is_err());
     }
 }

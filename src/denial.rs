@@ -6,7 +6,7 @@ use std::fmt;
 /// The kinds of failure. The client sees the same denial for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The client's message is wrong. STS was not asked.
+    /// The client's message is wrong, and STS was not asked; or its conversation has expired.
     MalformedMessage,
     /// STS was asked and said no, or named a principal that cannot log in.
     RefusedBySts,
@@ -27,6 +27,8 @@ pub enum Cause {
     ClockSkew,
     /// The client signed for another region than that of the STS host it was told.
     WrongRegion,
+    /// The second message came too late, or the trusted STS hosts or roots have changed since the first one.
+    ExpiredConversation,
     /// STS does not know the access key or the session token.
     UnknownKey,
     /// The signature is not one of the access key's.
@@ -61,10 +63,11 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order in which they are shown, with the name that serverStatus has for it.
-    pub const ALL: [(Self, &CStr); 18] = [
+    pub const ALL: [(Self, &CStr); 19] = [
         (Self::BrokenMessage, cstr!("brokenMessage")),
         (Self::ClockSkew, cstr!("clockSkew")),
         (Self::WrongRegion, cstr!("wrongRegion")),
+        (Self::ExpiredConversation, cstr!("expiredConversation")),
         (Self::UnknownKey, cstr!("unknownKey")),
         (Self::WrongSignature, cstr!("wrongSignature")),
         (Self::ExpiredToken, cstr!("expiredToken")),
@@ -85,7 +88,9 @@ impl Cause {
     /// The kind of failure that it is.
     pub fn kind(self) -> Kind {
         match self {
-            Self::BrokenMessage | Self::ClockSkew | Self::WrongRegion => Kind::MalformedMessage,
+            Self::BrokenMessage | Self::ClockSkew | Self::WrongRegion | Self::ExpiredConversation => {
+                Kind::MalformedMessage
+            }
             Self::UnknownKey | Self::WrongSignature | Self::ExpiredToken | Self::OtherRefusal | Self::CannotLogIn => {
                 Kind::RefusedBySts
             }

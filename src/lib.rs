@@ -45,3 +45,4 @@ pub mod sasl;
 pub mod secret;
 pub mod sigv4;
 pub mod sts;
+pub mod trust;

@@ -2,15 +2,15 @@
 
 use crate::config::{Settings, Store};
 use crate::denial::Denial;
-use crate::sasl::{Conversation, Next};
+use crate::sasl::{Conversation, Moment, Next};
 use crate::sts::client::Client;
 use crate::sts::hosts::Host;
 use bson::raw::{RawDocumentBuf, cstr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-/// A login under way. It keeps the settings that were in force when it began: the client signs for the host it was
-/// told, and that is the host to ask.
+/// A login under way. It reaches STS with the settings that were in force when it began, since the client signs for the
+/// host that it was told then. Whether STS's answer lets the client in is decided by the settings in force at its end.
 #[derive(Debug)]
 pub struct Login {
     settings: Arc<Settings>,
@@ -49,13 +49,14 @@ impl Login {
         Self { settings, host, conversation, spent: Duration::ZERO }
     }
 
-    /// Takes the client's next message. The second one blocks while STS is asked, at most for awsStsTimeoutMS.
+    /// Takes the client's next message, which came at this moment. The second one blocks while STS is asked, at most
+    /// for awsStsTimeoutMS. `store` is the one that the login began with.
     ///
     /// # Errors
     /// Why the login is denied. It accepts no further message then.
-    pub fn step(&mut self, message: &[u8]) -> Result<Step, Denial> {
+    pub fn step(&mut self, store: &Store, message: &[u8], now: Moment) -> Result<Step, Denial> {
         let begun = Instant::now();
-        let result = self.take(message);
+        let result = self.take(store, message, now);
         self.spent += begun.elapsed();
         if !matches!(result, Ok(Step::Continue(_))) {
             self.settings.process().metrics.login_latency.add(self.spent);
@@ -63,28 +64,27 @@ impl Login {
         result
     }
 
-    fn take(&mut self, message: &[u8]) -> Result<Step, Denial> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .ok()
-            .and_then(|since| i64::try_from(since.as_secs()).ok())
-            .ok_or_else(|| Denial::internal("the server's clock is set before 1970"))?;
+    fn take(&mut self, store: &Store, message: &[u8], now: Moment) -> Result<Step, Denial> {
         #[cfg(feature = "panic-on-demand")]
         assert!(message != PANIC_ON_DEMAND, "a panic on demand");
         match self.conversation.step(message, fill_random, now)? {
             Next::Reply(reply) => Ok(Step::Continue(reply)),
             Next::AskSts(request) => {
                 let access_key_id = request.authorization.claimed_access_key_id();
+                // Until STS confirms it, the id is only what the client says it is.
+                let claimed =
+                    |denial: Denial| denial.with_detail(&format!("the client claimed access key id {access_key_id}"));
                 let Self { settings, host, .. } = self;
+                settings.check_trust_unchanged(&store.current()).map_err(claimed)?;
                 let attempted = |reached| settings.hosts().attempted(host, reached, settings.process());
-                let identity = settings.client(host)?.get_caller_identity(&request, attempted).map_err(|denial| {
-                    // Until STS confirms it, the id is only what the client says it is.
-                    denial.with_detail(&format!("the client claimed access key id {access_key_id}"))
-                })?;
-                settings.check_account(&identity.principal)?;
+                let identity = settings.client(host)?.get_caller_identity(&request, attempted).map_err(claimed)?;
+                // What was changed while STS was asked counts too.
+                let current = store.current();
+                settings.check_trust_unchanged(&current).map_err(claimed)?;
+                current.check_account(&identity.principal)?;
                 settings.process().admission.remember(access_key_id);
                 Ok(Step::Authenticated(Authenticated {
-                    user_name: settings.user_name(&identity.principal),
+                    user_name: current.user_name(&identity.principal),
                     arn: identity.arn,
                     user_id: identity.user_id,
                 }))

@@ -9,6 +9,7 @@ use bson::{Bson, Document, doc};
 use libfuzzer_sys::fuzz_target;
 use psmdb_aws_iam::ffi::*;
 use std::ptr::{null, null_mut};
+use std::sync::Once;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,7 +26,17 @@ const MOST_ASKED: usize = 2;
 const AT_HOME: [(&str, &str); 4] =
     [("awsStsEndpoint", NOBODY), ("awsStsProxy", ""), ("awsStsFallbackHosts", ""), ("awsStsTimeoutMS", "100")];
 
+/// The hosts that an input can choose among: those of the corpus.
+const AT_STARTUP: [(&str, &str); 1] =
+    [("awsStsFallbackHosts", "sts.amazonaws.com,sts.eu-west-1.amazonaws.com,sts.us-west-2.amazonaws.com")];
+
+static STARTUP: Once = Once::new();
+
 fuzz_target!(|data: &[u8]| {
+    STARTUP.call_once(|| {
+        set_all(&AT_STARTUP);
+        psmdb_aws_iam_registered(0);
+    });
     set_all(&AT_HOME);
     set_all(&[("awsStsHost", "sts.amazonaws.com")]);
     let mut conversations: [Slot; 3] = Default::default();

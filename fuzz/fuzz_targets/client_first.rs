@@ -6,10 +6,14 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, doc};
 use libfuzzer_sys::fuzz_target;
 use psmdb_aws_iam::denial::{Denial, Kind};
-use psmdb_aws_iam::sasl::{Conversation, MAX_CLIENT_FIRST_LENGTH, NONCE_LENGTH, Next};
+use psmdb_aws_iam::sasl::{Conversation, MAX_CLIENT_FIRST_LENGTH, Moment, NONCE_LENGTH, Next};
 use psmdb_aws_iam::sts::endpoint::StsHost;
+use std::time::Instant;
 
-const NOW: i64 = 1_795_288_380;
+/// 2026-11-21T19:13:00Z, and this moment for the age of a conversation.
+fn moment() -> Moment {
+    Moment { unix_seconds: 1_795_288_380, monotonic: Instant::now() }
+}
 
 fn sevens(buffer: &mut [u8]) -> Result<(), Denial> {
     buffer.fill(7);
@@ -17,8 +21,9 @@ fn sevens(buffer: &mut [u8]) -> Result<(), Denial> {
 }
 
 fuzz_target!(|message: &[u8]| {
+    let now = moment();
     let mut conversation = Conversation::new(StsHost::default());
-    match conversation.step(message, sevens, NOW) {
+    match conversation.step(message, sevens, now) {
         Ok(Next::Reply(reply)) => {
             assert!(message.len() <= MAX_CLIENT_FIRST_LENGTH);
             let first = Document::from_reader(message).expect("a second reader accepts it");
@@ -40,6 +45,6 @@ fuzz_target!(|message: &[u8]| {
         }
     }
     // Neither a refused conversation nor a challenged one takes a first message.
-    assert!(conversation.step(message, sevens, NOW).is_err());
-    assert!(conversation.step(message, sevens, NOW).is_err());
+    assert!(conversation.step(message, sevens, now).is_err());
+    assert!(conversation.step(message, sevens, now).is_err());
 });

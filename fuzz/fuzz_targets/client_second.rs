@@ -8,10 +8,11 @@
 use bson::{Binary, Document, doc, spec::BinarySubtype};
 use libfuzzer_sys::fuzz_target;
 use psmdb_aws_iam::denial::{Denial, Kind};
-use psmdb_aws_iam::sasl::{Conversation, MAX_CLIENT_SECOND_LENGTH, Next};
+use psmdb_aws_iam::sasl::{Conversation, MAX_CLIENT_SECOND_LENGTH, Moment, Next};
 use psmdb_aws_iam::sigv4::{AmzDate, Authorization, Expected};
 use psmdb_aws_iam::sts::endpoint::StsHost;
 use std::sync::LazyLock;
+use std::time::Instant;
 
 /// 2026-11-21T19:13:00Z, the moment the corpus is made for.
 const NOW: i64 = 1_795_288_380;
@@ -38,9 +39,10 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn check(message: &[u8]) {
+    let now = Moment { unix_seconds: NOW, monotonic: Instant::now() };
     let mut conversation = Conversation::new(StsHost::default());
-    assert!(matches!(conversation.step(&FIRST, sevens, NOW), Ok(Next::Reply(_))));
-    match conversation.step(message, sevens, NOW) {
+    assert!(matches!(conversation.step(&FIRST, sevens, now), Ok(Next::Reply(_))));
+    match conversation.step(message, sevens, now) {
         Ok(Next::AskSts(request)) => {
             assert!(message.len() <= MAX_CLIENT_SECOND_LENGTH);
             let second = Document::from_reader(message).expect("a second reader accepts it");
@@ -76,5 +78,5 @@ fn check(message: &[u8]) {
             assert!(!denial.reason().is_empty() && !denial.reason().contains(char::is_control), "{denial:?}");
         }
     }
-    assert!(conversation.step(message, sevens, NOW).is_err(), "a conversation went on after its second message");
+    assert!(conversation.step(message, sevens, now).is_err(), "a conversation went on after its second message");
 }

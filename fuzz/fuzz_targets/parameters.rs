@@ -29,9 +29,9 @@ fuzz_target!(|data: &[u8]| -> Corpus {
                 let folder = TempDir::new().expect("a temporary folder");
                 fs::write(folder.path().join("roots.pem"), "no certificate").expect("it can be written");
                 let path = format!("{}{text}", folder.path().to_str().expect("UTF-8"));
-                let _ = check(parameter, &path, |store| parameter.set_text(store, &path));
+                let _ = check(&prepared(), parameter, &path, |store| parameter.set_text(store, &path));
             } else {
-                let _ = check(parameter, text, |store| parameter.set_text(store, text));
+                let _ = check(&prepared(), parameter, text, |store| parameter.set_text(store, text));
             }
         }
         b'b' => return bson(parameter, value, is_file),
@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
             let file = NamedTempFile::new().expect("a temporary file");
             fs::write(file.path(), value).expect("it can be written");
             let path = file.path().to_str().expect("UTF-8");
-            let _ = check(parameter, path, |store| parameter.set_text(store, path));
+            let _ = check(&prepared(), parameter, path, |store| parameter.set_text(store, path));
         }
         _ => return Corpus::Reject,
     }
@@ -63,9 +63,30 @@ fn bson(parameter: &Parameter, element: &[u8], is_file: bool) -> Corpus {
     if is_file && text.as_ref().is_some_and(|text| text.starts_with('/')) {
         return Corpus::Reject;
     }
-    let accepts = parameter.validate_bson(&prepared(), &raw);
-    assert_eq!(check(parameter, &text.unwrap_or_default(), |store| parameter.set_bson(store, &raw)), accepts);
+    let store = prepared();
+    store.complete_startup();
+    let accepts = parameter.validate_bson(&store, &raw);
+    let text = text.unwrap_or_default();
+    assert_eq!(check(&store, parameter, &text, |store| parameter.set_bson(store, &raw)), accepts);
+    if accepts.is_ok() {
+        chosen_among_startup_values(parameter.name, &text);
+    }
     Corpus::Keep
+}
+
+/// What a running server accepted names no host, file or account that [`prepared`] did not.
+fn chosen_among_startup_values(name: &str, text: &str) {
+    let hosts = ["sts.eu-west-1.amazonaws.com", "sts.eu-west-2.amazonaws.com"];
+    match name {
+        "awsStsHost" => assert!(hosts.contains(&text)),
+        "awsStsFallbackHosts" => assert!(
+            text.is_empty()
+                || text.split(',').all(|entry| hosts.contains(&entry.split('=').next().unwrap_or_default()))
+        ),
+        "awsStsCAFile" => assert_eq!(text, ""),
+        "awsIamAllowedAccounts" => assert!(text.split(',').all(|account| account == "123456789012")),
+        _ => {}
+    }
 }
 
 /// A store in which no value is the default.
@@ -90,11 +111,15 @@ fn values(store: &Store) -> Vec<String> {
     PARAMETERS.iter().map(|parameter| parameter.to_text(store)).collect()
 }
 
-fn check(parameter: &Parameter, text: &str, set: impl FnOnce(&Store) -> Result<(), String>) -> Result<(), String> {
-    let store = prepared();
-    let (before, settings) = (values(&store), store.current());
-    let result = set(&store);
-    let after = values(&store);
+fn check(
+    store: &Store,
+    parameter: &Parameter,
+    text: &str,
+    set: impl FnOnce(&Store) -> Result<(), String>,
+) -> Result<(), String> {
+    let (before, settings) = (values(store), store.current());
+    let result = set(store);
+    let after = values(store);
     for ((other, before), after) in PARAMETERS.iter().zip(&before).zip(&after) {
         assert!(before == after || (other.name == parameter.name && result.is_ok()), "{} has changed", other.name);
     }
@@ -104,12 +129,12 @@ fn check(parameter: &Parameter, text: &str, set: impl FnOnce(&Store) -> Result<(
             assert!(std::sync::Arc::ptr_eq(&settings, &store.current()));
             assert!(!why.contains(char::is_control), "{why:?}");
         }
-        Ok(()) => accepted(parameter, text, &store),
+        Ok(()) => accepted(parameter, text, store),
     }
-    let shown = Document::from_reader(parameter.to_bson(&store, "value").expect("no NUL").as_bytes());
+    let shown = Document::from_reader(parameter.to_bson(store, "value").expect("no NUL").as_bytes());
     match shown.expect("it is BSON").get("value").expect("it has the name") {
-        Bson::String(shown) => assert_eq!(shown, &parameter.to_text(&store)),
-        Bson::Int32(shown) => assert_eq!(shown.to_string(), parameter.to_text(&store)),
+        Bson::String(shown) => assert_eq!(shown, &parameter.to_text(store)),
+        Bson::Int32(shown) => assert_eq!(shown.to_string(), parameter.to_text(store)),
         shown => panic!("{shown:?}"),
     }
     result

@@ -6,6 +6,7 @@ use super::types::{Bytes, ResultCode};
 use crate::denial::{Cause, Denial, Kind};
 use crate::events::Event;
 use crate::login::{Authenticated, Login, Step};
+use crate::sasl::Moment;
 
 /// One login of one client. Made by psmdb_aws_iam_conversation_new, freed by psmdb_aws_iam_conversation_free, used by
 /// one thread at a time.
@@ -79,8 +80,9 @@ fn code_of(kind: Kind) -> ResultCode {
     }
 }
 
-/// Begins a login with the parameters in force; later changes of parameters do not touch it. Null when memory for it
-/// could not be prepared.
+/// Begins a login with the parameters in force. It is denied when awsStsHost, a name in awsStsFallbackHosts or
+/// awsStsCAFile changes before it ends; awsIamAllowedAccounts and awsIamRoleUserFormat count as they are at its end,
+/// and the other parameters as they are now. Null when memory for it could not be prepared.
 #[unsafe(no_mangle)]
 pub extern "C" fn psmdb_aws_iam_conversation_new() -> *mut Conversation {
     guard(std::ptr::null_mut(), || {
@@ -91,9 +93,10 @@ pub extern "C" fn psmdb_aws_iam_conversation_new() -> *mut Conversation {
 
 /// Gives the client's next message, the payload of saslStart or saslContinue, to the conversation.
 ///
-/// The second message makes it ask STS, and blocks for at most awsStsTimeoutMS. With PSMDB_AWS_IAM_RESULT_CONTINUE and
-/// PSMDB_AWS_IAM_RESULT_AUTHENTICATED, `*reply_out` is the payload for the client, valid until the conversation is used
-/// again or freed; with any other result it is not written, and psmdb_aws_iam_conversation_reason says why.
+/// The second message must come within 60 seconds after the first. It makes it ask STS, and blocks for at most
+/// awsStsTimeoutMS. With PSMDB_AWS_IAM_RESULT_CONTINUE and PSMDB_AWS_IAM_RESULT_AUTHENTICATED, `*reply_out` is the
+/// payload for the client, valid until the conversation is used again or freed; with any other result it is not
+/// written, and psmdb_aws_iam_conversation_reason says why.
 ///
 /// # Safety
 /// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and is used by no other
@@ -116,7 +119,7 @@ pub unsafe extern "C" fn psmdb_aws_iam_conversation_step(
             let (Some(conversation), Some(message), false) = (conversation, message, reply_out.is_null()) else {
                 return ResultCode::InvalidArgument;
             };
-            let code = conversation.step(message, Login::step);
+            let code = conversation.step(message, |login, message| login.step(store(), message, Moment::now()?));
             if matches!(code, ResultCode::Continue | ResultCode::Authenticated) {
                 // SAFETY: not null, as just checked, and writable, as the caller promises.
                 unsafe { reply_out.write(conversation.reply()) };
@@ -243,6 +246,7 @@ mod tests {
     use super::*;
     use bson::spec::BinarySubtype;
     use bson::{Binary, rawdoc};
+    use std::time::Duration;
 
     fn text(bytes: Bytes) -> String {
         // SAFETY: the tests read each value before they use its conversation again.
@@ -318,7 +322,8 @@ mod tests {
         assert_eq!(code, ResultCode::Panic);
         assert!(matches!(&conversation.progress, Progress::Denied { reason } if reason.contains("defect")));
         let message = first_message();
-        assert_eq!(conversation.step(&message, Login::step), ResultCode::DeniedMalformed);
+        let step = |login: &mut Login, message: &[u8]| login.step(store(), message, Moment::now()?);
+        assert_eq!(conversation.step(&message, step), ResultCode::DeniedMalformed);
     }
 
     #[test]
@@ -326,5 +331,34 @@ mod tests {
         for kind in [Kind::MalformedMessage, Kind::RefusedBySts, Kind::StsUnavailable, Kind::Internal] {
             assert!((code_of(kind) as u32) < 7000);
         }
+    }
+
+    #[test]
+    fn a_conversation_ends_after_sixty_seconds() {
+        let mut conversation = Conversation::new();
+        let begun = Moment::now().unwrap();
+        let first = conversation.step(&first_message(), |login, message| login.step(store(), message, begun));
+        assert_eq!(first, ResultCode::Continue);
+        // Made for the date of the signature: the age is measured by the monotonic clock.
+        let late = Moment { monotonic: begun.monotonic + Duration::from_millis(60_001), ..begun };
+        let second = second_message(begun.unix_seconds);
+        let step = |login: &mut Login, message: &[u8]| login.step(store(), message, late);
+        assert_eq!(conversation.step(&second, step), ResultCode::DeniedMalformed);
+        let Progress::Denied { reason } = &conversation.progress else { panic!("not denied") };
+        assert!(reason.contains("and must come within 60; the client must log in again"), "{reason}");
+        assert_eq!(store().process().metrics.denied.of_cause(Cause::ExpiredConversation), 1);
+    }
+
+    /// A good second message for the global host.
+    fn second_message(unix_seconds: i64) -> Vec<u8> {
+        let at = bson::DateTime::from_millis(unix_seconds * 1000).try_to_rfc3339_string().unwrap();
+        let date = format!("{}Z", at[..19].replace(['-', ':'], ""));
+        let day = &date[..8];
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/{day}/us-east-1/sts/aws4_request, SignedHeaders=content-length;\
+             content-type;host;x-amz-date;x-mongodb-gs2-cb-flag;x-mongodb-server-nonce, Signature={}",
+            "0".repeat(64)
+        );
+        rawdoc! { "a": authorization, "d": date }.into_bytes()
     }
 }

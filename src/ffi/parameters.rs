@@ -27,6 +27,10 @@ pub extern "C" fn psmdb_aws_iam_parameter_name(index: usize) -> Bytes {
 
 /// Sets a parameter from text, as a command line or a configuration file gives it. Takes effect for the next login.
 ///
+/// After the first call of psmdb_aws_iam_registered, psmdb_aws_iam_parameter_set_bson or
+/// psmdb_aws_iam_parameter_validate_bson, awsStsHost, awsStsFallbackHosts, awsStsCAFile and awsIamAllowedAccounts can
+/// only be chosen among what they were then; another value is refused.
+///
 /// A value that is not allowed gives PSMDB_AWS_IAM_RESULT_REFUSED_VALUE; then `*reason_out`, unless `reason_out` is
 /// null, is a new buffer with one sentence that says what is allowed, for the caller to free. It is not written
 /// otherwise. May read a file. Any thread may call it at any time.

@@ -23,11 +23,12 @@ pub unsafe extern "C" fn psmdb_aws_iam_loaded(abi: *const u8, abi_length: usize)
 
 /// Tells the plugin that its mechanism is registered; with `replaced_native` other than 0, that a mechanism of the
 /// server's own was taken out for it. Each is a line for the server's log the first time. From here on a parameter that
-/// changes is one, too.
+/// changes is one, too, and the values in force now limit what can be set: see psmdb_aws_iam_parameter_set.
 #[unsafe(no_mangle)]
 pub extern "C" fn psmdb_aws_iam_registered(replaced_native: u8) {
     guard((), || {
         let process = store().process();
+        store().complete_startup();
         if process.server.begin_to_serve() {
             let server_abi = process.server.abi().to_owned();
             process.events.push(Event::Registered { server_abi, parameters: store().changed_parameters() });

@@ -6,14 +6,42 @@
 
 mod messages;
 
-use crate::denial::Denial;
+use crate::denial::{Cause, Denial};
 use crate::secret::Secret;
 use crate::sigv4::{self, AmzDate, Authorization, Expected};
 use crate::sts::endpoint::StsHost;
 use crate::sts::request::IdentityRequest;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use subtle::ConstantTimeEq;
 
 pub use messages::{MAX_CLIENT_FIRST_LENGTH, MAX_CLIENT_SECOND_LENGTH, NONCE_LENGTH};
+
+/// How long after the first message the second one may come. Drivers send it at once, or fetch credentials before; a
+/// conversation that is kept open must not outlive what an operator has changed since.
+const MAX_CONVERSATION_AGE: Duration = Duration::from_secs(60);
+
+/// When a message came, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The server's time in seconds since 1970-01-01 UTC, to compare dates with.
+    pub unix_seconds: i64,
+    /// The monotonic clock, to measure with.
+    pub monotonic: Instant,
+}
+
+impl Moment {
+    /// This moment.
+    ///
+    /// # Errors
+    /// An internal denial, when the server's clock is set before 1970.
+    pub fn now() -> Result<Self, Denial> {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        let unix_seconds = since_1970
+            .and_then(|since| i64::try_from(since.as_secs()).ok())
+            .ok_or_else(|| Denial::internal("the server's clock is set before 1970"))?;
+        Ok(Self { unix_seconds, monotonic: Instant::now() })
+    }
+}
 
 /// One conversation, used once: a failed or finished one accepts no further message.
 #[derive(Debug)]
@@ -26,8 +54,8 @@ pub struct Conversation {
 enum State {
     /// Nothing has been received.
     Start,
-    /// The nonces are exchanged; they are the 64 bytes that the client has to sign.
-    Challenged([u8; 2 * NONCE_LENGTH]),
+    /// The nonces were exchanged at this time; they are the 64 bytes that the client has to sign.
+    Challenged { nonce: [u8; 2 * NONCE_LENGTH], since: Instant },
     /// The second message was taken, or a message was refused.
     Over,
 }
@@ -49,22 +77,24 @@ impl Conversation {
 
     /// Takes the client's next message.
     ///
-    /// `random` fills a buffer with bytes from the operating system's random source; `now` is the server's time in
-    /// seconds since 1970-01-01 UTC.
+    /// `random` fills a buffer with bytes from the operating system's random source; `now` is when the message came.
     ///
     /// # Errors
-    /// A malformed-message denial for a message that breaks the protocol or comes out of turn, an internal one when
-    /// there are no random bytes. The conversation is over then.
+    /// A malformed-message denial for a message that breaks the protocol, comes out of turn or comes more than 60
+    /// seconds after the one before, an internal one when there are no random bytes. The conversation is over then.
     pub fn step(
         &mut self,
         message: &[u8],
         random: impl FnOnce(&mut [u8]) -> Result<(), Denial>,
-        now: i64,
+        now: Moment,
     ) -> Result<Next, Denial> {
         // Taken out first, so that a conversation that fails in any way is over.
         match std::mem::replace(&mut self.state, State::Over) {
-            State::Start => self.challenge(message, random).map(Next::Reply),
-            State::Challenged(nonce) => self.check_second(message, &nonce, now).map(Box::new).map(Next::AskSts),
+            State::Start => self.challenge(message, random, now).map(Next::Reply),
+            State::Challenged { nonce, since } => {
+                let age = now.monotonic.saturating_duration_since(since);
+                self.check_second(message, &nonce, age, now.unix_seconds).map(Box::new).map(Next::AskSts)
+            }
             State::Over => Err(Denial::malformed("the client sent a message after the conversation was over")),
         }
     }
@@ -73,6 +103,7 @@ impl Conversation {
         &mut self,
         message: &[u8],
         random: impl FnOnce(&mut [u8]) -> Result<(), Denial>,
+        now: Moment,
     ) -> Result<Vec<u8>, Denial> {
         let first = messages::ClientFirst::parse(message)?;
         let mut nonce = [0; 2 * NONCE_LENGTH];
@@ -84,7 +115,7 @@ impl Conversation {
             return Err(Denial::internal("the random source gave no random bytes"));
         }
         let reply = messages::server_first(&nonce, &self.host)?;
-        self.state = State::Challenged(nonce);
+        self.state = State::Challenged { nonce, since: now.monotonic };
         Ok(reply)
     }
 
@@ -92,6 +123,7 @@ impl Conversation {
         &self,
         message: &[u8],
         nonce: &[u8; 2 * NONCE_LENGTH],
+        age: Duration,
         now: i64,
     ) -> Result<IdentityRequest, Denial> {
         let second = messages::ClientSecond::parse(message)?;
@@ -102,6 +134,16 @@ impl Conversation {
         }
         let expected = Expected { date: &date, region: self.host.region(), with_token: second.token.is_some() };
         let authorization = Authorization::parse(second.authorization, &expected)?;
+        if age > MAX_CONVERSATION_AGE {
+            let reason = format!(
+                "the client's second message came {} seconds after the first, and must come within {}; the client must \
+                 log in again; the client claimed access key id {}",
+                age.as_secs(),
+                MAX_CONVERSATION_AGE.as_secs(),
+                authorization.claimed_access_key_id()
+            );
+            return Err(Denial::new(Cause::ExpiredConversation, reason));
+        }
         Ok(IdentityRequest {
             host: self.host.clone(),
             authorization,
@@ -119,7 +161,13 @@ mod tests {
     use bson::spec::BinarySubtype;
     use bson::{Binary, rawdoc};
 
-    const NOW: i64 = 1_795_288_380; // 2026-11-21T19:13:00Z
+    /// As many seconds after 2026-11-21T19:13:00Z, by both clocks.
+    fn after(seconds: u64) -> Moment {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        let monotonic = *START.get_or_init(Instant::now) + Duration::from_secs(seconds);
+        Moment { unix_seconds: 1_795_288_380 + i64::try_from(seconds).unwrap(), monotonic }
+    }
+
     const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261121/us-east-1/sts/aws4_request, \
         SignedHeaders=content-length;content-type;host;x-amz-date;x-mongodb-gs2-cb-flag;x-mongodb-server-nonce, \
         Signature=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -140,14 +188,14 @@ mod tests {
 
     fn challenged() -> Conversation {
         let mut conversation = Conversation::new(StsHost::default());
-        assert!(matches!(conversation.step(&client_first(), sevens, NOW), Ok(Next::Reply(_))));
+        assert!(matches!(conversation.step(&client_first(), sevens, after(0)), Ok(Next::Reply(_))));
         conversation
     }
 
     #[test]
     fn miri_the_reply_holds_both_nonces_and_the_host_and_nothing_else() {
         let mut conversation = Conversation::new(StsHost::default());
-        let Ok(Next::Reply(reply)) = conversation.step(&client_first(), sevens, NOW) else { panic!("no reply") };
+        let Ok(Next::Reply(reply)) = conversation.step(&client_first(), sevens, after(0)) else { panic!("no reply") };
         let nonce = [[1; 32], [7; 32]].concat();
         let nonce = Binary { subtype: BinarySubtype::Generic, bytes: nonce };
         assert_eq!(reply, rawdoc! { "s": nonce, "h": "sts.amazonaws.com" }.into_bytes());
@@ -155,7 +203,9 @@ mod tests {
 
     #[test]
     fn miri_a_good_second_message_becomes_a_question_to_sts() {
-        let Ok(Next::AskSts(request)) = challenged().step(&client_second(), sevens, NOW) else { panic!("refused") };
+        let Ok(Next::AskSts(request)) = challenged().step(&client_second(), sevens, after(0)) else {
+            panic!("refused")
+        };
         assert_eq!(request.url(), "https://sts.amazonaws.com/");
         let headers: Vec<_> = request.headers().iter().map(|(n, v)| format!("{n}: {}", v.expose())).collect();
         let nonce = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBw==";
@@ -175,16 +225,16 @@ mod tests {
     #[test]
     fn miri_messages_out_of_turn_end_the_conversation() {
         let mut conversation = Conversation::new(StsHost::default());
-        assert!(conversation.step(&client_second(), sevens, NOW).is_err());
-        assert!(conversation.step(&client_first(), sevens, NOW).is_err());
+        assert!(conversation.step(&client_second(), sevens, after(0)).is_err());
+        assert!(conversation.step(&client_first(), sevens, after(0)).is_err());
 
         let mut conversation = challenged();
-        assert!(conversation.step(&client_first(), sevens, NOW).is_err());
-        assert!(conversation.step(&client_second(), sevens, NOW).is_err());
+        assert!(conversation.step(&client_first(), sevens, after(0)).is_err());
+        assert!(conversation.step(&client_second(), sevens, after(0)).is_err());
 
         let mut conversation = challenged();
-        assert!(conversation.step(&client_second(), sevens, NOW).is_ok());
-        let denial = conversation.step(&client_second(), sevens, NOW).unwrap_err();
+        assert!(conversation.step(&client_second(), sevens, after(0)).is_ok());
+        let denial = conversation.step(&client_second(), sevens, after(0)).unwrap_err();
         assert_eq!(denial.kind(), Kind::MalformedMessage);
     }
 
@@ -192,14 +242,33 @@ mod tests {
     fn miri_without_random_bytes_there_is_no_challenge() {
         for random in [|_: &mut [u8]| Err(Denial::internal("none")), |_: &mut [u8]| Ok(())] {
             let mut conversation = Conversation::new(StsHost::default());
-            let denial = conversation.step(&client_first(), random, NOW).unwrap_err();
+            let denial = conversation.step(&client_first(), random, after(0)).unwrap_err();
             assert_eq!(denial.kind(), Kind::Internal);
         }
     }
 
     #[test]
     fn miri_a_stale_date_is_refused_before_sts_is_asked() {
-        let denial = challenged().step(&client_second(), sevens, NOW + 1000).unwrap_err();
+        let denial = challenged()
+            .step(&client_second(), sevens, Moment { unix_seconds: after(1000).unix_seconds, ..after(0) })
+            .unwrap_err();
         assert!(denial.reason().contains("1000 seconds behind"), "{denial}");
+    }
+
+    #[test]
+    fn miri_a_second_message_later_than_sixty_seconds_is_refused() {
+        assert!(challenged().step(&client_second(), sevens, after(60)).is_ok());
+        let mut conversation = challenged();
+        let denial = conversation.step(&client_second(), sevens, after(61)).unwrap_err();
+        assert_eq!(denial.cause(), Cause::ExpiredConversation);
+        assert!(denial.reason().contains("came 61 seconds after the first, and must come within 60"), "{denial}");
+        assert!(denial.reason().ends_with("the client claimed access key id AKIDEXAMPLE"), "{denial}");
+        assert!(conversation.step(&client_second(), sevens, after(0)).is_err(), "it is over");
+        // The server's own clock may be set back or ahead meanwhile.
+        let set_back = Moment { unix_seconds: after(0).unix_seconds, ..after(61) };
+        let denial = challenged().step(&client_second(), sevens, set_back).unwrap_err();
+        assert_eq!(denial.cause(), Cause::ExpiredConversation);
+        let set_ahead = Moment { unix_seconds: after(600).unix_seconds, ..after(1) };
+        assert!(challenged().step(&client_second(), sevens, set_ahead).is_ok());
     }
 }

@@ -405,10 +405,7 @@ fn host_override_by_the_client_is_not_possible() {
     // A client's own STS, which says yes. Its certificate is trusted, so that only the address is between.
     let evil = LocalSts::builder().start().expect("an STS");
     evil.set_answer(Answer::AlwaysYes(target.fixture.user.clone()));
-    let both = [target.fixture.sts.ca_pem(), evil.ca_pem()].concat();
-    let ca_file = target.fixture.ca_file_of("both.pem", &evil);
-    std::fs::write(&ca_file, both).expect("a file for the CAs");
-    target.fixture.set_parameter("awsStsCAFile", ca_file.to_str().unwrap());
+    target.fixture.trust(&[&target.fixture.sts, &evil]);
     let host = evil.endpoint().replace("https://", "");
     for field in ["h", "host", "sts", "endpoint", "region"] {
         let first = payload(doc! { "r": binary(&[7; 32]), "p": 110, field: &host });
@@ -446,7 +443,8 @@ fn host_override_by_the_client_is_not_possible() {
 /// not log anybody in, and what STS would turn down need not reach it.
 #[test]
 fn cross_region_and_cross_service_scope_is_refused_before_sts() {
-    let mut target = Target::start();
+    let other = "sts.eu-west-1.amazonaws.com";
+    let mut target = Target::start_with(|builder| builder.parameter("awsStsFallbackHosts", other));
     for region in ["eu-west-1", "us-east-2", "us-gov-west-1", "aws-global", "US-EAST-1", "*", ""] {
         // Only what looks like a region is repeated.
         let shown = if region.contains(|c: char| c.is_ascii_lowercase()) { region } else { "another" };
@@ -483,7 +481,7 @@ fn cross_region_and_cross_service_scope_is_refused_before_sts() {
         });
     }
     // The region is that of the configured host, not a constant.
-    target.fixture.set_parameter("awsStsHost", "sts.eu-west-1.amazonaws.com");
+    target.fixture.set_parameter("awsStsHost", other);
     let reason = "the client signed for region us-east-1, but awsStsHost implies region eu-west-1";
     target.refuses_signed("the region of another host", reason, |signer| signer.region("us-east-1"));
     target.fixture.set_parameter("awsStsHost", STS_HOST);

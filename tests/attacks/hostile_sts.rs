@@ -557,10 +557,7 @@ fn redirects_are_not_followed() {
     // It says yes, and its certificate is trusted.
     let second = LocalSts::builder().start().expect("a second STS");
     second.set_answer(Answer::AlwaysYes(target.fixture.user.clone()));
-    let both = [target.fixture.sts.ca_pem(), second.ca_pem()].concat();
-    let ca_file = target.fixture.ca_file_of("both.pem", &second);
-    fs::write(&ca_file, both).expect("a file for the CAs");
-    target.fixture.set_parameter("awsStsCAFile", ca_file.to_str().unwrap());
+    target.fixture.trust(&[&target.fixture.sts, &second]);
     let port = second.address().port();
     for location in [
         format!("https://sts.amazonaws.com:{port}/"),
@@ -606,8 +603,7 @@ fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
         let impostor = builder.start().expect("an STS");
         impostor.set_answer(yes.clone());
         if authority_is_trusted {
-            let ca_file = target.fixture.ca_file_of("impostor.pem", &impostor);
-            target.fixture.set_parameter("awsStsCAFile", ca_file.to_str().unwrap());
+            target.fixture.trust(&[&impostor]);
         }
         target.fixture.set_parameter("awsStsEndpoint", impostor.endpoint());
         target.denies_login(name, TIMEOUT, NOT_TRUSTED);
@@ -643,9 +639,8 @@ fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
     target.fixture.set_parameter("awsStsEndpoint", slow.endpoint());
     target.denies_login("slow TLS", SHORT_TIMEOUT, "TLS handshake with sts.amazonaws.com (127.0.0.1:");
 
-    let ca_file = target.fixture.ca_file_of("right.pem", &target.fixture.sts);
     target.fixture.set_parameter("awsStsTimeoutMS", 10_000);
-    target.fixture.set_parameter("awsStsCAFile", ca_file.to_str().unwrap());
+    target.fixture.trust(&[&target.fixture.sts]);
     target.fixture.set_parameter("awsStsEndpoint", target.fixture.sts.endpoint());
     target.fixture.sts.set_answer(Answer::Verified);
     target.fixture.assert_still_serves("the right certificate");

@@ -14,4 +14,5 @@ mod load;
 mod refusals;
 mod secrets;
 mod target;
+mod trust;
 mod wire_fuzz;

@@ -9,6 +9,7 @@ use local_sts::{DelayProxy, Failures, Fate, Identity, LocalSts, NetworkFault, Ra
 
 use crate::support::aws_client::{self, Conversation, client_second};
 use crate::support::fixture::{ACCOUNT, Fixture, STS_HOST, credentials};
+use crate::support::mongod::Builder;
 
 /// What a login may take beyond its time on two busy cores.
 const SLACK: Duration = Duration::from_secs(3);
@@ -21,7 +22,11 @@ struct Broken {
 
 impl Broken {
     fn start() -> Self {
-        let fixture = Fixture::start();
+        Self::start_with(|builder| builder)
+    }
+
+    fn start_with(options: impl FnOnce(Builder) -> Builder) -> Self {
+        let fixture = Fixture::start_with(options);
         let network = DelayProxy::start(fixture.sts.address()).expect("a proxy");
         fixture.set_parameter("awsStsEndpoint", network.endpoint());
         Self { fixture, network }
@@ -259,14 +264,11 @@ fn another_host_stands_in_while_the_first_does_not_answer() {
     const STAND_IN: &str = "sts.eu-west-1.amazonaws.com";
     let user = Identity::iam_user(ACCOUNT, "team/alice");
     let other = LocalSts::builder().host_name(STAND_IN).identity(user).start().unwrap();
-    let it = Broken::start();
+    let it = Broken::start_with(|builder| {
+        builder.parameter("awsStsFallbackHosts", format!("{STAND_IN}={}", other.endpoint()))
+    });
     other.add_identity(it.fixture.user.clone());
-    // One file with the authorities of both.
-    let both = it.fixture.ca_file_of("both.pem", &other);
-    let text = [other.ca_pem(), it.fixture.sts.ca_pem()].join("\n");
-    std::fs::write(&both, text).unwrap();
-    it.fixture.set_parameter("awsStsCAFile", both.to_str().unwrap());
-    it.fixture.set_parameter("awsStsFallbackHosts", format!("{STAND_IN}={}", other.endpoint()));
+    it.fixture.trust(&[&it.fixture.sts, &other]);
     it.fixture.set_parameter("awsStsTimeoutMS", 2000);
     it.fixture.assert_still_serves("the start");
 

@@ -144,7 +144,9 @@ fn assert_the_parameter_is_the_stand_in_s(mongod: &Mongod, value: &str) {
 }
 
 fn assert_the_plugin_takes_over(native: Native) {
-    let fixture = Fixture::start_with(|builder| native.apply(builder).parameter("awsStsHost", REGIONAL_HOST));
+    let fixture = Fixture::start_with(|builder| {
+        native.apply(builder).parameter("awsStsHost", REGIONAL_HOST).parameter("awsStsFallbackHosts", STS_HOST)
+    });
     let mongod = &fixture.mongod;
 
     // The value that was given at startup has reached the plugin.
@@ -220,9 +222,14 @@ fn the_plugin_takes_over_when_it_comes_first() {
 fn a_mechanism_that_is_not_enabled_is_not_taken_over_but_its_parameter_is() {
     for preload in [Preload::StandInFirst, Preload::PluginFirst] {
         let native = Native { preload: Some(preload), security_level: "3", parameter: true };
-        let mongod =
-            native.apply(Mongod::builder()).mechanisms("SCRAM-SHA-256").parameter("awsStsHost", REGIONAL_HOST).start();
+        let mongod = native
+            .apply(Mongod::builder())
+            .mechanisms("SCRAM-SHA-256")
+            .parameter("awsStsHost", REGIONAL_HOST)
+            .parameter("awsStsFallbackHosts", STS_HOST)
+            .start();
         assert_eq!(parameter(&mongod, "awsStsHost"), Some(REGIONAL_HOST.into()));
+        assert!(!is_ok(&set_sts_host(&mongod, "sts.attacker.example")), "the rule holds without the mechanism too");
         assert!(is_ok(&set_sts_host(&mongod, STS_HOST)));
         assert_eq!(lines_of(&mongod, PROVIDED), [] as [Value; 0]);
         let reply = sasl_start(&mongod);

@@ -118,6 +118,7 @@ fn a_bad_value_at_runtime_is_refused_and_changes_nothing() {
         ("awsStsHost", bson!(null)),
         ("awsStsHost", bson!("sts.\r\nX-Evil: 1")),
         ("awsStsHost", bson!("vpce-1.sts.eu-west-1.vpce.amazonaws.com")),
+        ("awsStsHost", bson!("sts.eu-west-1.amazonaws.com")),
         ("awsStsEndpoint", bson!("https://host/path")),
         ("awsStsEndpoint", bson!(true)),
         ("awsStsCAFile", bson!("/etc/hostname")),
@@ -131,6 +132,7 @@ fn a_bad_value_at_runtime_is_refused_and_changes_nothing() {
         ("awsStsProxy", bson!("http://user:password@proxy:3128")),
         ("awsStsProxy", bson!("https://proxy:3128")),
         ("awsStsFallbackHosts", bson!("sts.us-west-2.amazonaws.com, sts.us-east-2.amazonaws.com")),
+        ("awsStsFallbackHosts", bson!("sts.us-west-2.amazonaws.com")),
         ("awsIamRoleUserFormat", bson!("IamRole")),
         ("awsIamRoleUserFormat", bson!("")),
     ];
@@ -148,21 +150,20 @@ fn a_bad_value_at_runtime_is_refused_and_changes_nothing() {
 #[test]
 fn a_value_set_at_runtime_counts_from_the_next_login_on() {
     let host = "sts.eu-west-1.amazonaws.com";
-    let fixture = Fixture::start();
+    let fixture = Fixture::start_with(|builder| builder.parameter("awsStsFallbackHosts", host));
     fixture.assert_still_serves("the start");
     let regional = LocalSts::builder().host_name(host).identity(fixture.user.clone()).start().unwrap();
-    let ca = fixture.ca_file_of("regional.pem", &regional);
+    fixture.trust(&[&fixture.sts, &regional]);
 
-    // A conversation under way keeps the host that its client signs for, and the STS that belongs to it.
+    // A login under way keeps the address of its STS.
     let under_way = aws_client::Conversation::start(fixture.mongod.port()).unwrap();
-    fixture.set_parameter("awsStsCAFile", ca.to_str().unwrap());
     fixture.set_parameter("awsStsEndpoint", regional.endpoint());
-    fixture.set_parameter("awsStsHost", host);
     let signed = under_way.signer(&credentials(&fixture.user)).sign();
     let asked = fixture.sts.request_count();
     assert!(under_way.finish(&aws_client::client_second(&signed)).is_ok());
     assert_eq!((fixture.sts.request_count() - asked, regional.request_count()), (1, 0));
 
+    fixture.set_parameter("awsStsHost", host);
     assert!(aws_client::login(fixture.mongod.port(), &credentials(&fixture.user), host).is_ok());
     assert_eq!(regional.request_count(), 1);
     let requests = regional.requests();

@@ -84,8 +84,9 @@ fn the_section_has_these_fields_and_begins_at_zero() {
     let expected = "version serverAbi nativeMechanismReplaced stsHost stsHostSince logins.started logins.confirmed \
         logins.notReported logins.denied.malformedMessage logins.denied.refusedBySts logins.denied.accountNotAllowed \
         logins.denied.stsUnavailable logins.denied.internal logins.reasons.brokenMessage logins.reasons.clockSkew \
-        logins.reasons.wrongRegion logins.reasons.unknownKey logins.reasons.wrongSignature \
-        logins.reasons.expiredToken logins.reasons.otherRefusal logins.reasons.cannotLogIn \
+        logins.reasons.wrongRegion logins.reasons.expiredConversation logins.reasons.unknownKey \
+        logins.reasons.wrongSignature logins.reasons.expiredToken logins.reasons.otherRefusal \
+        logins.reasons.cannotLogIn \
         logins.reasons.accountNotAllowed logins.reasons.throttled logins.reasons.noTurn logins.reasons.nameNotFound \
         logins.reasons.noConnection logins.reasons.untrustedTls logins.reasons.timeout logins.reasons.serverError \
         logins.reasons.oddAnswer logins.reasons.internal sts.requests sts.retries sts.throttled \
@@ -124,7 +125,7 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
         login(fixture);
         fixture.set_parameter(name, before.get_str(name).unwrap());
     }
-    let rows: [Row; 16] = [
+    let rows: [Row; 17] = [
         ("garbage", |fixture| finish_with(fixture, |_| b"garbage".to_vec()), "malformedMessage", "brokenMessage"),
         (
             "a clock that is late",
@@ -140,6 +141,18 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
             |fixture| finish_with(fixture, |signer| aws_client::client_second(&signer.region("eu-west-1").sign())),
             "malformedMessage",
             "wrongRegion",
+        ),
+        (
+            "a change of the trusted certificates while it is under way",
+            |fixture| {
+                finish_with(fixture, |signer| {
+                    fixture.set_parameter("awsStsCAFile", "");
+                    fixture.trust(&[&fixture.sts]);
+                    aws_client::client_second(&signer.sign())
+                });
+            },
+            "malformedMessage",
+            "expiredConversation",
         ),
         (
             "a key that STS does not know",
@@ -303,7 +316,7 @@ fn what_is_under_way_and_what_waits_is_shown_while_it_does() {
 
 #[test]
 fn the_host_in_use_is_shown_with_the_time_since_when() {
-    let mongod = Mongod::builder().start();
+    let mongod = Mongod::builder().parameter("awsStsFallbackHosts", "sts.eu-west-1.amazonaws.com").start();
     let since = |section: &Document| *section.get_datetime("stsHostSince").unwrap();
     let before = section(&mongod);
     thread::sleep(Duration::from_millis(5));

@@ -15,7 +15,10 @@ fn round(version: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mongod.conf");
     std::fs::write(&file, "setParameter:\n  awsStsTimeoutMS: 2500\n").unwrap();
-    let fixture = Fixture::start_with(|builder| builder.version(version).arg("--config").arg(&file));
+    let regional = "sts.eu-west-1.amazonaws.com";
+    let fixture = Fixture::start_with(|builder| {
+        builder.version(version).arg("--config").arg(&file).parameter("awsStsFallbackHosts", regional)
+    });
     let mongod = &fixture.mongod;
 
     // Logins, and their lines in the log.
@@ -37,13 +40,16 @@ fn round(version: &str) {
     let get = |name: &str| mongod.run_as_admin("admin", doc! { "getParameter": 1, name: 1 }).get(name).cloned();
     assert_eq!(get("awsStsTimeoutMS"), Some(bson!(2500)));
     fixture.set_parameter("awsStsTimeoutMS", 5000);
-    fixture.set_parameter("awsStsHost", "sts.eu-west-1.amazonaws.com");
+    fixture.set_parameter("awsStsHost", regional);
     assert_eq!(get("awsStsTimeoutMS"), Some(bson!(5000)));
-    assert_eq!(get("awsStsHost"), Some(bson!("sts.eu-west-1.amazonaws.com")));
+    assert_eq!(get("awsStsHost"), Some(bson!(regional)));
     let all = mongod.run_as_admin("admin", doc! { "getParameter": "*" });
-    assert_eq!(all.get_str("awsStsHost").unwrap(), "sts.eu-west-1.amazonaws.com");
+    assert_eq!(all.get_str("awsStsHost").unwrap(), regional);
     let refused = mongod.try_as_admin("admin", doc! { "setParameter": 1, "awsStsHost": "https://sts" }).unwrap_err();
     assert!(refused.to_string().contains("must be a host name in lower case"), "{refused}");
+    let other = doc! { "setParameter": 1, "awsStsHost": "sts.attacker.example" };
+    let refused = mongod.try_as_admin("admin", other).unwrap_err();
+    assert!(refused.to_string().contains("was not named at startup"), "{refused}");
     fixture.set_parameter("awsStsHost", "sts.amazonaws.com");
 
     let section = mongod.run_as_admin("admin", doc! { "serverStatus": 1 });

@@ -7,6 +7,7 @@ use bson::Document;
 use local_sts::{Answer, Failures, LocalSts, ServiceError};
 use psmdb_aws_iam::config::{PARAMETERS, Store};
 use psmdb_aws_iam::login::{Login, Step};
+use psmdb_aws_iam::sasl::Moment;
 use tempfile::TempDir;
 
 use crate::support::aws_client::{Credentials, Signer, client_first, client_second};
@@ -46,11 +47,12 @@ impl Client {
     /// Logs in with a key that nobody has; returns the reason of the denial.
     fn forge(&self, access_key_id: &str) -> String {
         let mut login = Login::new(&self.store);
-        let Ok(Step::Continue(challenge)) = login.step(&client_first(&[1; 32])) else { panic!("no challenge") };
+        let mut step = |message: &[u8]| login.step(&self.store, message, Moment::now().expect("a clock"));
+        let Ok(Step::Continue(challenge)) = step(&client_first(&[1; 32])) else { panic!("no challenge") };
         let challenge = Document::from_reader(&challenge[..]).expect("BSON");
         let (host, nonce) = (challenge.get_str("h").unwrap(), challenge.get_binary_generic("s").unwrap());
         let signed = Signer::new(&Credentials::new(access_key_id, "no-secret"), host, nonce).sign_by_hand();
-        login.step(&client_second(&signed)).expect_err("nobody has this key").reason().to_owned()
+        step(&client_second(&signed)).expect_err("nobody has this key").reason().to_owned()
     }
 
     fn counted(&self, of: fn(&psmdb_aws_iam::metrics::Metrics) -> &psmdb_aws_iam::metrics::Counter) -> usize {

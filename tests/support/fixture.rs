@@ -24,6 +24,8 @@ pub const AUTHENTICATION_FAILED: i32 = 18;
 /// The plugin's own log line about a principal that the server has no user for.
 const USER_REFUSED: i32 = 88_000_002;
 
+const CA_FILE: &str = "ca.pem";
+
 /// Long enough for a log line that is being written.
 const LOG_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,7 +58,7 @@ impl Fixture {
         let role = Identity::assumed_role(ACCOUNT, "reporting", "i-0123456789abcdef0");
         let sts = LocalSts::builder().identity(user.clone()).identity(role.clone()).start().expect("an STS");
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let ca_file = write_ca(folder.path(), "ca.pem", &sts);
+        let ca_file = write_cas(folder.path(), &[&sts]);
         let builder =
             Mongod::builder().parameter("awsStsEndpoint", sts.endpoint()).parameter("awsStsCAFile", ca_file.display());
         let mongod = options(builder).start();
@@ -66,9 +68,14 @@ impl Fixture {
         Self { mongod, sts, user, role, folder }
     }
 
-    /// Writes the CA certificate of another STS into a file.
-    pub fn ca_file_of(&self, name: &str, sts: &LocalSts) -> PathBuf {
-        write_ca(self.folder.path(), name, sts)
+    /// Trusts the CAs of these STSs and no others: writes them into the file of awsStsCAFile, and has it read again.
+    pub fn trust(&self, stss: &[&LocalSts]) {
+        self.set_parameter("awsStsCAFile", write_cas(self.folder.path(), stss).to_str().unwrap());
+    }
+
+    /// The file of awsStsCAFile at startup.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join(CA_FILE)
     }
 
     /// Logs in by the raw client and says which users the connection is logged in as.
@@ -166,9 +173,10 @@ fn denial_reason(line: &Value) -> Option<String> {
     failed.then(|| reason.unwrap_or_default().to_owned())
 }
 
-fn write_ca(folder: &Path, name: &str, sts: &LocalSts) -> PathBuf {
-    let path = folder.join(name);
-    std::fs::write(&path, sts.ca_pem()).expect("a file for the CA");
+fn write_cas(folder: &Path, stss: &[&LocalSts]) -> PathBuf {
+    let path = folder.join(CA_FILE);
+    let text: String = stss.iter().map(|sts| sts.ca_pem()).collect();
+    std::fs::write(&path, text).expect("a file for the CAs");
     path
 }
 

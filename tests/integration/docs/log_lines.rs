@@ -28,9 +28,11 @@ fn words(text: &str) -> String {
 fn produced() -> Vec<Value> {
     let second = "sts.eu-central-1.amazonaws.com";
     let other = LocalSts::builder().host_name(second).start().unwrap();
+    let with_fallback = format!("{second}={}", other.endpoint());
     let fixture = Fixture::start_with(|builder| {
-        builder.parameter("awsStsTimeoutMS", 700).parameter("awsStsHost", "sts.amazonaws.com")
+        builder.parameter("awsStsTimeoutMS", 700).parameter("awsStsFallbackHosts", &with_fallback)
     });
+    fixture.set_parameter("awsStsFallbackHosts", "");
     let stranger = Identity::assumed_role("123456789012", "app", "i-0abc");
     fixture.sts.add_identity(stranger.clone());
     fixture.login(&stranger).expect_err("it has no user");
@@ -38,7 +40,7 @@ fn produced() -> Vec<Value> {
     fixture.login(&fixture.user).expect_err("STS is in trouble");
     fixture.sts.set_failures(None);
     fixture.login(&fixture.user).unwrap();
-    fixture.set_parameter("awsStsFallbackHosts", format!("{second}={}", other.endpoint()));
+    fixture.set_parameter("awsStsFallbackHosts", with_fallback);
     fixture.sts.set_failures(Failures::all(ServiceError::InternalFailure));
     let line =
         |fixture: &Fixture, id: i64| fixture.mongod.wait_for_log(|line| line["id"] == id, Duration::ZERO).is_some();

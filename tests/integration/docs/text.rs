@@ -18,13 +18,42 @@ fn the_table_of_parameters_has_every_parameter_with_its_default() {
     let expected: BTreeMap<_, _> =
         PARAMETERS.iter().map(|parameter| (parameter.name.to_owned(), parameter.to_text(&store))).collect();
     let mut shown = BTreeMap::new();
-    for row in rows("docs/configure.md").iter().filter(|row| row.len() == 4) {
+    for row in rows("docs/configure.md").iter().filter(|row| row.len() == 5) {
         let name = row[0].trim_matches('`').to_owned();
         // "empty" and "empty: all" are words.
         let default = if row[1].starts_with("empty") { "" } else { row[1].trim_matches('`') };
         assert!(shown.insert(name.clone(), default.to_owned()).is_none(), "{name} is there twice");
     }
     assert_eq!(shown, expected);
+}
+
+/// A value that a server started with others gets at runtime, for each parameter: the table says which it may get.
+#[test]
+fn the_table_of_parameters_says_which_take_any_value_at_runtime() {
+    let mut checked = 0;
+    for row in rows("docs/configure.md").iter().filter(|row| row.len() == 5) {
+        let name = row[0].trim_matches('`');
+        let (at_startup, other) = match name {
+            "awsStsHost" | "awsStsFallbackHosts" => ("sts.eu-west-1.amazonaws.com", "sts.eu-west-2.amazonaws.com"),
+            "awsStsEndpoint" => ("https://10.0.0.1", "https://10.0.0.2"),
+            "awsStsCAFile" => ("", "/etc/ssl/certs/ca-certificates.crt"),
+            "awsStsTimeoutMS" => ("1000", "2000"),
+            "awsStsProxy" => ("http://10.0.0.1:3128", "http://10.0.0.2:3128"),
+            "awsIamRoleUserFormat" => ("iamRole", "assumedRole"),
+            "awsIamAllowedAccounts" => ("123456789012", "210987654321"),
+            other => panic!("{other} has no values here"),
+        };
+        let store = Store::default();
+        let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).unwrap();
+        parameter.set_text(&store, at_startup).unwrap();
+        store.complete_startup();
+        let set = parameter.set_text(&store, other);
+        assert_eq!(set.is_ok(), row[4] == "any value", "{name}: {set:?}, and the page says: {}", row[4]);
+        assert!(row[4] == "any value" || row[4].contains("at startup") || row[4].contains("startup value"), "{name}");
+        parameter.set_text(&store, at_startup).unwrap();
+        checked += 1;
+    }
+    assert_eq!(checked, PARAMETERS.len());
 }
 
 #[test]
