@@ -17,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -37,6 +38,9 @@ const MAX_ALLOWED_ACCOUNTS: usize = 1000;
 
 /// Bounds of awsStsTimeoutMS.
 const TIMEOUT_MS: std::ops::RangeInclusive<i64> = 100..=60_000;
+
+/// Environment variables that name a proxy for HTTPS to other programs.
+const PROXY_VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 
 /// The values of all parameters at one moment, and the clients made from them.
 #[derive(Clone, Debug)]
@@ -76,6 +80,8 @@ struct FallbackHosts {
 #[derive(Clone, Debug, Default)]
 struct AllowedAccounts {
     text: String,
+    /// Whether the list was set, be it to an empty one.
+    given: bool,
 }
 
 /// A file of root certificates, read once, when the parameter was set.
@@ -515,14 +521,27 @@ impl Store {
         }
     }
 
-    /// The parameters that are not at their default, as `NAME: VALUE`.
+    /// The parameters that are not at their default, as `NAME: VALUE`, and an empty list of accounts that was given.
     pub fn changed_parameters(&self) -> Vec<String> {
         let (current, default) = (self.current(), Values::default());
+        let accounts = &current.values.allowed_accounts;
+        let empty_list = (accounts.given && accounts.text.is_empty())
+            .then(|| "awsIamAllowedAccounts: empty (every account may log in)".to_owned());
         let changed = PARAMETERS.iter().filter_map(|parameter| {
             let value = parameter.text_of(&current.values);
             (value != parameter.text_of(&default)).then(|| format!("{}: {value}", parameter.name))
         });
-        changed.collect()
+        changed.chain(empty_list).collect()
+    }
+
+    /// The names of the variables that hold a proxy which is not used: the environment's, while awsStsProxy is empty.
+    /// `variable` reads one of the environment.
+    pub fn unused_proxy_variables(&self, variable: impl Fn(&str) -> Option<OsString>) -> Vec<&'static str> {
+        if self.current().values.proxy.is_some() {
+            return Vec::new();
+        }
+        let is_set = |name: &&str| variable(name).is_some_and(|value| !value.is_empty());
+        PROXY_VARIABLES.into_iter().filter(is_set).collect()
     }
 
     /// A warning for each STS host whose name may be a mistake.
@@ -587,7 +606,7 @@ impl AllowedAccounts {
                  123456789012,210987654321, at most {MAX_ALLOWED_ACCOUNTS}; an empty text allows every account"
             ));
         }
-        Ok(Self { text: text.to_owned() })
+        Ok(Self { text: text.to_owned(), given: true })
     }
 
     fn allow(&self, account: &str) -> bool {
@@ -982,5 +1001,29 @@ mod tests {
         std::fs::write(&ca, local_sts::LocalSts::builder().start().unwrap().ca_pem()).unwrap();
         parameter("awsStsCAFile").set_text(&store, &ca).unwrap();
         assert!(before.check_trust_unchanged(&store.current()).is_err());
+    }
+
+    #[test]
+    fn miri_an_empty_list_of_accounts_is_shown_when_it_was_given() {
+        let store = Store::default();
+        assert_eq!(store.changed_parameters(), [""; 0]);
+        parameter("awsIamAllowedAccounts").set_text(&store, "").unwrap();
+        assert_eq!(store.changed_parameters(), ["awsIamAllowedAccounts: empty (every account may log in)"]);
+        parameter("awsIamAllowedAccounts").set_text(&store, "123456789012").unwrap();
+        assert_eq!(store.changed_parameters(), ["awsIamAllowedAccounts: 123456789012"]);
+    }
+
+    #[test]
+    fn miri_a_proxy_in_the_environment_is_named_while_there_is_no_other() {
+        let store = Store::default();
+        let environment = |name: &str| match name {
+            "HTTPS_PROXY" | "all_proxy" | "http_proxy" => Some(OsString::from("http://user:secret@10.0.0.1:3128")),
+            "https_proxy" => Some(OsString::new()),
+            _ => None,
+        };
+        assert_eq!(store.unused_proxy_variables(environment), ["HTTPS_PROXY", "all_proxy"]);
+        assert_eq!(store.unused_proxy_variables(|_| None), [""; 0]);
+        parameter("awsStsProxy").set_text(&store, "http://10.0.0.1:3128").unwrap();
+        assert_eq!(store.unused_proxy_variables(environment), [""; 0]);
     }
 }

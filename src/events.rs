@@ -30,6 +30,11 @@ pub enum Event {
     },
     /// The server's own mechanism of this name is not used any more.
     NativeReplaced,
+    /// The environment has a proxy, and awsStsProxy has none.
+    ProxyNotUsed {
+        /// The names of the variables; a value can hold a password.
+        variables: Vec<&'static str>,
+    },
     /// A parameter has another value while the server runs.
     ParameterChanged {
         /// Its name.
@@ -90,6 +95,7 @@ impl Event {
             Self::TroubleBegan { .. } => 88_000_006,
             Self::TroubleEnded { .. } => 88_000_007,
             Self::ParameterChanged { .. } => 88_000_008,
+            Self::ProxyNotUsed { .. } => 88_000_009,
             Self::DoubtfulHost { .. } => 88_000_010,
         }
     }
@@ -105,7 +111,8 @@ impl Event {
             | Self::NativeReplaced
             | Self::HostChanged { back: true, .. }
             | Self::TroubleEnded { .. }
-            | Self::ParameterChanged { .. } => Severity::Information,
+            | Self::ParameterChanged { .. }
+            | Self::ProxyNotUsed { .. } => Severity::Information,
         }
     }
 }
@@ -134,6 +141,12 @@ impl fmt::Display for Event {
             Self::ParameterChanged { name, from, to } => {
                 write!(f, "MONGODB-AWS: {name} is now \"{to}\"; it was \"{from}\"")
             }
+            Self::ProxyNotUsed { variables } => write!(
+                f,
+                "MONGODB-AWS: awsStsProxy is empty, and the proxy in the environment ({}) is not used; to reach STS \
+                 through a proxy, set awsStsProxy to http://host:port",
+                variables.join(", ")
+            ),
             Self::TroubleBegan { host } => {
                 write!(f, "MONGODB-AWS: STS is not reached at {host}; the lines of failed logins say why")
             }

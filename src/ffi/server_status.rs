@@ -33,6 +33,10 @@ pub extern "C" fn psmdb_aws_iam_registered(replaced_native: u8) {
             let server_abi = process.server.abi().to_owned();
             process.events.push(Event::Registered { server_abi, parameters: store().changed_parameters() });
             store().doubtful_hosts().into_iter().for_each(|warning| process.events.push(warning));
+            let variables = store().unused_proxy_variables(|name| std::env::var_os(name));
+            if !variables.is_empty() {
+                process.events.push(Event::ProxyNotUsed { variables });
+            }
         }
         if replaced_native != 0 && process.server.replace_native() {
             process.events.push(Event::NativeReplaced);

@@ -171,6 +171,40 @@ fn a_value_set_at_runtime_counts_from_the_next_login_on() {
     assert!(requests[0].header("authorization").unwrap().contains("/eu-west-1/sts/aws4_request"));
 }
 
+/// The value of such a variable can hold a password.
+#[test]
+fn a_proxy_in_the_environment_that_is_not_used_is_named_once_at_startup() {
+    let lines = |mongod: &Mongod| -> Vec<String> {
+        mongod.wait_for_log(|line| line["id"] == 88_000_001, Duration::from_secs(10)).expect("the line at the start");
+        let lines = mongod.log_lines().into_iter().filter(|line| line["id"] == 88_000_009);
+        lines.map(|line| line["msg"].as_str().unwrap().to_owned()).collect()
+    };
+    let proxy = "http://user:secret@127.0.0.1:9";
+    let builder = || Mongod::builder().env("HTTPS_PROXY", proxy).env("all_proxy", proxy).env("http_proxy", proxy);
+    let mongod = builder().start();
+    // A login writes what waits to be written.
+    aws_client::Conversation::start(mongod.port()).unwrap();
+    let written = lines(&mongod);
+    assert_eq!(written.len(), 1, "{written:?}");
+    assert!(written[0].contains("(HTTPS_PROXY, all_proxy) is not used"), "{written:?}");
+    let all = [mongod.log_text(), mongod.stdout_text(), mongod.stderr_text()].concat();
+    assert!(!all.contains("secret"), "{all}");
+    assert_eq!(lines(&builder().parameter("awsStsProxy", "http://127.0.0.1:9").start()), [""; 0]);
+    assert_eq!(lines(&Mongod::builder().env("HTTPS_PROXY", "").start()), [""; 0]);
+}
+
+#[test]
+fn an_empty_list_of_accounts_that_was_given_is_shown_at_startup() {
+    let message = |mongod: &Mongod| {
+        let line = mongod.wait_for_log(|line| line["id"] == 88_000_001, Duration::from_secs(10)).expect("the line");
+        line["msg"].as_str().unwrap().to_owned()
+    };
+    let given = message(&Mongod::builder().parameter("awsIamAllowedAccounts", "").start());
+    assert!(given.ends_with("parameters: awsIamAllowedAccounts: empty (every account may log in)"), "{given}");
+    let not_given = message(&Mongod::builder().start());
+    assert!(not_given.ends_with("parameters: all the defaults"), "{not_given}");
+}
+
 #[test]
 fn a_change_at_runtime_is_one_line_of_the_log() {
     let mongod = Mongod::builder().parameter("awsStsTimeoutMS", 5000).start();

@@ -72,7 +72,10 @@ fn produced() -> Vec<Value> {
         |line: &Value| line["msg"] == "Authentication failed" && line.to_string().contains("SignatureDoesNotMatch");
     fixture.mongod.wait_for_log(refused, PATIENCE).expect("the line of the login");
     let lines = fixture.mongod.log_lines();
-    let plain = Mongod::builder().parameter("awsStsHost", "sts.eu-west-1.amazonaws.com").start();
+    let plain = Mongod::builder()
+        .parameter("awsStsHost", "sts.eu-west-1.amazonaws.com")
+        .env("HTTPS_PROXY", "http://proxy.example.com:3128")
+        .start();
     let doubtful = Mongod::builder().parameter("awsStsHost", "sts.example.internal").start();
     lines.into_iter().chain(plain.log_lines()).chain(doubtful.log_lines()).collect()
 }
