@@ -9,6 +9,7 @@
 mod blocks;
 mod errors;
 mod log_lines;
+mod recovery;
 mod servers;
 mod shell;
 mod text;
@@ -33,7 +34,7 @@ const KINDS: [(&str, &str, &str); 18] = [
     ("text", "", "text::other_text_holds_no_line_of_the_log"),
     ("text", "error", "errors::a_login_is_refused_with_the_reasons_that_are_shown"),
     ("text", "log", "log_lines::the_server_writes_the_lines_that_are_shown"),
-    ("text", "start", "servers::a_server_that_cannot_start_says_what_is_shown"),
+    ("text", "start", "servers::a_server_that_cannot_start_says_what_is_shown_and_where"),
     ("yaml", "", "servers::a_server_starts_with_each_configuration_and_has_its_values"),
     ("yaml", "community-operator", "servers::a_server_starts_with_each_configuration_and_has_its_values"),
     ("yaml", "kubernetes", "text::manifests_are_laid_out_as_yaml"),
@@ -86,6 +87,22 @@ fn rows(page: &str) -> Vec<Vec<String>> {
         rows.push(cells.map(|cell| cell.trim().to_owned()).collect());
     }
     rows
+}
+
+/// Says of an example whether it is below this heading, before the next one.
+fn section(page: &str, heading: &str) -> impl Fn(&Block) -> bool {
+    let text = read(page);
+    let headings: Vec<_> = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.starts_with('#'))
+        .map(|(at, line)| (at + 1, line.to_owned()))
+        .collect();
+    let at = headings.iter().position(|(_, line)| line.trim_start_matches('#').trim() == heading);
+    let at = at.unwrap_or_else(|| panic!("{page} has no heading {heading:?}"));
+    let (from, to) = (headings[at].0, headings.get(at + 1).map_or(usize::MAX, |(line, _)| *line));
+    let page = PathBuf::from(page);
+    move |block| block.file == page && (from..to).contains(&block.line)
 }
 
 /// What stands in code quotes in a text.

@@ -35,6 +35,7 @@ const TRIES: usize = 5;
 #[derive(Clone)]
 pub struct Builder {
     version: String,
+    program: Option<PathBuf>,
     preload: bool,
     plugin: Option<PathBuf>,
     mechanisms: Option<String>,
@@ -49,6 +50,12 @@ impl Builder {
     /// Takes another version of mongod. Defaults to [`DEFAULT_VERSION`].
     pub fn version(mut self, version: &str) -> Self {
         version.clone_into(&mut self.version);
+        self
+    }
+
+    /// Runs this program instead of the mongod of the version, such as a changed copy, or a script that starts it.
+    pub fn program(mut self, path: PathBuf) -> Self {
+        self.program = Some(path);
         self
     }
 
@@ -150,6 +157,12 @@ impl Builder {
         });
 
         let mut command = command_of(&self.version);
+        if let Some(program) = &self.program {
+            let mut other = Command::new(program);
+            other.env_remove("LD_PRELOAD");
+            other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            command = other;
+        }
         command
             .arg("--dbpath")
             .arg(&database)
@@ -232,6 +245,7 @@ impl Mongod {
     pub fn builder() -> Builder {
         Builder {
             version: env::var("PSMDB_AWS_IAM_MONGOD_VERSION").unwrap_or_else(|_| DEFAULT_VERSION.to_owned()),
+            program: None,
             preload: true,
             plugin: None,
             mechanisms: None,

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, doc};
 use local_sts::{Identity, LocalSts};
+use regex_lite::Regex;
 use tempfile::TempDir;
 
 use super::blocks::Block;
+use super::recovery::{Fault, Machine};
 use super::shell::{self, Statement};
 use super::{INSTALLED, examples};
 use crate::support::aws_client;
@@ -20,12 +22,12 @@ use crate::support::mongod::{Builder, DEFAULT_VERSION, Mongod, command_of, plugi
 use crate::support::wire::{WireClient, is_ok};
 
 /// Files that examples name, made for the test.
-struct Files {
+pub struct Files {
     folder: TempDir,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static CA: OnceLock<String> = OnceLock::new();
         let folder = tempfile::tempdir().unwrap();
         let ca = CA.get_or_init(|| LocalSts::builder().start().unwrap().ca_pem().to_owned());
@@ -36,7 +38,7 @@ impl Files {
     }
 
     /// The example with the files of the test in place of those that it names.
-    fn adapt(&self, text: &str) -> String {
+    pub fn adapt(&self, text: &str) -> String {
         let path = |name: &str| self.folder.path().join(name).to_str().unwrap().to_owned();
         text.replace("/etc/ssl/corporate-ca.pem", &path("corporate-ca.pem"))
             .replace("/etc/mongodb/keyfile", &path("keyfile"))
@@ -103,7 +105,7 @@ fn assert_provided(mongod: &Mongod, place: &str) {
 }
 
 /// The configurations among the examples, each with the place where it stands.
-fn configurations() -> Vec<(String, String)> {
+pub fn configurations() -> Vec<(String, String)> {
     let part = |block: &Block, key: &str| {
         below(&block.text, key).unwrap_or_else(|| panic!("{block}: there is nothing below {key}"))
     };
@@ -230,32 +232,59 @@ fn a_container_s_file_installs_and_starts_the_server() {
     }
 }
 
+/// What differs from machine to machine, made the same.
+fn masked(text: &str, machine: Option<&Machine>) -> String {
+    let mut text = text.to_owned();
+    if let Some(machine) = machine {
+        text = text.replace(machine.object().to_str().unwrap(), INSTALLED);
+        text = text.replace(machine.server().to_str().unwrap(), "/usr/bin/mongod");
+    }
+    for (pattern, word) in [(r"[^ ]*/libc\.so\.6", "libc.so.6"), (r"GLIBC_[0-9.]+", "GLIBC_N")] {
+        text = Regex::new(pattern).unwrap().replace_all(&text, word).into_owned();
+    }
+    text
+}
+
 #[test]
-fn a_server_that_cannot_start_says_what_is_shown() {
-    let without = |builder: Builder| builder.preload(false);
+fn a_server_that_cannot_start_says_what_is_shown_and_where() {
+    let parameter = |builder: Builder| builder.parameter("awsStsHost", "sts.amazonaws.com");
     for block in examples("text", "start") {
-        let shown = block.text.trim_end();
-        let exit = match &*block.detail {
-            "no-plugin" => without(Mongod::builder()).mechanisms("MONGODB-AWS,SCRAM-SHA-256").expect_exit(),
-            "unknown-parameter" => {
-                without(Mongod::builder()).parameter("awsStsHost", "sts.amazonaws.com").expect_exit()
-            }
-            "bad-value" => Mongod::builder().parameter("awsStsTimeoutMS", 5).expect_exit(),
-            "differs" => {
-                // It needs a server that differs: `doubles::a_server_that_differs_is_left_alone` has some.
-                let source = super::read("cpp-shim/plugin.cpp");
-                for part in ["not registered: ", "is not supported: it differs in: "] {
-                    assert!(shown.contains(part) && source.contains(part), "{block}: {part}");
-                }
-                continue;
-            }
+        let fault = match &*block.detail {
+            "no-plugin" | "unknown-parameter" => Some(Fault::NotPreloaded),
+            "differs" => Some(Fault::ServerDiffers),
+            "missing" => Some(Fault::ObjectMissing),
+            "empty" => Some(Fault::ObjectEmpty),
+            "truncated" => Some(Fault::ObjectTruncated),
+            "newer-glibc" => Some(Fault::NewerGlibc),
+            "bad-value" => None,
             other => panic!("{block}: how does a server fail to start that is {other:?}?"),
         };
-        let output = exit.output();
-        for line in shown.lines() {
-            assert!(output.contains(line), "{block}: {line}\nis not in\n{output}");
+        let machine = fault.map(Machine::with);
+        let server = || machine.as_ref().unwrap().builder(true).mechanisms("MONGODB-AWS,SCRAM-SHA-256");
+        let exit = match &*block.detail {
+            "no-plugin" => server().expect_exit(),
+            "bad-value" => Mongod::builder().parameter("awsStsTimeoutMS", 5).expect_exit(),
+            _ => parameter(server()).expect_exit(),
+        };
+        let screen = masked(&[&*exit.stdout, &*exit.stderr].concat(), machine.as_ref());
+        let (found, other) = if block.detail == "no-plugin" { (&exit.log, &screen) } else { (&screen, &exit.log) };
+        for line in masked(block.text.trim_end(), None).lines() {
+            assert!(found.contains(line), "{block}: {line}\nis not in\n{found}");
+            assert!(!other.contains(line), "{block}: {line}\nis elsewhere too:\n{other}");
         }
     }
+}
+
+/// The loader does not say which of the two it is.
+#[test]
+fn an_object_that_the_server_may_not_read_looks_like_one_that_is_missing() {
+    let loader = |fault| {
+        let machine = Machine::with(fault);
+        masked(&machine.builder(true).mechanisms("MONGODB-AWS").expect_exit().stderr, Some(&machine))
+    };
+    let missing = loader(Fault::ObjectMissing);
+    assert!(missing.contains("cannot be preloaded"), "{missing}");
+    assert_eq!(loader(Fault::ObjectUnreadable), missing);
 }
 
 /// All statements in their order, on one server; the same statement is run once.

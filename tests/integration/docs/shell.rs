@@ -1,12 +1,15 @@
 //! Commands of a terminal, and statements of the database's shell.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
 use bson::{Bson, Document, doc};
+use serde_json::Value;
 
-use super::{examples, quoted, read, root, rows};
+use super::{examples, quoted, read, root, rows, section};
 use crate::support::mongod::{DEFAULT_VERSION, binary_of, plugin};
 
 /// How a command is kept true.
@@ -22,7 +25,7 @@ enum How {
 }
 
 /// Commands by their beginning; the first that fits counts.
-const SHELL: [(&str, How); 22] = [
+const SHELL: [(&str, How); 30] = [
     ("make ", How::Make),
     ("psmdb-aws-iam ", How::Own),
     ("target/release/psmdb-aws-iam ", How::Own),
@@ -31,6 +34,9 @@ const SHELL: [(&str, How); 22] = [
     ("cargo build --release --locked", How::Not("make build is this, and has built what these tests run")),
     ("sudo restorecon ", How::Not("it needs SELinux")),
     ("sudo systemctl ", How::Not("it needs systemd and root")),
+    ("sudo journalctl ", How::Not("it needs systemd")),
+    ("sudo sed -i", How::Not("recovery runs it on files of its own")),
+    ("sudo grep -rnsE ", How::Not("recovery runs it on files of its own")),
     ("sudo grep ", How::Not("it reads the log of an installed server; log_lines has its line")),
     ("sudo rm ", How::Not("it needs root")),
     ("sudo apt install ./", How::Not("the packages' own tests install them")),
@@ -43,7 +49,12 @@ const SHELL: [(&str, How); 22] = [
     ("mongosh ", How::Not("it needs the database's own shell; logins by drivers are tested elsewhere")),
     ("getent hosts ", How::Not("it needs DNS")),
     ("timedatectl", How::Not("it needs systemd")),
-    ("grep -c psmdb_aws_iam /proc/$(pidof mongod)/maps", How::Not("it reads that of an installed server")),
+    ("for pid in $(pidof mongod); do sudo grep -c ", How::Not("it reads those of installed servers")),
+    ("namei -l /usr/lib/", How::Not("it shows what is installed")),
+    ("getcap /usr/bin/mongod", How::Not("it shows what is installed")),
+    ("dpkg --verify ", How::Not("it compares what is installed")),
+    ("dpkg-deb -x ", How::Not("the_new_server_is_checked_in_its_unpacked_package runs it")),
+    ("mkdir new && rpm2cpio ", How::Not("not every machine of the tests has rpm2cpio")),
     ("mongodb_exporter ", How::Not("it is not in the registries of the test environment")),
 ];
 
@@ -51,7 +62,7 @@ const SHELL: [(&str, How); 22] = [
 pub const NOT_RUN: [(&str, &str); 1] = [("rs.stepDown()", "it needs a set with a member that can follow")];
 
 /// The commands of an example: lines that end in a backslash go on, comments are cut off.
-fn commands(text: &str) -> Vec<String> {
+pub fn commands(text: &str) -> Vec<String> {
     let joined = text.replace("\\\n", " ");
     let lines = joined.lines().map(|line| {
         let line = if line.starts_with('#') { "" } else { line.split("    #").next().unwrap() };
@@ -116,7 +127,7 @@ fn run_own(place: &str, command: &str) {
         return;
     }
     for word in &mut words {
-        if matches!(word.as_str(), "/usr/bin/mongod" | "/usr/bin/mongos") {
+        if matches!(word.as_str(), "/usr/bin/mongod" | "/usr/bin/mongos" | "new/usr/bin/mongod") {
             *word = binary_of(DEFAULT_VERSION).to_str().unwrap().to_owned();
         }
     }
@@ -126,6 +137,30 @@ fn run_own(place: &str, command: &str) {
     }
     let output = run(&words);
     assert!(output.status.success(), "{place}: {command}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What upgrade-and-rollback.md says to do with a package of the next server.
+#[test]
+fn the_new_server_is_checked_in_its_unpacked_package() {
+    let below = section("docs/upgrade-and-rollback.md", "A new version of the server");
+    let block = examples("sh", "").into_iter().find(|block| below(block) && block.text.contains("dpkg-deb")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let package = folder.path().join("package");
+    fs::create_dir_all(package.join("DEBIAN")).unwrap();
+    fs::create_dir_all(package.join("usr/bin")).unwrap();
+    let about =
+        "Package: mongodb-org-server\nVersion: 1\nArchitecture: amd64\nMaintainer: tests\nDescription: a link\n";
+    fs::write(package.join("DEBIAN/control"), about).unwrap();
+    symlink(binary_of(DEFAULT_VERSION), package.join("usr/bin/mongod")).unwrap();
+    let name = folder.path().join("mongodb-org-server_1_amd64.deb");
+    let built = Command::new("dpkg-deb").arg("--build").args([&package, &name]).output();
+    let Ok(built) = built else { return eprintln!("skipped: this system has no dpkg-deb") };
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let text = block.text.replace("psmdb-aws-iam ", concat!(env!("CARGO_BIN_EXE_psmdb-aws-iam"), " "));
+    let output = Command::new("sh").args(["-euc", &text]).current_dir(&folder).output().unwrap();
+    assert!(output.status.success(), "{block}: {}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["file"], &report["version"]), (&"new/usr/bin/mongod".into(), &DEFAULT_VERSION.into()));
 }
 
 #[test]
