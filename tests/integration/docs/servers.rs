@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, doc};
 use local_sts::{Identity, LocalSts};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use regex_lite::Regex;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::blocks::Block;
@@ -142,16 +144,32 @@ fn a_server_starts_with_each_configuration_and_has_its_values() {
     }
 }
 
-/// What replica-sets-and-shards.md says: members log in to each other by the list that it shows, and clients to each of them.
-#[test]
-fn members_with_a_key_file_replicate_and_each_lets_clients_in() {
+/// How members log in to each other.
+enum Members {
+    KeyFile,
+    /// With this configuration beside the page's.
+    Certificates(String),
+}
+
+/// Two members with the configuration of replica-sets-and-shards.md, or with another list. The first is the primary.
+fn assert_members_replicate(mechanisms: Option<&str>, members: &Members) {
     let block =
         examples("yaml", "").into_iter().find(|block| block.file.ends_with("replica-sets-and-shards.md")).unwrap();
-    let host = parameters(&block.text)["awsStsHost"].clone();
+    let parameters = parameters(&block.text);
+    let host = parameters["awsStsHost"].clone();
+    let shown = &parameters["authenticationMechanisms"];
+    let mut text = block.text.replace(shown, mechanisms.unwrap_or(shown));
+    let mechanism = match members {
+        Members::KeyFile => "SCRAM-SHA-256",
+        Members::Certificates(options) => {
+            text = text.replace("keyFile: /etc/mongodb/keyfile", "clusterAuthMode: x509") + options;
+            "MONGODB-X509"
+        }
+    };
     let user = Identity::iam_user(ACCOUNT, "alice");
     let sts = LocalSts::builder().host_name(&host).identity(user.clone()).start().unwrap();
     let files = Files::new();
-    let configuration = files.write(&block.text);
+    let configuration = files.write(&text);
     let ca = files.folder.path().join("sts.pem");
     fs::write(&ca, sts.ca_pem()).unwrap();
     let start = || {
@@ -163,15 +181,60 @@ fn members_with_a_key_file_replicate_and_each_lets_clients_in() {
     };
     let (primary, secondary) = (start(), start());
     initiate(&[&primary, &secondary], "rs0");
+    // The first user may be one of AWS: mongod trusts this machine until there is a user.
     let create = doc! {
-        "createUser": &user.arn, "roles": [], "writeConcern": { "w": 2, "wtimeout": 60_000 },
+        "createUser": &user.arn,
+        "roles": [{ "role": "root", "db": "admin" }],
+        "writeConcern": { "w": 2, "wtimeout": 60_000 },
     };
-    primary.run_as_admin("$external", create);
+    let reply = WireClient::connect(primary.port()).unwrap().command("$external", create).unwrap();
+    assert!(is_ok(&reply) && !reply.contains_key("writeConcernError"), "{reply}");
     for member in [&primary, &secondary] {
         let login = aws_client::login(member.port(), &credentials(&user), &host);
         let mut login = login.unwrap_or_else(|reply| panic!("{reply}"));
         assert_eq!(login.client.logged_in_users().unwrap(), [format!("{}@$external", user.arn)]);
     }
+    let logged_in = |line: &Value| {
+        let succeeded = line["msg"] == "Authentication succeeded" || line["msg"] == "Successfully authenticated";
+        succeeded && line["attr"]["mechanism"] == mechanism
+    };
+    let lines = primary.log_lines();
+    assert!(lines.iter().any(logged_in), "no member has logged in to the primary by {mechanism}");
+}
+
+#[test]
+fn members_with_a_key_file_replicate_and_each_lets_clients_in() {
+    assert_members_replicate(None, &Members::KeyFile);
+}
+
+#[test]
+fn members_with_a_key_file_replicate_when_the_list_is_mongodb_aws_alone() {
+    assert_members_replicate(Some("MONGODB-AWS"), &Members::KeyFile);
+}
+
+#[test]
+fn members_with_certificates_replicate_when_the_list_is_mongodb_aws_alone() {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new([]).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, "CA of the tests");
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let mut member = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    // Members recognise each other by these.
+    member.distinguished_name.push(DnType::OrganizationName, "shop");
+    member.distinguished_name.push(DnType::OrganizationalUnitName, "database");
+    let certificate = member.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("member.pem"), certificate.pem() + &key.serialize_pem()).unwrap();
+    fs::write(path("ca.pem"), ca_pem).unwrap();
+    let options = format!(
+        "net:\n  tls:\n    mode: preferTLS\n    certificateKeyFile: {}\n    CAFile: {}\n",
+        path("member.pem").display(),
+        path("ca.pem").display()
+    );
+    assert_members_replicate(Some("MONGODB-AWS"), &Members::Certificates(options));
 }
 
 #[test]
