@@ -6,13 +6,18 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use bson::{Document, doc};
 use local_sts::{Answer, Identity, LocalSts};
+use mongodb::options::{AuthMechanism, Credential};
+use mongodb::sync::Client;
 
 use crate::support::aws_client::{Conversation, Credentials, SignedLogin, Signer, client_first, client_second};
-use crate::support::fixture::{ACCOUNT, Fixture, STS_HOST, credentials};
+use crate::support::fixture::{ACCOUNT, Fixture, ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::mongod::plugin;
+use crate::support::wire::WireClient;
 
 /// A shorter piece proves nothing: what a vector register held of a text, 16 bytes, turns up in the unused parts of whatever
 /// is stored next.
@@ -207,4 +212,73 @@ fn secrets_are_in_no_log_and_no_status() {
     }
     assert!(shown.contains("SignatureDoesNotMatch"), "the failed login is not in the log at all");
     assert!(shown.contains("awsIam"), "the status is not in what was searched");
+}
+
+/// Says whether these bytes are anywhere in a reply.
+fn shows(reply: &Document, secret: &str) -> bool {
+    let bytes = reply.to_vec().expect("BSON");
+    bytes.windows(secret.len()).any(|window| window == secret.as_bytes())
+}
+
+#[test]
+fn currentop_shows_a_waiting_login_to_holders_of_inprog_who_cannot_use_it() {
+    let fixture = Fixture::start();
+    let user = |name: &str| {
+        let create = doc! { "createUser": name, "pwd": name, "roles": [name], "mechanisms": ["SCRAM-SHA-256"] };
+        fixture.mongod.run_as_admin("admin", create);
+        let mut options = fixture.mongod.client_options();
+        let credential = Credential::builder().username(name.to_owned()).password(name.to_owned());
+        options.credential = Some(credential.mechanism(AuthMechanism::ScramSha256).build());
+        Client::with_options(options).expect("a client").database("admin")
+    };
+    let agent = user("clusterMonitor");
+    let reader = user("readAnyDatabase");
+    let current = || agent.run_command(doc! { "currentOp": 1, "$all": true }).run().expect("it has inprog");
+
+    fixture.sts.set_thinking_time(Duration::from_secs(2));
+    let conversation = Conversation::start(fixture.mongod.port()).unwrap();
+    let signed = conversation.signer(&credentials(&fixture.role)).sign();
+    let payload = client_second(&signed);
+    let token = signed.token.clone().expect("a session token");
+    let (seen, login) = thread::scope(|scope| {
+        let login = scope.spawn(|| conversation.finish(&payload));
+        let mut seen = false;
+        while !login.is_finished() {
+            let reply = current();
+            seen |= shows(&reply, &token) && shows(&reply, signature(&signed));
+            reader.run_command(doc! { "currentOp": 1 }).run().expect_err("it has no inprog");
+            let own = reader.run_command(doc! { "currentOp": 1, "$ownOps": true }).run().expect("its own");
+            assert!(!shows(&own, &token), "who has no inprog sees the token");
+            thread::sleep(Duration::from_millis(50));
+        }
+        (seen, login.join().unwrap())
+    });
+    assert!(login.is_ok(), "the role logs in");
+    assert!(seen, "currentOp shows no waiting login: docs/threat-model.md and docs/monitoring.md say that it does");
+    assert!(!shows(&current(), &token), "it is still there after the login");
+
+    // What was seen is the whole message and the token, without the secret key.
+    fixture.sts.set_thinking_time(Duration::ZERO);
+    let replay = Conversation::start(fixture.mongod.port()).unwrap().finish(&payload);
+    assert!(replay.is_err(), "the message of one conversation works in another");
+    let mut thief = fixture.role.clone();
+    thief.secret_access_key = "x".repeat(40);
+    fixture.login(&thief).expect_err("a token without its secret key");
+    fixture.assert_still_serves("currentOp");
+}
+
+/// Of every user of MongoDB, but here the names are those of AWS accounts and roles.
+#[test]
+fn hello_tells_a_stranger_whether_an_arn_has_a_user() {
+    let fixture = Fixture::start();
+    let mechanisms = |arn: &str| {
+        let mut stranger = WireClient::connect(fixture.mongod.port()).unwrap();
+        let hello = doc! { "hello": 1, "saslSupportedMechs": format!("$external.{arn}") };
+        let reply = stranger.command("admin", hello).unwrap();
+        reply.get_array("saslSupportedMechs").ok().cloned()
+    };
+    assert_eq!(mechanisms(&fixture.user.arn), Some(vec!["MONGODB-AWS".into()]));
+    assert_eq!(mechanisms(ROLE_USER_NAME), Some(vec!["MONGODB-AWS".into()]));
+    assert_eq!(mechanisms("arn:aws:iam::123456789012:user/nobody"), None);
+    assert_eq!(mechanisms("arn:aws:iam::210987654321:role/reporting"), None);
 }

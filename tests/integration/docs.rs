@@ -8,6 +8,7 @@
 
 mod blocks;
 mod errors;
+mod leak;
 mod log_lines;
 mod recovery;
 mod servers;

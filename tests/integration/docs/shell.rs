@@ -25,7 +25,7 @@ enum How {
 }
 
 /// Commands by their beginning; the first that fits counts.
-const SHELL: [(&str, How); 30] = [
+const SHELL: [(&str, How); 31] = [
     ("make ", How::Make),
     ("psmdb-aws-iam ", How::Own),
     ("target/release/psmdb-aws-iam ", How::Own),
@@ -45,6 +45,7 @@ const SHELL: [(&str, How); 30] = [
     ("sudo dnf remove ", How::Not("the packages' own tests remove them")),
     ("docker ", How::Not("it needs Docker; servers runs the command of the image")),
     ("curl ", How::Not("it reads an exporter's page")),
+    ("aws iam ", How::Not("it needs AWS")),
     ("eval \"$(aws ", How::Not("it needs AWS")),
     ("mongosh ", How::Not("it needs the database's own shell; logins by drivers are tested elsewhere")),
     ("getent hosts ", How::Not("it needs DNS")),
@@ -207,7 +208,7 @@ pub fn statements(text: &str) -> Vec<Statement> {
         });
         match found.last_mut() {
             // A line that is indented, or closes what is open, goes on with the statement.
-            Some(last) if code.starts_with([' ', '}', ')']) => last.code.push_str(code.trim()),
+            Some(last) if code.starts_with([' ', '}', ']', ')']) => last.code.push_str(code.trim()),
             _ => found.push(Statement { code: code.trim().to_owned(), reply: None }),
         }
         if let Some(last) = found.last_mut() {
@@ -247,6 +248,11 @@ pub fn command(code: &str) -> Option<(String, Document)> {
         ("getUsers", Bson::Null, Bson::Null) => doc! { "usersInfo": 1 },
         ("grantRolesToUser", Bson::String(name), Bson::Array(roles)) => {
             doc! { "grantRolesToUser": name, "roles": roles }
+        }
+        ("updateUser", Bson::String(name), Bson::Document(update)) => {
+            let mut command = doc! { "updateUser": name };
+            command.extend(update);
+            command
         }
         ("revokeRolesFromUser", Bson::String(name), Bson::Array(roles)) => {
             doc! { "revokeRolesFromUser": name, "roles": roles }
