@@ -68,6 +68,10 @@ fn a_mechanism_that_is_not_enabled_is_not_offered() {
     let mut client = WireClient::connect(mongod.port()).unwrap();
     let reply = client.sasl_start(MECHANISM, &client_first(&[7; 32])).unwrap();
     assert!(!is_ok(&reply), "{reply}");
+    // troubleshooting.md has these words; 4.4 says "unknown or not enabled".
+    let words = reply.get_str("errmsg").unwrap();
+    assert!(words.starts_with("Received authentication for mechanism MONGODB-AWS which is "), "{words}");
+    assert!(words.ends_with("not enabled"), "{words}");
     assert!(!mongod.log_text().contains("88000001"));
     // The parameters are there all the same, so that one configuration serves both.
     mongod.run_as_admin("admin", bson::doc! { "getParameter": 1, "awsStsHost": 1 });
