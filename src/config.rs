@@ -9,26 +9,16 @@ use crate::process::Process;
 use crate::sts::client::{Client, Route};
 use crate::sts::endpoint::{Endpoint, Proxy, StsHost};
 use crate::sts::hosts::{Host, Hosts};
+use crate::sts::roots::CaFile;
 use crate::sts::tls;
 use crate::trust::StartupTrust;
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use once_cell::sync::OnceCell;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
-
-/// Largest file of root certificates that is read, in bytes.
-const MAX_CA_FILE_LENGTH: u64 = 4 * 1024 * 1024;
-
-/// Longest path of a file, in bytes, as Linux has it (PATH_MAX).
-const MAX_PATH_LENGTH: usize = 4096;
 
 /// Most hosts that awsStsFallbackHosts can list.
 const MAX_FALLBACK_HOSTS: usize = 8;
@@ -84,13 +74,6 @@ struct AllowedAccounts {
     given: bool,
 }
 
-/// A file of root certificates, read once, when the parameter was set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct CaFile {
-    path: String,
-    roots: Vec<CertificateDer<'static>>,
-}
-
 impl Default for Values {
     fn default() -> Self {
         Self {
@@ -128,7 +111,7 @@ impl Values {
     fn startup_trust(&self) -> StartupTrust {
         let fallback = self.fallback_hosts.hosts.iter().map(|(name, _)| name.clone());
         let hosts = std::iter::once(self.host.clone()).chain(fallback).collect();
-        let ca_file = self.ca_file.as_ref().map_or("", |file| &file.path);
+        let ca_file = self.ca_file.as_ref().map_or("", CaFile::path);
         StartupTrust::new(hosts, ca_file, &self.allowed_accounts.text)
     }
 }
@@ -201,7 +184,7 @@ impl Settings {
     /// # Errors
     /// As [`tls::client_config`].
     pub fn route<'a>(&'a self, host: &'a Host) -> Result<Route<'a>, Denial> {
-        let roots = self.values.ca_file.as_ref().map_or(&[][..], |file| &file.roots);
+        let roots = self.values.ca_file.as_ref().map_or(&[][..], CaFile::roots);
         let tls = self.tls.get_or_try_init(|| tls::client_config(roots))?;
         Ok(Route {
             host: host.name(),
@@ -285,7 +268,7 @@ pub static PARAMETERS: [Parameter; 8] = [
     Parameter {
         name: "awsStsCAFile",
         access: Access::Text {
-            get: |values| values.ca_file.as_ref().map_or("", |file| &file.path),
+            get: |values| values.ca_file.as_ref().map_or("", CaFile::path),
             set: |draft, text| {
                 draft.values.ca_file = unless_empty(text, |path| {
                     // Before the file is opened: a refusal must not tell what is there.
@@ -614,38 +597,6 @@ impl AllowedAccounts {
     }
 }
 
-impl CaFile {
-    /// Reads a PEM file of root certificates.
-    fn read(path: &str) -> Result<Self, String> {
-        if path.len() > MAX_PATH_LENGTH || path.contains(char::is_control) || !path.starts_with('/') {
-            return Err("the absolute path of a PEM file with root certificates is allowed".to_owned());
-        }
-        let wrong = |why: &str| format!("a PEM file with root certificates is allowed, but {path} {why}");
-        let unreadable = |error: io::Error| wrong(&format!("cannot be read: {error}"));
-        // A FIFO or a device could block the server for ever.
-        let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
-        if !file.metadata().map_err(unreadable)?.is_file() {
-            return Err(wrong("is not a file"));
-        }
-        let mut pem = Vec::new();
-        file.take(MAX_CA_FILE_LENGTH + 1).read_to_end(&mut pem).map_err(unreadable)?;
-        if pem.len() as u64 > MAX_CA_FILE_LENGTH {
-            return Err(wrong("has more than 4 MiB"));
-        }
-        let roots: Vec<CertificateDer<'static>> =
-            CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| wrong("is not whole PEM"))?;
-        if roots.is_empty() {
-            return Err(wrong("holds no certificate"));
-        }
-        let mut trusted = RootCertStore::empty();
-        for root in &roots {
-            trusted.add(root.clone()).map_err(|_| wrong("holds a certificate that cannot be a root"))?;
-        }
-        Ok(Self { path: path.to_owned(), roots })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -819,31 +770,6 @@ mod tests {
         assert_eq!(host.to_text(&store), "sts.amazonaws.com");
     }
 
-    #[test]
-    fn a_file_without_root_certificates_is_refused_by_name() {
-        let store = Store::default();
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.to_str().unwrap().to_owned()
-        };
-        let cut = "-----BEGIN CERTIFICATE-----\nMIIB\n";
-        let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        for (path, why) in [
-            (write("empty.pem", ""), "holds no certificate"),
-            (write("text.pem", "hello"), "holds no certificate"),
-            (write("cut.pem", cut), "is not whole PEM"),
-            (write("junk.pem", junk), "holds a certificate that cannot be a root"),
-            (folder.path().to_str().unwrap().to_owned(), "is not a file"),
-            ("/does/not/exist.pem".to_owned(), "cannot be read"),
-            ("relative.pem".to_owned(), "absolute path"),
-        ] {
-            let refusal = parameter("awsStsCAFile").set_text(&store, &path).unwrap_err();
-            assert!(refusal.starts_with("awsStsCAFile: ") && refusal.contains(why), "{path}: {refusal}");
-        }
-    }
-
     /// A server that was started with these values.
     fn started_with(values: &[(&str, &str)]) -> Store {
         let store = Store::default();
@@ -949,7 +875,7 @@ mod tests {
         std::fs::write(&path, sts[0].ca_pem()).unwrap();
         std::fs::write(&other, sts[1].ca_pem()).unwrap();
         let store = started_with(&[("awsStsCAFile", &path)]);
-        let roots = || store.current().values.ca_file.as_ref().map(|file| file.roots.clone());
+        let roots = || store.current().values.ca_file.as_ref().map(|file| file.roots().to_vec());
         let before = roots();
         std::fs::write(&path, sts[1].ca_pem()).unwrap();
         assert_at_runtime(&store, "awsStsCAFile", &path, None);

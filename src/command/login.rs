@@ -9,8 +9,10 @@ use bson::{Binary, Bson, Document, rawdoc};
 use clap::Args;
 use psmdb_aws_iam::principal::{self, Principal, Role};
 use psmdb_aws_iam::sasl::NONCE_LENGTH;
+use psmdb_aws_iam::sts::certificates;
 use psmdb_aws_iam::sts::endpoint::StsHost;
 use psmdb_aws_iam::sts::request::IdentityRequest;
+use rustls::CertificateError;
 use zeroize::Zeroizing;
 
 use super::credentials::{Credentials, SOURCES_HELP, Sources, variable};
@@ -397,18 +399,23 @@ fn connect_advice(trouble: &Trouble, address: &Address, timeout: Duration) -> St
         Trouble::Broken(_) => format!(
             "does a server listen on {address}? See net.bindIp and net.port of its mongod.conf, and whether it runs"
         ),
-        Trouble::Tls(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
-            "nobody vouches for the server's certificate: give the CA's with --tls-ca-file".to_owned()
-        }
-        Trouble::Tls(rustls::Error::InvalidCertificate(_)) => {
-            "the server's certificate is not trusted; use a host name that is in it".to_owned()
-        }
-        Trouble::Tls(_) | Trouble::Closed => {
-            "the server may have no TLS (net.tls.mode), or want a client's certificate, which is not supported"
-                .to_owned()
-        }
+        Trouble::Tls(error) => match certificates::cause(error) {
+            Some(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                "the server's certificate is not trusted: give that of its CA with --tls-ca-file".to_owned()
+            }
+            Some(CertificateError::NotValidForNameContext { .. }) => {
+                "the server's certificate is not trusted: use a host name that is in it".to_owned()
+            }
+            Some(_) => "the server's certificate is not trusted; it is set by net.tls.certificateKeyFile".to_owned(),
+            None => no_tls(),
+        },
+        Trouble::Closed => no_tls(),
         Trouble::NotMongo(_) | Trouble::Unsendable(_) => String::new(),
     }
+}
+
+fn no_tls() -> String {
+    "the server may have no TLS (net.tls.mode), or want a client's certificate, which is not supported".to_owned()
 }
 
 fn binary(bytes: Vec<u8>) -> Binary {

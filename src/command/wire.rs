@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bson::Document;
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf, cstr};
+use psmdb_aws_iam::sts::certificates;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use zeroize::Zeroizing;
@@ -112,7 +113,7 @@ impl fmt::Display for Trouble {
             Self::Broken(error) => write!(f, "{error}"),
             Self::Closed => f.write_str("the other side closed the connection"),
             Self::TimedOut => f.write_str("nothing came in time"),
-            Self::Tls(error) => f.write_str(&shown(&error.to_string())),
+            Self::Tls(error) => f.write_str(&shown(&certificates::reason(error))),
             Self::NotMongo(what) => write!(f, "this is not a MongoDB server: {what}"),
             Self::Unsendable(why) => f.write_str(why),
         }

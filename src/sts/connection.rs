@@ -4,6 +4,7 @@
 //! connection that STS's certificate vouches for wins; the others are closed. All attempts of a login run on its own
 //! thread, over sockets that do not block, so that a login storm against a dead address starts no thread.
 
+use super::certificates;
 use super::client::{is_local, printable};
 use super::proxy::{self, NoTunnel};
 use super::tls::{self, Socket, TlsTransport};
@@ -102,7 +103,7 @@ impl fmt::Display for Trouble {
             Self::Closed => f.write_str("the connection was closed"),
             Self::NoTunnel(no) => write!(f, "the proxy {no}"),
             Self::Io(error) => f.write_str(&printable(error)),
-            Self::Tls(error) => f.write_str(&printable(error)),
+            Self::Tls(error) => f.write_str(&certificates::reason(error)),
         }
     }
 }

@@ -4,12 +4,12 @@
 //! connection on which anything is left over after an answer - in the socket, in a buffer, in half a TLS record - is
 //! therefore never used again: what is left over would be taken for the answer to somebody else's question.
 
-use crate::denial::{Cause, Denial};
+use super::roots::Verifier;
+use crate::denial::Denial;
 use crate::process::Process;
-use once_cell::sync::OnceCell;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -23,44 +23,20 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// Builds the settings of TLS: the system's roots and these, and nothing else; TLS 1.2 and 1.3; sessions are resumed.
 ///
-/// The system's roots are read once in the life of the process, when that goes well, as OpenSSL finds them: the environment variables
-/// SSL_CERT_FILE and SSL_CERT_DIR come first.
-///
 /// # Errors
-/// An unavailable denial when there is no root certificate at all.
+/// As [`Verifier::new`].
 pub fn client_config(extra_roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, Denial> {
-    let mut roots = system_roots();
-    roots.add_parsable_certificates(extra_roots.iter().cloned());
-    if roots.is_empty() {
-        return Err(Denial::new(
-            Cause::UntrustedTls,
-            "no root certificate is there to verify STS with: install the system's ca-certificates or set awsStsCAFile",
-        ));
-    }
     // Given explicitly: the library's default provider is a setting of the whole process.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Verifier::new(Arc::clone(&provider), extra_roots)?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|_| Denial::internal("TLS cannot be set up"))?
-        .with_root_certificates(roots)
+        // The library's name for any verifier that is not its own; this one leaves every verdict to the library's.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(Arc::new(config))
-}
-
-fn system_roots() -> RootCertStore {
-    static ROOTS: OnceCell<RootCertStore> = OnceCell::new();
-    if let Some(roots) = ROOTS.get() {
-        return roots.clone();
-    }
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // A system's store may hold certificates that are no roots by today's rules; the others count.
-    roots.add_parsable_certificates(found.certs);
-    // What was read in part, for want of file descriptors perhaps, is not kept.
-    if found.errors.is_empty() && !roots.is_empty() {
-        return ROOTS.get_or_init(|| roots).clone();
-    }
-    roots
 }
 
 thread_local! {

@@ -12,6 +12,7 @@ mod header_grammar;
 mod hostile_sts;
 mod load;
 mod refusals;
+mod roots;
 mod secrets;
 mod target;
 mod trust;

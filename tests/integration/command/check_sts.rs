@@ -116,7 +116,7 @@ fn the_step_that_fails_is_named_with_what_to_do() {
         ),
         (
             &["--endpoint", &other.endpoint()],
-            format!("TLS handshake N ms  {}: invalid peer certificate", other.address()),
+            format!("TLS handshake N ms  {}: the signature of its certificate (CN=local-sts)", other.address()),
             format!("the TLS connection to sts.amazonaws.com ({}) is not trusted", other.address()),
             "Install the system's ca-certificates.",
         ),

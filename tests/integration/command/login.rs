@@ -196,9 +196,14 @@ fn a_login_by_tls_is_to_the_server_that_the_certificate_names() {
             "no CA",
             "localhost",
             &["--tls"],
-            "nobody vouches for the server's certificate: give the CA's with --tls-ca-file",
+            "the server's certificate is not trusted: give that of its CA with --tls-ca-file",
         ),
-        ("no file", "localhost", &["--tls", "--tls-ca-file", "/nonexistent"], "--tls-ca-file: a PEM file with root"),
+        (
+            "no file",
+            "localhost",
+            &["--tls", "--tls-ca-file", "/nonexistent"],
+            "--tls-ca-file: must be a PEM file of CA",
+        ),
     ] {
         let (status, steps, said) = attempt(&format!("{host}:{port}"), user, arguments);
         assert_eq!((status, &*steps), (2, ""), "{name}: {said}");

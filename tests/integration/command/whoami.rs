@@ -313,7 +313,7 @@ fn options_are_checked_as_the_server_checks_its_parameters() {
         (["--timeout-ms", "soon"], "--timeout-ms, the server's awsStsTimeoutMS: a whole number is allowed"),
         (
             ["--ca-file", "/nonexistent/ca.pem"],
-            "--ca-file, the server's awsStsCAFile: a PEM file with root certificates",
+            "--ca-file, the server's awsStsCAFile: must be a PEM file of CA certificates",
         ),
     ] {
         let mut command = command(&["whoami"]);

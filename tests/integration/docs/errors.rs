@@ -1,14 +1,19 @@
 //! The reasons of refused logins, each produced by a login.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use bson::{Bson, Document, doc};
 use local_sts::{Answer, Dns, DnsAnswer, Failures, Identity, LocalSts, NetworkFault, ServiceError, Stage};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use regex_lite::Regex;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ServerConfig, ServerConnection};
 
 use super::{examples, quoted, rows};
 use crate::support::aws_client::{self, Conversation, client_second, login_with};
@@ -16,9 +21,8 @@ use crate::support::dns;
 use crate::support::fixture::{ACCOUNT, Fixture, credentials};
 
 /// Reasons that are not produced here, each by its beginning, which has to be in the sources, and why.
-const ONLY_READ: [(&str, &str); 5] = [
+const ONLY_READ: [(&str, &str); 4] = [
     ("the client's second message came", "it needs a minute: sasl::tests and ffi::conversation::tests have it"),
-    ("no root certificate is there to verify STS with", "the machine of the tests has some, and they are read once"),
     (
         "cannot connect to sts.amazonaws.com (A): Too many open files",
         "the words are the system's; the server would suffer too",
@@ -35,6 +39,7 @@ fn masked(reason: &str) -> String {
         (r"access key id [0-9A-Za-z_]+", "access key id K"),
         (r"[0-9]+ ms", "N ms"),
         (r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+:[0-9]+", "A"),
+        (r"[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9:]{8} UTC)?", "DATE"),
         (r"[0-9]{12}", "N"),
     ] {
         text = Regex::new(pattern).unwrap().replace_all(&text, word).into_owned();
@@ -121,7 +126,47 @@ fn html(status: u16) -> Answer {
     )
 }
 
-const FAILURES: [Failure; 36] = [
+/// A TLS server on loopback that shows this certificate. Returns its endpoint, and the certificate that issued its own.
+fn showing(change: fn(&mut CertificateParams)) -> (String, String) {
+    let mut ca = CertificateParams::default();
+    ca.distinguished_name.push(DnType::CommonName, "Example TLS inspection");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+    let mut own = CertificateParams::new(["sts.amazonaws.com".to_owned()]).unwrap();
+    own.distinguished_name.push(DnType::CommonName, "sts.amazonaws.com");
+    change(&mut own);
+    let (key, is_self_signed) = (KeyPair::generate().unwrap(), own.is_ca != IsCa::NoCa);
+    let own = if is_self_signed { own.self_signed(&key) } else { own.signed_by(&key, &ca) }.unwrap();
+    let issuer = if is_self_signed { own.pem() } else { ca.pem() };
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+        .unwrap();
+    let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            // The client ends it.
+            let _ = tls.complete_io(&mut stream);
+        }
+    });
+    (endpoint, issuer)
+}
+
+/// Makes a login fail by the certificate that STS shows; its issuer is trusted.
+fn fails_by_certificate(fixture: &Fixture, change: fn(&mut CertificateParams)) {
+    let (endpoint, issuer) = showing(change);
+    let ca_file = fixture.ca_file();
+    fs::write(&ca_file, issuer).unwrap();
+    fixture.set_parameter("awsStsCAFile", ca_file.to_str().unwrap());
+    fails_at_endpoint(fixture, &endpoint);
+    fixture.trust(&[&fixture.sts]);
+}
+
+const FAILURES: [Failure; 40] = [
     // Of the client's own message.
     |it| fails_signed(it, |signer| signer.time(SystemTime::now() - Duration::from_secs(1800))),
     |it| fails_signed(it, |signer| signer.time(SystemTime::now() + Duration::from_secs(1800))),
@@ -195,10 +240,16 @@ const FAILURES: [Failure; 36] = [
     |it| fails_by_network(it, NetworkFault::Reset(Stage::ClientHello)),
     |it| fails_with_answer(it, Answer::Raw(vec![])),
     |it| {
-        it.set_parameter("awsStsCAFile", "");
-        fails(it);
-        it.trust(&[&it.sts]);
+        let (endpoint, _) = showing(|_| ());
+        fails_at_endpoint(it, &endpoint);
     },
+    |it| {
+        let (endpoint, _) = showing(|own| own.is_ca = IsCa::ExplicitNoCa);
+        fails_at_endpoint(it, &endpoint);
+    },
+    |it| fails_by_certificate(it, |own| own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+    |it| fails_by_certificate(it, |own| own.not_after = rcgen::date_time_ymd(2026, 1, 31)),
+    |it| fails_by_certificate(it, |own| own.not_before = rcgen::date_time_ymd(2100, 1, 1)),
     |it| {
         let other = LocalSts::builder().certificate_name("captive.portal.example.com").start().unwrap();
         it.trust(&[&other]);
@@ -243,6 +294,14 @@ fn a_login_is_refused_with_the_reasons_that_are_shown() {
     let both = [&silent, &other].map(|listener| listener.local_addr().unwrap().ip()).to_vec();
     fails_by_dns(DnsAnswer::Addresses(both), &format!("https://sts.example.com:{port}"));
     fixture.assert_still_serves("failures");
+    // A machine without root certificates.
+    let nowhere = folder.path().join("nowhere");
+    let rootless = Fixture::start_with(|builder| builder.env("SSL_CERT_FILE", &nowhere).env("SSL_CERT_DIR", &nowhere));
+    rootless.set_parameter("awsStsCAFile", "");
+    fails(&rootless);
+    assert_eq!(counters(&rootless)["untrustedTls"], 1);
+    let reason = rootless.denial_reasons(1).pop().unwrap();
+    produced.push(("untrustedTls".to_owned(), reason.rsplit_once("MONGODB-AWS: ").expect("the reason").1.to_owned()));
     let sources = sources();
     let mut shown: Vec<(String, String)> = Vec::new();
     for block in examples("text", "error") {
