@@ -29,6 +29,8 @@ pub enum Cause {
     WrongRegion,
     /// The second message came too late, or the trusted STS hosts or roots have changed since the first one.
     ExpiredConversation,
+    /// Temporary credentials came without a session token, or a long-term key with one.
+    TokenMismatch,
     /// STS does not know the access key or the session token.
     UnknownKey,
     /// The signature is not one of the access key's.
@@ -63,11 +65,12 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order in which they are shown, with the name that serverStatus has for it.
-    pub const ALL: [(Self, &CStr); 19] = [
+    pub const ALL: [(Self, &CStr); 20] = [
         (Self::BrokenMessage, cstr!("brokenMessage")),
         (Self::ClockSkew, cstr!("clockSkew")),
         (Self::WrongRegion, cstr!("wrongRegion")),
         (Self::ExpiredConversation, cstr!("expiredConversation")),
+        (Self::TokenMismatch, cstr!("tokenMismatch")),
         (Self::UnknownKey, cstr!("unknownKey")),
         (Self::WrongSignature, cstr!("wrongSignature")),
         (Self::ExpiredToken, cstr!("expiredToken")),
@@ -88,9 +91,11 @@ impl Cause {
     /// The kind of failure that it is.
     pub fn kind(self) -> Kind {
         match self {
-            Self::BrokenMessage | Self::ClockSkew | Self::WrongRegion | Self::ExpiredConversation => {
-                Kind::MalformedMessage
-            }
+            Self::BrokenMessage
+            | Self::ClockSkew
+            | Self::WrongRegion
+            | Self::ExpiredConversation
+            | Self::TokenMismatch => Kind::MalformedMessage,
             Self::UnknownKey | Self::WrongSignature | Self::ExpiredToken | Self::OtherRefusal | Self::CannotLogIn => {
                 Kind::RefusedBySts
             }

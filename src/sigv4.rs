@@ -144,6 +144,9 @@ pub fn check_token(token: &str) -> Result<(), Denial> {
             token.len()
         )));
     }
+    if token.contains(' ') && token.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        return Err(Denial::malformed("the session token holds a space: in a URI, + must be written as %2B"));
+    }
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Denial::malformed("the session token holds a byte that is not printable ASCII"));
     }
@@ -202,7 +205,7 @@ impl Authorization {
     /// the drivers' specification, which wants the two optional headers signed.
     ///
     /// # Errors
-    /// A malformed-message denial that says which part is wrong.
+    /// A malformed-message denial that says which part is wrong, or that the kind of key and the token do not match.
     pub fn parse(header: &str, expected: &Expected<'_>) -> Result<Self, Denial> {
         let rest = header
             .strip_prefix("AWS4-HMAC-SHA256 ")
@@ -222,6 +225,7 @@ impl Authorization {
         }
 
         let access_key_id = check_credential(credential, expected)?;
+        check_kind_of_key(access_key_id, expected.with_token)?;
         check_signed_headers(signed_headers, expected.with_token)?;
         let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if signature.len() != 64 || !signature.bytes().all(lower_hex) {
@@ -260,6 +264,36 @@ impl Authorization {
     }
 }
 
+/// Returns the access key id that a header value claims, if it begins as [`Authorization::parse`] expects. The rest of the
+/// header may be anything.
+pub fn claimed_access_key_id(header: &str) -> Option<&str> {
+    let (id, _) = header.strip_prefix("AWS4-HMAC-SHA256 Credential=")?.split_once('/')?;
+    is_access_key_id(id).then_some(id)
+}
+
+fn is_access_key_id(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (1..=MAX_ACCESS_KEY_ID_LENGTH).contains(&text.len()) && text.bytes().all(word)
+}
+
+/// Refuses temporary credentials without their session token, and a long-term key with one: STS knows neither.
+///
+/// Source: AWS, "IAM identifiers", table of prefixes,
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids>: `AKIA` is an
+/// access key, `ASIA` a temporary one of STS, unique only with its secret key and session token.
+fn check_kind_of_key(access_key_id: &str, with_token: bool) -> Result<(), Denial> {
+    let reason = if access_key_id.starts_with("ASIA") && !with_token {
+        "an access key id that begins with ASIA belongs to temporary credentials, but the client sent no session token: \
+         give it theirs, as AWS_SESSION_TOKEN in the environment or in authMechanismProperties"
+    } else if access_key_id.starts_with("AKIA") && with_token {
+        "an access key id that begins with AKIA is a long-term key, but the client sent a session token: unset \
+         AWS_SESSION_TOKEN"
+    } else {
+        return Ok(());
+    };
+    Err(Denial::new(Cause::TokenMismatch, reason))
+}
+
 fn scope(expected: &Expected<'_>) -> String {
     format!("{}/{}/sts/aws4_request", expected.date.day(), expected.region)
 }
@@ -270,8 +304,7 @@ fn check_credential<'a>(credential: &'a str, expected: &Expected<'_>) -> Result<
     let [access_key_id, day, region, service, terminator] = parts[..] else {
         return Err(Denial::malformed("Credential is not of the form ID/DATE/REGION/SERVICE/aws4_request"));
     };
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if access_key_id.is_empty() || access_key_id.len() > MAX_ACCESS_KEY_ID_LENGTH || !access_key_id.bytes().all(word) {
+    if !is_access_key_id(access_key_id) {
         return Err(Denial::malformed(format!(
             "the access key id is not 1 to {MAX_ACCESS_KEY_ID_LENGTH} letters, digits and underscores"
         )));
@@ -298,7 +331,16 @@ fn region_mismatch(signed: &str, wanted: &str) -> String {
 fn check_signed_headers(list: &str, with_token: bool) -> Result<(), Denial> {
     let mut known = KNOWN_HEADERS.iter();
     // The known headers are sorted, so a list that is sorted and unique is a walk through them, forwards only.
-    let missing = |name: &str| Denial::malformed(format!("the signature does not cover the header {name}"));
+    let missing = |name: &str| {
+        // Seen with these versions; their fixes are in 3.6.12 and 4.1.4 at the latest.
+        let known = match name {
+            "x-amz-security-token" => {
+                ", as with version 3.6.0 to 3.6.4, 4.0.0 or 4.1.0 of the Node.js driver: update the driver"
+            }
+            _ => "",
+        };
+        Denial::malformed(format!("the signature does not cover the header {name}{known}"))
+    };
     let wanted = |need: Need| need == Need::Always || (need == Need::WithToken && with_token);
     for signed in list.split(';') {
         loop {
@@ -364,6 +406,64 @@ mod tests {
         assert!(parse(&with, true).is_ok());
         assert!(parse(&with, false).is_err());
         assert!(parse(&good(), true).is_err());
+    }
+
+    #[test]
+    fn miri_a_key_and_a_token_of_two_kinds_are_refused() {
+        let header =
+            |id: &str, headers: &str| header(&format!("{id}/20261121/us-east-1/sts/aws4_request"), headers, SIGNATURE);
+        for (id, with_token, expected) in [
+            ("ASIAEXAMPLE", false, Some("begins with ASIA belongs to temporary credentials, but the client sent no")),
+            ("AKIAEXAMPLE", true, Some("begins with AKIA is a long-term key, but the client sent a session token")),
+            ("AKIAEXAMPLE", false, None),
+            ("ASIAEXAMPLE", true, None),
+            // Of no known kind: STS knows its keys.
+            ("asiaexample", false, None),
+            ("EXAMPLEASIA", false, None),
+            ("EXAMPLEAKIA", true, None),
+        ] {
+            let good = if with_token { HEADERS_WITH_TOKEN } else { HEADERS };
+            let denial = parse(&header(id, good), with_token).err();
+            assert_eq!(denial.as_ref().map(Denial::cause), expected.map(|_| Cause::TokenMismatch), "{id}");
+            assert!(denial.is_none_or(|denial| denial.reason().contains(expected.unwrap())), "{id}");
+            // What is signed does not hide it.
+            let other = if with_token { HEADERS } else { HEADERS_WITH_TOKEN };
+            let denial = parse(&header(id, other), with_token).unwrap_err();
+            assert_eq!(denial.cause() == Cause::TokenMismatch, expected.is_some(), "{id}");
+        }
+    }
+
+    #[test]
+    fn miri_a_driver_that_does_not_sign_the_token_is_named() {
+        let denial = parse(&header("X/20261121/us-east-1/sts/aws4_request", HEADERS, SIGNATURE), true).unwrap_err();
+        assert_eq!(
+            denial.reason(),
+            "the signature does not cover the header x-amz-security-token, as with version 3.6.0 to 3.6.4, 4.0.0 or 4.1.0 \
+             of the Node.js driver: update the driver"
+        );
+        let denial = parse(&good().replace("host;", ""), false).unwrap_err();
+        assert_eq!(denial.reason(), "the signature does not cover the header host");
+    }
+
+    #[test]
+    fn miri_the_claimed_key_id_is_read_only_where_it_belongs() {
+        let longest = "A".repeat(MAX_ACCESS_KEY_ID_LENGTH);
+        for (header, expected) in [
+            (good(), Some("AKIDEXAMPLE")),
+            ("AWS4-HMAC-SHA256 Credential=AKID_9/and what is wrong\n".to_owned(), Some("AKID_9")),
+            (format!("AWS4-HMAC-SHA256 Credential={longest}/"), Some(&*longest)),
+            (format!("AWS4-HMAC-SHA256 Credential={longest}A/"), None),
+            ("AWS4-HMAC-SHA256 Credential=/20261121".to_owned(), None),
+            ("AWS4-HMAC-SHA256 Credential=AKID".to_owned(), None),
+            ("AWS4-HMAC-SHA256 Credential=AK\nID/".to_owned(), None),
+            ("AWS4-HMAC-SHA256 Credential=AK ID/".to_owned(), None),
+            ("AWS4-HMAC-SHA256 Credential=AK\u{e9}/".to_owned(), None),
+            ("AWS4-HMAC-SHA256 SignedHeaders=host, Credential=AKID/".to_owned(), None),
+            (" AWS4-HMAC-SHA256 Credential=AKID/".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(claimed_access_key_id(&header), expected, "{header:?}");
+        }
     }
 
     #[test]
@@ -488,5 +588,7 @@ mod tests {
         ] {
             assert!(check_token(&wrong).is_err(), "{name} was accepted");
         }
+        let denial = check_token("a b").unwrap_err();
+        assert_eq!(denial.reason(), "the session token holds a space: in a URI, + must be written as %2B");
     }
 }

@@ -5,7 +5,9 @@
 
 use libfuzzer_sys::{Corpus, fuzz_target};
 use psmdb_aws_iam::denial::{Denial, Kind};
-use psmdb_aws_iam::sigv4::{AmzDate, Authorization, Expected, MAX_CLOCK_SKEW_SECONDS, MAX_TOKEN_LENGTH, check_token};
+use psmdb_aws_iam::sigv4::{
+    AmzDate, Authorization, Expected, MAX_CLOCK_SKEW_SECONDS, MAX_TOKEN_LENGTH, check_token, claimed_access_key_id,
+};
 
 fuzz_target!(|data: &[u8]| -> Corpus {
     let (Some((which, text)), true) = (data.split_first(), data.len() <= 2 * MAX_TOKEN_LENGTH) else {
@@ -34,12 +36,18 @@ fn authorization(header: &str, with_token: bool) {
             for name in ["host", "x-amz-date", "x-mongodb-gs2-cb-flag", "x-mongodb-server-nonce"] {
                 assert!(parsed.signs(name), "{name} is not signed");
             }
+            assert!(!id.starts_with(if with_token { "AKIA" } else { "ASIA" }), "a key and a token of two kinds");
+            assert_eq!(claimed_access_key_id(header), Some(id));
             assert_eq!(parsed.signs("x-amz-security-token"), with_token);
             // The other way round the same header is never right.
             let other = Expected { date: &date, region: "us-east-1", with_token: !with_token };
             assert!(Authorization::parse(header, &other).is_err());
         }
         Err(denial) => refused(&denial),
+    }
+    if let Some(id) = claimed_access_key_id(header) {
+        // It is written to the log.
+        assert!((1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
     }
 }
 

@@ -123,13 +123,13 @@ fn crlf_injection_in_the_three_values_never_reaches_sts() {
             let reason = if at == "before" { "not of the scheme AWS4-HMAC-SHA256" } else { "the signature is not 64" };
             target.refuses(&format!("{what} {at} the header"), reason, |login| put(&mut login.authorization));
             target.refuses(&format!("{what} {at} the date"), "YYYYMMDDTHHMMSSZ", |login| put(&mut login.date));
-            target.refuses_answer(&format!("{what} {at} the token"), "not printable ASCII", |signer| {
+            target.refuses_answer(&format!("{what} {at} the token"), "the session token holds a ", |signer| {
                 let mut token = "token".to_owned();
                 put(&mut token);
                 let signed = signer.sign();
                 // As it would be signed if it were allowed.
                 let headers = SIGNED_HEADERS.replace("x-mongodb-gs2", "x-amz-security-token;x-mongodb-gs2");
-                let authorization = signed.authorization.replace(SIGNED_HEADERS, &headers);
+                let authorization = signed.authorization.replace(SIGNED_HEADERS, &headers).replace("=AKIA", "=ASIA");
                 client_second(&SignedLogin { authorization, token: Some(token), ..signed })
             });
         }
@@ -279,12 +279,21 @@ fn signature_without_the_nonce_or_the_rest_is_refused() {
     }
     // A token is as good as a key: it must be signed when it is sent, and sent when it is signed.
     target.refuses("a token that is not signed", "does not cover the header x-amz-security-token", |login| {
+        login.authorization = login.authorization.replace("=AKIA", "=EXAM");
+        login.token = Some("token".to_owned());
+    });
+    target.refuses("a token of a long-term key", "begins with AKIA is a long-term key", |login| {
         login.token = Some("token".to_owned());
     });
     let role = credentials(&target.fixture.role);
     target.keys = role;
-    target
-        .refuses("a token that is kept back", "covers a session token, but none was sent", |login| login.token = None);
+    target.refuses("a token that is kept back", "covers a session token, but none was sent", |login| {
+        login.authorization = login.authorization.replace("=ASIA", "=EXAM");
+        login.token = None;
+    });
+    target.refuses("temporary credentials without their token", "begins with ASIA belongs to temporary", |login| {
+        login.token = None;
+    });
     target.refuses_signed(
         "a token that is sent and not signed",
         "does not cover the header x-amz-security-token",

@@ -517,6 +517,8 @@ impl Attacker<'_> {
             _ => {}
         }
         let key = self.random.pick(&["AKIAIOSFODNN7EXAMPLE", &*self.fixture.user.access_key_id]);
+        let kind = if with_token != self.random.one_in(30) { "ASIA" } else { "AKIA" };
+        let key = &key.replacen("AKIA", kind, 1);
         let region = self.random.text(region_of(STS_HOST));
         let scope = format!("{}/{}/{region}/sts/aws4_request", self.random.text(key), self.random.text(&date[..8]));
         let signature = hex::encode(self.random.bytes(32));
@@ -629,7 +631,9 @@ fn is_right_but_for_its_signature(payload: &[u8]) -> bool {
     let Some(key) = header.strip_prefix("AWS4-HMAC-SHA256 Credential=").and_then(|rest| rest.split('/').next()) else {
         return false;
     };
-    let key_fits = (1..=128).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let key_fits = (1..=128).contains(&key.len())
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !key.starts_with(if token.is_some() { "AKIA" } else { "ASIA" });
     let Some((before, signature)) = header.split_at_checked(header.len().saturating_sub(64)) else { return false };
     let signature_fits = signature.len() == 64 && signature.bytes().all(|b| b"0123456789abcdef".contains(&b));
     let forms = ["", "content-length;", "content-type;", "content-length;content-type;"].map(|optional| {

@@ -84,9 +84,9 @@ fn the_section_has_these_fields_and_begins_at_zero() {
     let expected = "version serverAbi nativeMechanismReplaced stsHost stsHostSince logins.started logins.confirmed \
         logins.notReported logins.denied.malformedMessage logins.denied.refusedBySts logins.denied.accountNotAllowed \
         logins.denied.stsUnavailable logins.denied.internal logins.reasons.brokenMessage logins.reasons.clockSkew \
-        logins.reasons.wrongRegion logins.reasons.expiredConversation logins.reasons.unknownKey \
-        logins.reasons.wrongSignature logins.reasons.expiredToken logins.reasons.otherRefusal \
-        logins.reasons.cannotLogIn \
+        logins.reasons.wrongRegion logins.reasons.expiredConversation logins.reasons.tokenMismatch \
+        logins.reasons.unknownKey logins.reasons.wrongSignature logins.reasons.expiredToken \
+        logins.reasons.otherRefusal logins.reasons.cannotLogIn \
         logins.reasons.accountNotAllowed logins.reasons.throttled logins.reasons.noTurn logins.reasons.nameNotFound \
         logins.reasons.noConnection logins.reasons.untrustedTls logins.reasons.timeout logins.reasons.serverError \
         logins.reasons.oddAnswer logins.reasons.internal sts.requests sts.retries sts.throttled \
@@ -125,7 +125,7 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
         login(fixture);
         fixture.set_parameter(name, before.get_str(name).unwrap());
     }
-    let rows: [Row; 17] = [
+    let rows: [Row; 19] = [
         ("garbage", |fixture| finish_with(fixture, |_| b"garbage".to_vec()), "malformedMessage", "brokenMessage"),
         (
             "a clock that is late",
@@ -153,6 +153,24 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
             },
             "malformedMessage",
             "expiredConversation",
+        ),
+        (
+            "temporary credentials without a token",
+            |fixture| {
+                fixture.login(&Identity { session_token: None, ..fixture.role.clone() }).unwrap_err();
+            },
+            "malformedMessage",
+            "tokenMismatch",
+        ),
+        (
+            "a long-term key with a token",
+            |fixture| {
+                fixture
+                    .login(&Identity { session_token: Some("left-over".to_owned()), ..fixture.user.clone() })
+                    .unwrap_err();
+            },
+            "malformedMessage",
+            "tokenMismatch",
         ),
         (
             "a key that STS does not know",

@@ -57,6 +57,9 @@ impl Oracle {
             return None;
         }
         let (id, day, signed, signature) = (part("id")?, part("day")?, part("signed")?, part("signature")?);
+        if id.starts_with(if with_token { "AKIA" } else { "ASIA" }) {
+            return None;
+        }
         let canonical = format!(
             "AWS4-HMAC-SHA256 Credential={id}/{day}/us-east-1/sts/aws4_request, SignedHeaders={signed}, \
              Signature={signature}"
@@ -122,6 +125,7 @@ pub fn part_of(reason: &str) -> Option<Part> {
         (Part::Header, "Credential is not"),
         (Part::Header, "the credential scope"),
         (Part::Header, "the access key id"),
+        (Part::Header, "an access key id that begins with A"),
         (Part::Header, "the client signed for region"),
         (Part::Header, "SignedHeaders is not"),
         (Part::Header, "the signature"),

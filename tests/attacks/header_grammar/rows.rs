@@ -228,7 +228,7 @@ fn accepted(rows: &mut Rows) {
         ("a key id of one underscore", "_".to_owned()),
         ("a key id of digits", "0123456789".to_owned()),
         ("a key id in lower case", "akiaabcdefghijklmnop".to_owned()),
-        ("a key id of letters, digits and underscores", "AKIA_abc_019_XYZ".to_owned()),
+        ("a key id of letters, digits and underscores", "KEY_abc_019_XYZ".to_owned()),
         ("a key id of the greatest length", "A".repeat(128)),
     ] {
         rows.header(name, Ok(()), move |header| with_key_id(header, &id));
@@ -387,6 +387,16 @@ fn signed_headers(rows: &mut Rows) {
         let name = format!("{required} is not signed");
         rows.signing(&name, Whose::Anybody, Err(Part::Header), |signer| signer.without_header(required));
     }
+    rows.add("a long-term key with a session token", Whose::Role, Err(Part::Header), |sign, signer| {
+        let mut login = sign(signer);
+        login.authorization = with_key_id(&login.authorization, "AKIAEXAMPLE");
+        client_second(&login)
+    });
+    rows.add("temporary credentials without a session token", Whose::User, Err(Part::Header), |sign, signer| {
+        let mut login = sign(signer);
+        login.authorization = with_key_id(&login.authorization, "ASIAEXAMPLE");
+        client_second(&login)
+    });
     rows.signing("the token is not signed", Whose::Role, Err(Part::Header), |signer| {
         signer.without_header("x-amz-security-token")
     });
@@ -869,10 +879,16 @@ fn tokens(rows: &mut Rows) {
         });
     }
     rows.add("a token that is sent and not signed", Whose::User, Err(Part::Header), |sign, signer| {
-        client_second(&SignedLogin { token: Some("token".to_owned()), ..sign(signer) })
+        let login = sign(signer);
+        // A key of another kind than AKIA, which no token belongs to.
+        let authorization = with_key_id(&login.authorization, "EXAMPLE");
+        client_second(&SignedLogin { authorization, token: Some("token".to_owned()), ..login })
     });
     rows.add("a token that is signed and not sent", Whose::Role, Err(Part::Header), |sign, signer| {
-        client_second(&SignedLogin { token: None, ..sign(signer) })
+        let login = sign(signer);
+        // A key of another kind than ASIA, which a token belongs to.
+        let authorization = with_key_id(&login.authorization, "EXAMPLE");
+        client_second(&SignedLogin { authorization, token: None, ..login })
     });
 }
 

@@ -69,6 +69,8 @@ fn answering(bytes: &'static [u8]) -> String {
     address.to_string()
 }
 
+const TOKEN_HEADER: &str = "x-amz-security-token";
+
 /// Makes a login fail, by its own way each.
 type Failure = fn(&Fixture);
 
@@ -166,7 +168,7 @@ fn fails_by_certificate(fixture: &Fixture, change: fn(&mut CertificateParams)) {
     fixture.trust(&[&fixture.sts]);
 }
 
-const FAILURES: [Failure; 40] = [
+const FAILURES: [Failure; 44] = [
     // Of the client's own message.
     |it| fails_signed(it, |signer| signer.time(SystemTime::now() - Duration::from_secs(1800))),
     |it| fails_signed(it, |signer| signer.time(SystemTime::now() + Duration::from_secs(1800))),
@@ -176,6 +178,10 @@ const FAILURES: [Failure; 40] = [
         assert!(conversation.finish(b"garbage").is_err());
     },
     |it| fails_signed(it, |signer| signer.without_header("x-mongodb-server-nonce")),
+    |it| assert!(login_with(it.mongod.port(), &credentials(&it.role), |s| s.without_header(TOKEN_HEADER)).is_err()),
+    |it| fails_as(it, |identity| identity.session_token = Some("a token with a space".to_owned())),
+    |it| fails_as(it, |identity| identity.session_token = None),
+    |it| fails_as(it, |identity| identity.access_key_id = it.user.access_key_id.clone()),
     // Of changes while it is under way.
     |it| {
         let conversation = Conversation::start(it.mongod.port()).unwrap();
