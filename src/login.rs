@@ -56,7 +56,11 @@ impl Login {
     /// Why the login is denied. It accepts no further message then.
     pub fn step(&mut self, store: &Store, message: &[u8], now: Moment) -> Result<Step, Denial> {
         let begun = Instant::now();
-        let result = self.take(store, message, now);
+        let result = self.take(store, message, now).map_err(|denial| match self.conversation.claimed_access_key_id() {
+            // Also where STS was not asked, or has confirmed the client: it is how its operator finds the line.
+            Some(id) => denial.with_detail(&format!("the client claimed access key id {id}")),
+            None => denial,
+        });
         self.spent += begun.elapsed();
         if !matches!(result, Ok(Step::Continue(_))) {
             self.settings.process().metrics.login_latency.add(self.spent);
@@ -71,16 +75,13 @@ impl Login {
             Next::Reply(reply) => Ok(Step::Continue(reply)),
             Next::AskSts(request) => {
                 let access_key_id = request.authorization.claimed_access_key_id();
-                // Until STS confirms it, the id is only what the client says it is.
-                let claimed =
-                    |denial: Denial| denial.with_detail(&format!("the client claimed access key id {access_key_id}"));
                 let Self { settings, host, .. } = self;
-                settings.check_trust_unchanged(&store.current()).map_err(claimed)?;
+                settings.check_trust_unchanged(&store.current())?;
                 let attempted = |reached| settings.hosts().attempted(host, reached, settings.process());
-                let identity = settings.client(host)?.get_caller_identity(&request, attempted).map_err(claimed)?;
+                let identity = settings.client(host)?.get_caller_identity(&request, attempted)?;
                 // What was changed while STS was asked counts too.
                 let current = store.current();
-                settings.check_trust_unchanged(&current).map_err(claimed)?;
+                settings.check_trust_unchanged(&current)?;
                 current.check_account(&identity.principal)?;
                 settings.process().admission.remember(access_key_id);
                 Ok(Step::Authenticated(Authenticated {
