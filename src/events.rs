@@ -44,19 +44,19 @@ pub enum Event {
         /// The value from now on.
         to: String,
     },
-    /// STS was not reached in some attempts in a row.
-    TroubleBegan {
-        /// The host.
-        host: String,
+    /// No STS host is reachable.
+    OutageBegan {
+        /// The hosts, separated by commas.
+        hosts: String,
     },
-    /// STS was reached again after that.
-    TroubleEnded {
+    /// A host is reachable after that.
+    OutageEnded {
         /// The host.
         host: String,
-        /// For how long it was not, in seconds.
+        /// For how long none was, in seconds.
         seconds: u64,
     },
-    /// New logins are told another STS host.
+    /// New logins get another STS host.
     HostChanged {
         /// The host until now.
         from: String,
@@ -92,8 +92,8 @@ impl Event {
             Self::NativeReplaced => 88_000_003,
             Self::HostChanged { back: false, .. } => 88_000_004,
             Self::HostChanged { back: true, .. } => 88_000_005,
-            Self::TroubleBegan { .. } => 88_000_006,
-            Self::TroubleEnded { .. } => 88_000_007,
+            Self::OutageBegan { .. } => 88_000_006,
+            Self::OutageEnded { .. } => 88_000_007,
             Self::ParameterChanged { .. } => 88_000_008,
             Self::ProxyNotUsed { .. } => 88_000_009,
             Self::DoubtfulHost { .. } => 88_000_010,
@@ -103,14 +103,14 @@ impl Event {
     /// How much it should worry an operator.
     pub fn severity(&self) -> Severity {
         match self {
-            Self::HostChanged { back: false, .. } | Self::TroubleBegan { .. } | Self::DoubtfulHost { .. } => {
+            Self::HostChanged { back: false, .. } | Self::OutageBegan { .. } | Self::DoubtfulHost { .. } => {
                 Severity::Warning
             }
             Self::Registered { .. }
             | Self::NotReported { .. }
             | Self::NativeReplaced
             | Self::HostChanged { back: true, .. }
-            | Self::TroubleEnded { .. }
+            | Self::OutageEnded { .. }
             | Self::ParameterChanged { .. }
             | Self::ProxyNotUsed { .. } => Severity::Information,
         }
@@ -147,17 +147,17 @@ impl fmt::Display for Event {
                  through a proxy, set awsStsProxy to http://host:port",
                 variables.join(", ")
             ),
-            Self::TroubleBegan { host } => {
-                write!(f, "MONGODB-AWS: STS is not reached at {host}; the lines of failed logins say why")
+            Self::OutageBegan { hosts } => {
+                write!(f, "MONGODB-AWS: Cannot reach STS at {hosts}; see the failed logins for the reason")
             }
-            Self::TroubleEnded { host, seconds } => {
-                write!(f, "MONGODB-AWS: STS is reached at {host} again, after {seconds} seconds")
+            Self::OutageEnded { host, seconds } => {
+                write!(f, "MONGODB-AWS: STS is reachable at {host}, after an outage of {seconds} seconds")
             }
             Self::HostChanged { from, to, back: false } => {
-                write!(f, "MONGODB-AWS: STS does not answer at {from}; new logins are told {to} instead")
+                write!(f, "MONGODB-AWS: Cannot reach STS at {from}; failing over to {to} for new logins")
             }
             Self::HostChanged { from, to, back: true } => {
-                write!(f, "MONGODB-AWS: new logins are told {to} again, instead of {from}")
+                write!(f, "MONGODB-AWS: STS is reachable at {to} again; new logins use it instead of {from}")
             }
             Self::DoubtfulHost { host, doubt } => write!(f, "MONGODB-AWS: the STS host {host} {doubt}"),
         }

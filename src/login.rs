@@ -3,7 +3,7 @@
 use crate::config::{Settings, Store};
 use crate::denial::Denial;
 use crate::sasl::{Conversation, Moment, Next};
-use crate::sts::client::Client;
+use crate::sts::client::{Client, Reach};
 use crate::sts::hosts::Host;
 use bson::raw::{RawDocumentBuf, cstr};
 use std::sync::Arc;
@@ -42,8 +42,7 @@ impl Login {
     pub fn new(store: &Store) -> Self {
         let settings = store.current();
         let hosts = settings.hosts();
-        let for_probe = Arc::clone(&settings);
-        hosts.probe_if_due(settings.process(), move |host| for_probe.client(host).is_ok_and(Client::answers));
+        hosts.check_recovery(settings.process(), check(&settings));
         let host = Arc::clone(hosts.current());
         let conversation = Conversation::new(host.name().clone());
         Self { settings, host, conversation, spent: Duration::ZERO }
@@ -77,7 +76,8 @@ impl Login {
                 let access_key_id = request.authorization.claimed_access_key_id();
                 let Self { settings, host, .. } = self;
                 settings.check_trust_unchanged(&store.current())?;
-                let attempted = |reached| settings.hosts().attempted(host, reached, settings.process());
+                let process = settings.process();
+                let attempted = |reach| settings.hosts().record_attempt(host, reach, process, check(settings));
                 let identity = settings.client(host)?.get_caller_identity(&request, attempted)?;
                 // What was changed while STS was asked counts too.
                 let current = store.current();
@@ -92,6 +92,12 @@ impl Login {
             }
         }
     }
+}
+
+/// What sends the constant request to a host.
+fn check(settings: &Arc<Settings>) -> impl Fn(&Host) -> Reach + Send + 'static {
+    let settings = Arc::clone(settings);
+    move |host| settings.client(host).map_or(Reach::Unknown, Client::check)
 }
 
 impl Authenticated {

@@ -3,6 +3,7 @@
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::sts::admission::Admission;
+use crate::sts::hosts::Outage;
 use crate::sts::pacing::Pacing;
 use bson::DateTime;
 use bson::raw::{RawDocumentBuf, cstr};
@@ -17,6 +18,8 @@ pub struct Process {
     pub metrics: Metrics,
     /// What the server's log should say.
     pub events: Events,
+    /// Since when no STS host is reachable.
+    pub outage: Outage,
     /// How many questions may be under way at once.
     pub admission: Admission,
     /// How fast the questions of a throttled account may follow each other.

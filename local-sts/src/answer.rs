@@ -45,6 +45,12 @@ pub enum Answer {
         /// Stay silent instead of closing.
         silent: bool,
     },
+    /// Verifies requests whose session token is not long. To others it answers 431 as a load balancer does, or closes
+    /// the connection without a word.
+    ShortTokensOnly {
+        /// Close instead of answering.
+        closes: bool,
+    },
     /// Reads the request and never answers; the connection stays until the client or the server closes it.
     Silence,
     /// Writes `first` at once and each byte of `rest` after a pause, in place of HTTP, and closes the connection.

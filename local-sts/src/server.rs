@@ -351,6 +351,13 @@ impl RecordedRequest {
     }
 }
 
+/// Longer than real session tokens, in bytes.
+const LONG_TOKEN: usize = 8000;
+
+fn has_long_token(request: &Request) -> bool {
+    request.values("x-amz-security-token").any(|token| token.len() > LONG_TOKEN)
+}
+
 impl fmt::Debug for RecordedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers: Vec<(&str, &str)> = self
@@ -440,7 +447,15 @@ impl Shared {
         let reaction = failed.unwrap_or_else(|| match &*answer {
             Answer::OncePerConnection { silent: true } if !first => Reaction::Silence,
             Answer::OncePerConnection { silent: false } if !first => Reaction::WriteAndClose(Vec::new()),
-            Answer::Verified | Answer::OncePerConnection { .. } => {
+            Answer::ShortTokensOnly { closes } if has_long_token(request) => {
+                if *closes {
+                    Reaction::WriteAndClose(Vec::new())
+                } else {
+                    let headers = vec![("Content-Type".to_owned(), "text/html".to_owned())];
+                    Reaction::Respond(Response { status: 431, headers, body: b"<html>431</html>".to_vec() })
+                }
+            }
+            Answer::Verified | Answer::OncePerConnection { .. } | Answer::ShortTokensOnly { .. } => {
                 let verifier = Verifier { host_names: &self.host_names, port: self.port, now };
                 let identity_of = |id: &str| lock(&self.identities).get(id).cloned();
                 match verifier.verify(request, identity_of) {

@@ -14,7 +14,7 @@ use crate::denial::{Again, Cause, Denial, Kind};
 use crate::process::Process;
 use rustls::ClientConfig;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use ureq::config::Config;
@@ -43,6 +43,9 @@ const KEPT_PATIENCE_PART: u32 = 3;
 /// of time itself, and blame STS for it.
 const LEAST_TIME: Duration = Duration::from_secs(1);
 
+/// How long one check of a host may take. awsStsTimeoutMS does not count: a short one must not prove that STS is down.
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How long the first pause before another attempt can be; it doubles with each attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -68,22 +71,14 @@ pub struct Route<'a> {
 /// A client that can be used by many threads at once.
 #[derive(Debug)]
 pub struct Client {
-    config: Config,
-    connector: StsConnector,
-    target: FixedTarget,
     names: Names,
-    probe_url: String,
+    check_url: String,
     timeout: Duration,
     kept_patience: Duration,
     process: Arc<Process>,
-    pool: RwLock<Pool>,
-}
-
-/// The connections that are kept, and the number of times that others were there before them.
-#[derive(Clone, Debug)]
-struct Pool {
     agent: Agent,
-    generation: u64,
+    /// Takes no kept connection and keeps none.
+    new_connections: Agent,
 }
 
 /// Why an attempt has no answer.
@@ -103,14 +98,15 @@ pub struct Failure {
     reach: Reach,
 }
 
-/// What an attempt says of its STS host.
+/// What one request says of its STS host. A client chooses part of a login's request, so that only the constant request of
+/// [`Client::check`] proves that a host is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
-    /// STS itself has answered, and was able to.
+pub enum Reach {
+    /// STS named an identity, or refused with an error code of its own.
     Reached,
-    /// Nobody has answered, or STS in trouble, or somebody else.
+    /// There was no response, a server error, or a response that STS does not send.
     NotReached,
-    /// It failed for want of time, or of something else on this machine.
+    /// The request failed for lack of time, or of a resource of this machine.
     Unknown,
 }
 
@@ -123,7 +119,7 @@ impl From<Denial> for Failure {
 impl Client {
     /// Makes a client. Nothing is looked up or sent.
     pub fn new(route: Route<'_>, process: Arc<Process>) -> Self {
-        Self::with_agent(route, process, agent)
+        Self::with_agent(route, process, new_agent)
     }
 
     /// Makes a client whose first connections are made by another agent, which has to follow the same settings.
@@ -132,21 +128,23 @@ impl Client {
         process: Arc<Process>,
         agent: impl FnOnce(&StsConnector, &Config, &FixedTarget) -> Agent,
     ) -> Self {
-        let config = Config::builder()
-            .https_only(true)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("psmdb-aws-iam/", env!("CARGO_PKG_VERSION")))
-            .max_response_header_size(MAX_HEADER_LENGTH)
-            .input_buffer_size(INPUT_BUFFER_LENGTH)
-            .output_buffer_size(OUTPUT_BUFFER_LENGTH)
-            .max_idle_connections(MAX_IDLE_CONNECTIONS)
-            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
-            .max_idle_age(MAX_IDLE_AGE)
-            .timeout_global(Some(route.timeout))
-            .build();
+        let config = |max_idle_connections| {
+            Config::builder()
+                .https_only(true)
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .proxy(None)
+                .user_agent(concat!("psmdb-aws-iam/", env!("CARGO_PKG_VERSION")))
+                .max_response_header_size(MAX_HEADER_LENGTH)
+                .input_buffer_size(INPUT_BUFFER_LENGTH)
+                .output_buffer_size(OUTPUT_BUFFER_LENGTH)
+                .max_idle_connections(max_idle_connections)
+                .max_idle_connections_per_host(max_idle_connections)
+                .max_idle_age(MAX_IDLE_AGE)
+                .timeout_global(Some(route.timeout))
+                .build()
+        };
         let names = Names::new(&route);
         let sts = route.endpoint.map_or_else(|| format!("{}:443", route.host), Endpoint::authority);
         // With a proxy, it is the proxy that looks up the name of STS.
@@ -156,9 +154,10 @@ impl Client {
         };
         let (timeout, kept_patience) = (route.timeout, route.timeout / KEPT_PATIENCE_PART);
         let connector = StsConnector::new(tunnel, route.tls, kept_patience, Arc::clone(&process));
-        let pool = RwLock::new(Pool { agent: agent(&connector, &config, &target), generation: 0 });
-        let probe_url = format!("https://{}/", route.host);
-        Self { config, connector, target, names, probe_url, timeout, kept_patience, process, pool }
+        let new_connections = new_agent(&connector, &config(0), &target);
+        let agent = agent(&connector, &config(MAX_IDLE_CONNECTIONS), &target);
+        let check_url = format!("https://{}/", route.host);
+        Self { names, check_url, timeout, kept_patience, process, agent, new_connections }
     }
 
     /// Asks STS once who signed the request, and reads the answer. It is for those who want to see what one attempt meets;
@@ -167,28 +166,28 @@ impl Client {
     /// # Errors
     /// A refusal when STS says no, an unavailable denial when it could not be asked.
     pub fn ask_once(&self, request: &IdentityRequest) -> Result<CallerIdentity, Denial> {
-        self.attempt(request, Instant::now() + self.timeout).map_err(|failure| failure.denial)
+        self.attempt(request, Instant::now() + self.timeout, &mut false).map_err(|failure| failure.denial)
     }
 
     /// Asks STS who signed the request and reads the answer.
     ///
     /// Blocks until the answer is there, at most for the route's timeout. In that time it waits for its turn while too
     /// many others ask, and asks again, with the same signature, when STS cannot be reached, cannot answer or throttles:
-    /// after a random pause of growing length (AWS, "Exponential backoff and jitter"), or when STS says. `attempted` is
-    /// told of each attempt whether STS was reached and able to answer, unless that cannot be said.
+    /// after a random pause of growing length (AWS, "Exponential backoff and jitter"), or when STS says. `attempted`
+    /// receives what each attempt says of the host.
     ///
     /// # Errors
     /// A refusal when STS says no, an unavailable denial when it could not be asked in time.
     pub fn get_caller_identity(
         &self,
         request: &IdentityRequest,
-        attempted: impl Fn(bool),
+        attempted: impl Fn(Reach),
     ) -> Result<CallerIdentity, Denial> {
         let deadline = Instant::now() + self.timeout;
         let latest_start = deadline - LEAST_TIME.min(self.timeout / KEPT_PATIENCE_PART);
         let Process { metrics, admission, pacing, .. } = &*self.process;
         let claimed = admission.claim(request.authorization.claimed_access_key_id());
-        let mut last: Option<Denial> = None;
+        let (mut last, mut kept_died): (Option<Denial>, bool) = (None, false);
         for attempt in 0_u32.. {
             let queued = metrics.sts_queued.hold();
             if pacing.wait(claimed, latest_start).is_err() {
@@ -205,14 +204,14 @@ impl Client {
             }
             let in_flight = metrics.sts_in_flight.hold();
             let little_time = self.has_little_time(deadline);
-            let result = self.attempt(request, deadline);
+            let result = self.attempt(request, deadline, &mut kept_died);
             drop(in_flight);
             drop(turn);
             let mut failure = match result {
                 Ok(identity) => {
                     // A no is not counted: anybody can have it for any account.
                     pacing.answered(claimed);
-                    attempted(true);
+                    attempted(Reach::Reached);
                     return Ok(identity);
                 }
                 Err(failure) => failure,
@@ -221,11 +220,7 @@ impl Client {
                 // It had waited for its turn, and ran out of time itself.
                 failure.reach = Reach::Unknown;
             }
-            match failure.reach {
-                Reach::Reached => attempted(true),
-                Reach::NotReached => attempted(false),
-                Reach::Unknown => {}
-            }
+            attempted(failure.reach);
             match failure.denial.again() {
                 Again::Never => return Err(failure.denial),
                 Again::Throttled => {
@@ -249,7 +244,7 @@ impl Client {
     /// # Errors
     /// An unavailable denial when it could not be asked, or when what answered is in trouble or is not STS.
     pub fn ask_unsigned(&self) -> Result<String, Denial> {
-        let post = self.pool().agent.post(&self.probe_url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
+        let post = self.agent.post(&self.check_url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
         match self.exchange(post, self.timeout) {
             Ok(_) => Err(Denial::odd_answer("what answered for STS named a caller, though nobody had signed")),
             Err(Unanswered::Denied(Failure { denial, reach: Reach::Reached, .. })) => Ok(denial.reason().to_owned()),
@@ -257,19 +252,30 @@ impl Client {
         }
     }
 
-    /// Finds out whether STS answers at all: any answer but its trouble counts. Nobody's signature is sent.
-    pub fn answers(&self) -> bool {
-        let post = self.pool().agent.post(&self.probe_url).content_type(CONTENT_TYPE);
-        post.send(BODY).is_ok_and(|answer| answer.status().as_u16() < 500)
+    /// Sends a request that is always the same and has no signature, over a connection of its own, and judges the response
+    /// as that of a login. Blocks for at most [`CHECK_TIMEOUT`].
+    pub fn check(&self) -> Reach {
+        let post = self.new_connections.post(&self.check_url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
+        let post = post.config().timeout_global(Some(CHECK_TIMEOUT)).build();
+        match self.exchange(post, CHECK_TIMEOUT) {
+            Ok(_) => Reach::Reached,
+            Err(Unanswered::Denied(failure) | Unanswered::Transport(_, failure)) => failure.reach,
+        }
     }
 
-    /// Asks once. A kept connection may turn out to be dead when it is used: then the kept ones are given up, and the
-    /// question goes over a new one.
-    fn attempt(&self, request: &IdentityRequest, deadline: Instant) -> Result<CallerIdentity, Failure> {
+    /// Asks once. A kept connection may turn out to be dead when it is used: then the request goes over a new one. The
+    /// others stay in the pool, since the client's own bytes may be why it died; `kept_died` keeps the login's later
+    /// attempts from trying them too.
+    fn attempt(
+        &self,
+        request: &IdentityRequest,
+        deadline: Instant,
+        kept_died: &mut bool,
+    ) -> Result<CallerIdentity, Failure> {
         let left = || deadline.saturating_duration_since(Instant::now());
         let little_time = self.has_little_time(deadline);
-        let pool = self.pool();
-        let (result, connected) = tls::noting_connections(|| self.ask(&pool.agent, request, left()));
+        let agent = if *kept_died { &self.new_connections } else { &self.agent };
+        let (result, connected) = tls::noting_connections(|| self.ask(agent, request, left()));
         let (error, failure) = match result {
             Ok(identity) => return Ok(identity),
             Err(Unanswered::Denied(failure)) => return Err(failure),
@@ -279,12 +285,12 @@ impl Client {
         if connected || little_time && matches!(error, Error::Timeout(_)) {
             return Err(failure);
         }
-        self.give_up(&pool);
+        *kept_died = true;
         if left().is_zero() {
             return Err(failure);
         }
         self.process.metrics.sts_retries.add();
-        self.ask(&self.pool().agent, request, left()).map_err(|unanswered| match unanswered {
+        self.ask(&self.new_connections, request, left()).map_err(|unanswered| match unanswered {
             Unanswered::Denied(failure) | Unanswered::Transport(_, failure) => failure,
         })
     }
@@ -337,8 +343,12 @@ impl Client {
         let body = answer.body_mut().with_config().limit(response::MAX_BODY_LENGTH as u64).read_to_vec();
         let body = body.map_err(|error| Unanswered::Denied(unreached(self.names.explain(&error, &sent(true)))))?;
         metrics.sts_latency.add(begun.elapsed());
-        response::read(&Answer { status, content_type: &content_type, body: &body }).map_err(|denial| {
-            let of_sts = denial.kind() == Kind::RefusedBySts || denial.again() == Again::Throttled;
+        let answer = Answer { status, content_type: &content_type, body: &body };
+        response::read(&answer).map_err(|denial| {
+            let of_sts = match denial.cause() {
+                Cause::Throttled => response::has_error_code(&answer),
+                cause => cause.kind() == Kind::RefusedBySts,
+            };
             let reach = if of_sts { Reach::Reached } else { Reach::NotReached };
             Unanswered::Denied(Failure { denial, retry_after, reach })
         })
@@ -352,24 +362,10 @@ impl Client {
     fn too_late(&self, cause: Cause, why: &str) -> Denial {
         Denial::new(cause, format!("{why}: there was no turn to ask STS within {} ms", self.timeout.as_millis()))
     }
-
-    fn pool(&self) -> Pool {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Replaces the kept connections, of which one was dead, unless another thread has done so. Questions under way end
-    /// on the old ones.
-    fn give_up(&self, dead: &Pool) {
-        let mut pool = self.pool.write().unwrap_or_else(PoisonError::into_inner);
-        if pool.generation == dead.generation {
-            let agent = agent(&self.connector, &self.config, &self.target);
-            *pool = Pool { agent, generation: dead.generation + 1 };
-        }
-    }
 }
 
-/// An agent that keeps its connections.
-fn agent(connector: &StsConnector, config: &Config, target: &FixedTarget) -> Agent {
+/// An agent that keeps as many connections as the settings say.
+fn new_agent(connector: &StsConnector, config: &Config, target: &FixedTarget) -> Agent {
     Agent::with_parts(config.clone(), connector.clone(), target.clone())
 }
 
@@ -462,8 +458,7 @@ mod tests {
             reasons.iter().any(|reason| reason.starts_with("no response from sts.amazonaws.com (127.0.0.1:")),
             "{reasons:?}"
         );
-        assert_eq!(attempts.into_inner().unwrap(), [true]);
-        assert_eq!(client.pool().generation, 0, "the kept connections were given up");
+        assert_eq!(attempts.into_inner().unwrap(), [Reach::Reached, Reach::Unknown]);
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! such thread at a time, and a few more only when one does not come back: whoever else needs the name waits for the same answer, and an answer serves for a
 //! while, so that a hung resolver piles up nothing and a login over a kept connection asks nobody.
 
+use super::client::is_local;
 use super::tls::note_connection;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ struct State {
     asked: Option<Instant>,
     /// Counts the answers, so that those who wait know a new one.
     answers: u64,
-    latest: Option<Result<Vec<SocketAddr>, io::ErrorKind>>,
+    latest: Option<Result<Vec<SocketAddr>, io::Error>>,
     /// The latest answer that was one.
     good: Option<(Instant, Vec<SocketAddr>)>,
 }
@@ -78,7 +79,7 @@ impl FixedTarget {
         }
         let given_up = state.asked.is_none_or(|asked| asked.elapsed() >= GIVEN_UP_AFTER);
         if state.asking == 0 || (given_up && state.asking < MAX_THREADS) {
-            self.ask().map_err(Failure::NoThread)?;
+            self.ask().map_err(Failure::Local)?;
             state.asking += 1;
             state.asked = Some(Instant::now());
         }
@@ -98,6 +99,7 @@ impl FixedTarget {
         }
         match &state.latest {
             Some(Ok(addresses)) if !addresses.is_empty() => Ok(addresses.clone()),
+            Some(Err(error)) if is_local(error) => Err(Failure::Local(for_one_more(error))),
             _ => Err(Failure::NotFound),
         }
     }
@@ -111,7 +113,8 @@ impl FixedTarget {
             let mut state = shared.lock();
             state.asking -= 1;
             state.answers += 1;
-            let answer: Result<Vec<SocketAddr>, _> = answer.map_err(|error: io::Error| error.kind());
+            let answer: Result<Vec<SocketAddr>, _> =
+                answer.map_err(|error: io::Error| lack_of_resources().unwrap_or(error));
             if let Ok(addresses) = &answer
                 && !addresses.is_empty()
             {
@@ -130,11 +133,22 @@ impl Shared {
     }
 }
 
+/// What this machine lacks for a name resolution. glibc does not say: without a free file descriptor it reports that the
+/// name was not found.
+fn lack_of_resources() -> Option<io::Error> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(is_local)
+}
+
+/// The same error, since all waiters get the one of the thread.
+fn for_one_more(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
 #[derive(Debug)]
 enum Failure {
     NotFound,
     TimedOut,
-    NoThread(io::Error),
+    Local(io::Error),
 }
 
 impl Resolver for FixedTarget {
@@ -145,7 +159,7 @@ impl Resolver for FixedTarget {
             match failure {
                 Failure::NotFound => Error::HostNotFound,
                 Failure::TimedOut => Error::Timeout(Timeout::Resolve),
-                Failure::NoThread(error) => Error::Io(error),
+                Failure::Local(error) => Error::Io(error),
             }
         })?;
         let mut addresses = self.empty();

@@ -130,14 +130,9 @@ pub fn read(answer: &Answer<'_>) -> Result<CallerIdentity, Denial> {
 /// Turns an answer other than 200 into a denial. Only a 4xx answer with an error code of STS's is a "no": proxies and load
 /// balancers answer with such statuses too, and that says nothing about the client's credentials.
 fn read_error(answer: &Answer<'_>) -> Denial {
-    let elements = if is_xml(answer.content_type) { parse(answer.body).unwrap_or_default() } else { Vec::new() };
-    let text = |path: &[&str]| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
-        let found = elements.iter().find(|element| element.path == path).map(|element| element.text.as_str())?;
-        (!found.is_empty() && found.len() <= 64 && found.bytes().all(plain)).then_some(found)
-    };
-    let code = text(&["ErrorResponse", "Error", "Code"]);
-    let request_id = text(&["ErrorResponse", "RequestId"]);
+    let elements = error_elements(answer);
+    let code = plain_text(&elements, &ERROR_CODE);
+    let request_id = plain_text(&elements, &["ErrorResponse", "RequestId"]);
 
     let mut reason = format!("STS answered {}", answer.status);
     if let Some(code) = code {
@@ -172,6 +167,24 @@ fn read_error(answer: &Answer<'_>) -> Denial {
         _ => Cause::OddAnswer,
     };
     Denial::new(cause, reason).unless_asked(again)
+}
+
+const ERROR_CODE: [&str; 3] = ["ErrorResponse", "Error", "Code"];
+
+/// Whether the response is an error of STS itself: an ErrorResponse with a code.
+pub fn has_error_code(answer: &Answer<'_>) -> bool {
+    plain_text(&error_elements(answer), &ERROR_CODE).is_some()
+}
+
+fn error_elements(answer: &Answer<'_>) -> Vec<Element> {
+    if is_xml(answer.content_type) { parse(answer.body).unwrap_or_default() } else { Vec::new() }
+}
+
+/// The text of the element at this path, if it is `plain`.
+fn plain_text<'a>(elements: &'a [Element], path: &[&str]) -> Option<&'a str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
+    let found = elements.iter().find(|element| element.path == path).map(|element| element.text.as_str())?;
+    (!found.is_empty() && found.len() <= 64 && found.bytes().all(plain)).then_some(found)
 }
 
 /// Reads a Retry-After header (RFC 9110, section 10.2.3) of the form that is a number of seconds. Its other form, a date, is

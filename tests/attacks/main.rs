@@ -9,6 +9,7 @@ mod support;
 mod accounts;
 mod classes;
 mod header_grammar;
+mod health;
 mod hostile_sts;
 mod load;
 mod refusals;

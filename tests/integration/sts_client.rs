@@ -1,13 +1,15 @@
 //! The side of a login that asks STS, in this process and without a server: what it counts, and whom it blames.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::Document;
 use local_sts::{Answer, Failures, LocalSts, ServiceError};
 use psmdb_aws_iam::config::{PARAMETERS, Store};
+use psmdb_aws_iam::events::Event;
 use psmdb_aws_iam::login::{Login, Step};
 use psmdb_aws_iam::sasl::Moment;
+use psmdb_aws_iam::sts::client::Reach;
 use tempfile::TempDir;
 
 use crate::support::aws_client::{Credentials, Signer, client_first, client_second};
@@ -59,9 +61,17 @@ impl Client {
         usize::try_from(of(&self.store.process().metrics).get()).unwrap()
     }
 
-    /// How often another host was told.
-    fn switches(&self) -> usize {
-        self.counted(|metrics| &metrics.fallback_switches)
+    /// Both hosts are one STS, so that the constant request reaches neither when a login does not.
+    fn assert_outage_begins(&self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        let began = loop {
+            if let Some(event) = self.store.process().events.pop() {
+                break event;
+            }
+            assert!(Instant::now() < until, "no outage began");
+            thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(began, Event::OutageBegan { hosts: format!("{FIRST}, {SECOND}") });
     }
 }
 
@@ -72,35 +82,39 @@ fn an_sts_that_never_gets_to_the_end_of_an_answer_is_not_reached() {
     thread::sleep(Duration::from_millis(1000));
     client.sts.set_cut(Some(200));
     client.forge("AKIANOBODY");
-    assert_eq!(client.switches(), 1);
+    client.assert_outage_begins();
 
     let client = Client::new(Duration::from_millis(600));
     client.forge("AKIANOBODY");
     thread::sleep(Duration::from_millis(1000));
-    client.sts.set_drip(Some(Duration::from_millis(5)));
+    client.sts.set_drip(Some(Duration::from_millis(50)));
     for _ in 0..3 {
         client.forge("AKIANOBODY");
     }
-    assert_eq!(client.switches(), 1);
+    client.assert_outage_begins();
 }
 
-/// Whether awsStsHost is taken back depends on it.
 #[test]
-fn an_sts_in_trouble_or_that_is_not_there_does_not_answer() {
+fn only_an_error_code_of_sts_answers_the_constant_request() {
     let client = Client::new(Duration::from_secs(1));
     let settings = client.store.current();
     let sts = settings.client(settings.hosts().first()).expect("roots");
-    assert!(sts.answers());
+    assert_eq!(sts.check(), Reach::Reached);
     client.sts.set_failures(Failures::all(ServiceError::ServiceUnavailable));
-    assert!(!sts.answers());
+    assert_eq!(sts.check(), Reach::NotReached);
     client.sts.set_failures(None);
+    let html = || vec![("Content-Type".to_owned(), "text/html".to_owned())];
+    for status in [200, 301, 403, 429, 431] {
+        client.sts.set_answer(Answer::Fixed { status, headers: html(), body: b"<html>blocked</html>".to_vec() });
+        assert_eq!(sts.check(), Reach::NotReached, "{status}");
+    }
     client.sts.set_answer(Answer::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()));
-    assert!(!sts.answers());
+    assert_eq!(sts.check(), Reach::NotReached);
     client.sts.set_answer(Answer::Verified);
-    assert!(sts.answers());
+    assert_eq!(sts.check(), Reach::Reached);
     let Client { sts: gone, .. } = client;
     drop(gone);
-    assert!(!sts.answers());
+    assert_eq!(sts.check(), Reach::NotReached);
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn produced() -> Vec<Value> {
     fixture.login(&fixture.user).expect_err("STS is in trouble");
     fixture.sts.set_failures(None);
     fixture.login(&fixture.user).unwrap();
+    fixture.trust(&[&fixture.sts, &other]);
     fixture.set_parameter("awsStsFallbackHosts", with_fallback);
     fixture.sts.set_failures(Failures::all(ServiceError::InternalFailure));
     let line =
