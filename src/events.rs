@@ -131,8 +131,10 @@ impl fmt::Display for Event {
             }
             Self::NotReported { arn, user_name } => write!(
                 f,
-                "MONGODB-AWS: AWS STS confirmed {arn}, but the server reported no login. Unless it runs with quiet, it has no \
-                 such user or does not let it in from here; to create it: {}",
+                "MONGODB-AWS: AWS STS confirmed {arn}, but the server reported no login. Possible reasons: the client \
+                 disconnected before the answer; the connection was already logged in as another user; the member was \
+                 not ready (STARTUP, RECOVERING); authenticationRestrictions; systemLog.quiet, which hides successes; \
+                 or the user does not exist, then create it: {}",
                 principal::create_user_command(user_name)
             ),
             Self::NativeReplaced => {
