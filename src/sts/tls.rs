@@ -238,11 +238,13 @@ impl Socket {
         matches!(self.tcp.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Waits until the socket is ready, if it has a time limit.
+    /// Waits until the socket is ready, if it has a time limit. Once that has passed, nothing is read: TLS reads on until
+    /// it has data for the caller, and a peer could send other records without end.
     fn wait(&self, events: PollFlags) -> io::Result<()> {
         let Some((until, reason)) = self.limit else { return Ok(()) };
         let mut socket = [PollFd::new(&self.tcp, events)];
-        if wait(&mut socket, until)? { Ok(()) } else { Err(Error::Timeout(reason).into_io()) }
+        let is_over = || until.is_some_and(|until| Instant::now() >= until);
+        if !is_over() && wait(&mut socket, until)? { Ok(()) } else { Err(Error::Timeout(reason).into_io()) }
     }
 }
 
@@ -419,6 +421,22 @@ mod tests {
         while transport.stream.sock.is_quiet() {
             assert!(Instant::now() < until, "nobody noticed");
         }
+    }
+
+    /// TLS reads on while there is nothing for the caller in what it reads, such as tickets, which may come without end.
+    #[test]
+    fn nothing_is_read_after_the_time_limit() {
+        let (mut transport, _, mut tcp) = connection();
+        tcp.write_all(b"more").unwrap();
+        let socket = &mut transport.stream.sock;
+        while socket.is_quiet() {
+            std::thread::yield_now();
+        }
+        socket.set_timeout(NextTimeout { after: Duration::ZERO.into(), ..soon() });
+        let error = Error::from(socket.read(&mut [0]).unwrap_err());
+        assert!(matches!(error, Error::Timeout(Timeout::Global)), "{error}");
+        socket.set_timeout(soon());
+        assert_eq!(socket.read(&mut [0]).unwrap(), 1);
     }
 
     #[test]
