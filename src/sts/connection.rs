@@ -442,13 +442,12 @@ impl Attempt {
                     PollFlags::OUT
                 }
             }
-            // What the other side says may end it, whatever is still to be sent.
+            // What the other side says may end it, whatever is still to be sent. After the handshake nothing is read here.
             State::Tls(tls) => {
-                if tls.wants_write() {
-                    PollFlags::IN | PollFlags::OUT
-                } else {
-                    PollFlags::IN
-                }
+                let mut awaited = PollFlags::empty();
+                awaited.set(PollFlags::IN, tls.is_handshaking());
+                awaited.set(PollFlags::OUT, tls.wants_write());
+                awaited
             }
         }
     }
