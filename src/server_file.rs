@@ -97,6 +97,18 @@ pub struct ServerFile {
 impl ServerFile {
     /// Reads what the checks need of a program.
     pub fn open(path: &Path) -> Result<Self, Trouble> {
+        Self::open_with(path, expect_loader)
+    }
+
+    /// Reads a shared object, which no loader has to start.
+    pub fn open_library(path: &Path) -> Result<Self, Trouble> {
+        Self::open_with(path, |_, _| Ok(()))
+    }
+
+    fn open_with(
+        path: &Path,
+        expect_loader: impl FnOnce(&Source, &[Segment]) -> Result<(), Trouble>,
+    ) -> Result<Self, Trouble> {
         let source = Source::open(path)?;
         let start = source.read(0, source.length.min(size_of::<Header>() as u64))?;
         let header = program_header(&start)?;

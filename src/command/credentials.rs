@@ -119,20 +119,30 @@ impl Sources<'_> {
         Err(self.nothing_found(&profile, both.iter().any(|values| values.there), [&keys.path, &config.path]))
     }
 
-    /// The region: AWS_REGION, AWS_DEFAULT_REGION, or the profile's.
+    /// The region: the given one, AWS_REGION, AWS_DEFAULT_REGION, or the profile's.
     ///
     /// # Errors
-    /// When a file is there and cannot be read.
-    pub fn region(&self) -> Result<Option<String>, String> {
-        for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
-            if let Some(region) = self.variable(name) {
-                return Ok(Some(region));
-            }
+    /// When a file is there and cannot be read, or a profile is named that neither has.
+    pub fn region(&self, given: Option<&str>) -> Result<Option<String>, String> {
+        let in_environment = || ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| self.variable(name));
+        let is_named = self.profile.is_some() || self.variable("AWS_PROFILE").is_some();
+        let known = given.map(str::to_owned).or_else(in_environment);
+        if known.is_some() && !is_named {
+            return Ok(known);
         }
         let [keys, config] = self.files()?;
         let profile = self.profile_name();
-        let region = [config, keys].iter().find_map(|file| file.profile(&profile).get("region").map(str::to_owned));
-        Ok(region)
+        if is_named && !keys.profile(&profile).there && !config.profile(&profile).there {
+            return Err(format!(
+                "there is no profile {} in {} or {} (--profile, AWS_PROFILE)",
+                super::shown(&profile),
+                keys.path.display(),
+                config.path.display()
+            ));
+        }
+        let of_profile =
+            || [config, keys].iter().find_map(|file| file.profile(&profile).get("region").map(str::to_owned));
+        Ok(known.or_else(of_profile))
     }
 
     fn in_environment(&self) -> Result<Option<Credentials>, String> {
@@ -474,11 +484,11 @@ credential_process = /bin/keys
             ),
             ("none", &[], Some("sso"), None),
         ] {
-            let found = Fixture::new(variables).ask(profile, |sources| sources.region()).unwrap();
+            let found = Fixture::new(variables).ask(profile, |sources| sources.region(None)).unwrap();
             assert_eq!(found.as_deref(), region, "{name}");
         }
         let fixture = Fixture::new(&[]);
         fs::remove_dir_all(fixture.folder.path()).unwrap();
-        assert_eq!(fixture.ask(None, |sources| sources.region()), Ok(None));
+        assert_eq!(fixture.ask(None, |sources| sources.region(None)), Ok(None));
     }
 }

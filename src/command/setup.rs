@@ -1,8 +1,12 @@
 //! `setup`: what to write where, so that this machine's server has the plugin. It changes nothing.
 
+mod config;
+mod object;
+mod unit;
+
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +14,9 @@ use clap::Args;
 use psmdb_aws_iam::aws::Partition;
 use psmdb_aws_iam::sts::endpoint::StsHost;
 
+use self::config::{Config, MECHANISMS, Style};
+use self::object::{Access, FILE_NAME, INSTALLED, Object, User, faults};
+use self::unit::{LD_PRELOAD, Start, Unit};
 use super::check_server::Verdict;
 use super::credentials::{Sources, variable};
 use super::{Failure, Outcome, print, quoted, warn};
@@ -17,39 +24,33 @@ use crate::server_file::Kind;
 
 const HELP: &str = "\
 Prints three things to do, each with the text to copy: where the object has to
-be, the drop-in for the server's unit of systemd, and the lines for mongod.conf.
-Nothing is changed. The server is the one of the unit, else the one in PATH; its
-file is checked as check-server does. The region is that of --region,
-AWS_REGION, AWS_DEFAULT_REGION, or the profile in AWS's files.
+be, the drop-in for the server's unit of systemd, and the lines for its
+configuration file. Nothing is changed. The server is the one of the unit, else
+the one in PATH; its file is checked as check-server does. The region is that of
+--region, AWS_REGION, AWS_DEFAULT_REGION, or the profile in AWS's files.
 
-If the unit has an LD_PRELOAD, or mongod.conf a list of
-authenticationMechanisms, what is printed keeps what is there. Other settings
-are not looked at.
+What is printed keeps the unit's LD_PRELOAD and the authenticationMechanisms that
+are listed, wherever they are set: in the unit, its drop-ins and environment
+files, on the command line, or in the configuration file. Where one of these
+replaces what a drop-in or the configuration file sets, the line to change is
+printed instead. Other settings are not looked at.
+
+The object must be whole, must belong to root with every folder above it, must be
+writable by nobody else, and must be readable by the server's user. With --root,
+root is the owner of that folder.
 
 Exit status:
   0  printed
-  1  the plugin does not work in this server; the reason is on standard error
-  2  no server is found or it cannot be read, or wrong usage
+  1  the plugin does not work in this server, the object is not usable, or
+     something that is there must be changed first; said on standard error
+  2  no server is found, a file cannot be read or understood, or wrong usage;
+     nothing is printed then
 
 Examples:
   psmdb-aws-iam setup --region eu-west-1
   psmdb-aws-iam setup --server /opt/bin/mongod --object ./libpsmdb_aws_iam.so
+  psmdb-aws-iam setup --unit mongod@shop --region eu-west-1
   psmdb-aws-iam setup --root /mnt/image --region eu-west-1";
-
-/// Where packages, and the README, put the object.
-const INSTALLED: &str = "/usr/lib/psmdb-aws-iam/libpsmdb_aws_iam.so";
-
-/// Where systemd looks for units, the first first: systemd.unit(5).
-const UNIT_FOLDERS: [&str; 5] = [
-    "etc/systemd/system",
-    "run/systemd/system",
-    "usr/local/lib/systemd/system",
-    "usr/lib/systemd/system",
-    "lib/systemd/system",
-];
-
-/// What the servers' packages call their units.
-const UNITS: [&str; 3] = ["mongod", "mongos", "mongodb"];
 
 /// Print the drop-in for systemd and the lines for mongod.conf that this machine needs
 #[derive(Args)]
@@ -58,6 +59,14 @@ pub struct Setup {
     /// The server's program file
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
+
+    /// The server's configuration file [default: the one that the unit gives it]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The server's unit of systemd [default: mongod, mongos or mongodb]
+    #[arg(long, value_name = "NAME")]
+    unit: Option<String>,
 
     /// The shared object [default: where packages put it, else the one beside this command]
     #[arg(long, value_name = "FILE")]
@@ -79,17 +88,37 @@ pub struct Setup {
 /// Prints what to do.
 ///
 /// # Errors
-/// A no when the plugin does not work in the server; otherwise when there is none, or a value is wrong.
+/// A no when the plugin does not work in the server or the object is not usable; otherwise when a value is wrong, there
+/// is no server, or a file cannot be read or understood.
 pub fn run(arguments: &Setup) -> Outcome {
-    let sources = Sources { profile: arguments.profile.as_deref(), environment: &variable };
-    let region = arguments.region.clone().map_or_else(|| sources.region(), |region| Ok(Some(region)))?;
-    let host = region.as_deref().map(sts_host).transpose()?;
+    let (text, problems) = advice(arguments).map_err(|failure| match failure {
+        Failure::No(message) => Failure::No(plain(&message)),
+        Failure::Cannot(message) => Failure::Cannot(plain(&message)),
+    })?;
+    print(&plain(&text))?;
+    for problem in &problems {
+        warn(&plain(problem));
+    }
+    Ok(problems.is_empty())
+}
+
+/// The text to print, and what must be changed before it has an effect.
+fn advice(arguments: &Setup) -> Result<(String, Vec<String>), Failure> {
+    match fs::metadata(&arguments.root) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Err(format!("--root: {} is not a folder", arguments.root.display()).into()),
+        Err(error) => return Err(format!("--root: cannot read {}: {error}", arguments.root.display()).into()),
+    }
     let root = Root(arguments.root.clone());
-    let unit = Unit::find(&root, arguments.server.as_deref());
-    let server = match (&arguments.server, &unit) {
+    let sources = Sources { profile: arguments.profile.as_deref(), environment: &variable };
+    let region = sources.region(arguments.region.as_deref())?;
+    let host = region.as_deref().map(sts_host).transpose()?;
+    let unit = Unit::find(&root, arguments.unit.as_deref(), arguments.server.as_deref())?;
+    let start = unit.as_ref().map_or_else(|| Ok(Start::default()), Unit::start)?;
+    let server = match (&arguments.server, &start.server) {
         (Some(server), _) => server.clone(),
-        (None, Some(Unit { server: Some(server), .. })) => root.of(server),
-        (None, _) => root.in_path(&variable("PATH").unwrap_or_default()).ok_or_else(|| {
+        (None, Some(server)) => root.of(server),
+        (None, None) => root.in_path(&variable("PATH").unwrap_or_default()).ok_or_else(|| {
             "no mongod or mongos is found, neither in a unit of systemd nor in PATH: give --server".to_owned()
         })?,
     };
@@ -100,15 +129,35 @@ pub fn run(arguments: &Setup) -> Outcome {
             server.display()
         )));
     }
-    let is_mongos = verdict.kind() == Some(Kind::Mongos);
-    let object = Object::find(&root, arguments.object.as_deref());
-    if let Some(why) = object.is_writable() {
-        warn(&format!("warning: {why}. Whoever can write the object can log in as anybody"));
+    let object = Object::find(&root, arguments.object.as_deref())?;
+    if let Some(why) = object.defect()? {
+        return Err(Failure::No(format!("{why}. See --object")));
     }
-    let setup =
-        Text { verdict: &verdict, is_mongos, root: &root, unit: unit.as_ref(), object: &object, host: host.as_ref() };
-    print(&setup.text())?;
-    Ok(true)
+    if object.is_of_another_version() {
+        warn(&format!("warning: the object is not of version {}, as this command is", env!("CARGO_PKG_VERSION")));
+    }
+    if let Some(why) = object.is_writable() {
+        warn(&plain(&format!("warning: {why}. Whoever can write the object can log in as anybody")));
+    }
+    let setup = Advice {
+        is_mongos: verdict.kind() == Some(Kind::Mongos),
+        root: &root,
+        unit: unit.as_ref(),
+        start: &start,
+        object: &object,
+        host: host.as_ref(),
+    };
+    let mut problems = Vec::new();
+    let mut text = format!("# {}\n", verdict.summary());
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "\n# 1. {}", setup.object_text(&mut problems)?);
+    let _ = writeln!(text, "\n# 2. {}", setup.unit_text(&mut problems)?);
+    let _ = writeln!(text, "\n# 3. {}", setup.config_text(arguments.config.as_deref(), &mut problems)?);
+    let _ = writeln!(text, "\n# Then restart the server and look for id 88000001 in its log.");
+    if let Some(unit) = &unit {
+        let _ = writeln!(text, "sudo systemctl daemon-reload\nsudo systemctl restart {}", quoted(&unit.name));
+    }
+    Ok((text, problems))
 }
 
 /// The STS of a region.
@@ -120,17 +169,22 @@ pub fn sts_host(region: &str) -> Result<StsHost, String> {
 }
 
 /// The folder that stands for `/`.
+#[derive(Clone)]
 struct Root(PathBuf);
 
 impl Root {
+    fn is_system(&self) -> bool {
+        self.0.canonicalize().is_ok_and(|root| root == Path::new("/"))
+    }
+
+    /// The user id that stands for root.
+    fn owner(&self) -> u32 {
+        if self.is_system() { 0 } else { fs::metadata(&self.0).map_or(0, |metadata| metadata.uid()) }
+    }
+
     /// Where a path of the system is.
     fn of(&self, path: &Path) -> PathBuf {
         self.0.join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    /// The path as the system knows it.
-    fn inside<'a>(&self, path: &'a Path) -> PathBuf {
-        path.strip_prefix(&self.0).map_or_else(|_| path.to_owned(), |rest: &'a Path| Path::new("/").join(rest))
     }
 
     /// The server in the folders of PATH.
@@ -142,152 +196,48 @@ impl Root {
     }
 }
 
-/// Reads a text file of the system, which may be anybody's image: `None` for what is no file or is too long, and without
-/// characters that a terminal would act on.
-fn read(path: &Path) -> Option<String> {
+/// Reads a text file of the system, which may be anybody's image: `None` when it is not there.
+///
+/// # Errors
+/// When it cannot be read, or is no text file of at most 1 MiB.
+fn read(path: &Path) -> Result<Option<String>, String> {
     const MAX_LENGTH: u64 = 1024 * 1024;
+    let cannot = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
     // A FIFO could be waited for without end.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|error| cannot(&error))?,
+    };
+    if !file.metadata().map_err(|error| cannot(&error))?.is_file() {
+        return Err(cannot(&"it is not a regular file"));
     }
-    let mut text = String::new();
-    file.take(MAX_LENGTH + 1).read_to_string(&mut text).ok()?;
-    let plain = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '?' } else { c };
-    (text.len() as u64 <= MAX_LENGTH).then(|| text.chars().map(plain).collect())
+    let mut bytes = Vec::new();
+    file.take(MAX_LENGTH + 1).read_to_end(&mut bytes).map_err(|error| cannot(&error))?;
+    if bytes.len() as u64 > MAX_LENGTH {
+        return Err(cannot(&"it has more than 1 MiB"));
+    }
+    String::from_utf8(bytes).map(Some).map_err(|_| cannot(&"it is not UTF-8"))
 }
 
-/// A server's unit of systemd, as far as it matters here.
-struct Unit {
-    /// Without `.service`.
-    name: &'static str,
-    /// The server that it runs, as the system knows it.
-    server: Option<PathBuf>,
-    /// The configuration that it gives the server.
-    config: Option<PathBuf>,
-    /// What it preloads.
-    preload: Option<String>,
+/// The text without characters that a terminal would act on.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '?' } else { c }).collect()
 }
 
-impl Unit {
-    /// The unit of this server, else the first one.
-    fn find(root: &Root, server: Option<&Path>) -> Option<Self> {
-        let wanted = server.and_then(Path::file_name).and_then(|name| name.to_str());
-        let mut names = UNITS;
-        names.sort_by_key(|name| wanted != Some(name));
-        names.into_iter().find_map(|name| Self::read(root, name))
-    }
-
-    fn read(root: &Root, name: &'static str) -> Option<Self> {
-        let folders = || UNIT_FOLDERS.iter().map(|folder| root.0.join(folder));
-        let mut text = folders().find_map(|folder| read(&folder.join(format!("{name}.service"))))?;
-        // Drop-ins come after the unit; what is written last counts.
-        for folder in folders() {
-            let mut drop_ins: Vec<_> = fs::read_dir(folder.join(format!("{name}.service.d")))
-                .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-                .unwrap_or_default();
-            drop_ins.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
-            drop_ins.sort();
-            for path in drop_ins {
-                text.push('\n');
-                text.push_str(&read(&path).unwrap_or_default());
-            }
-        }
-        let text = text.replace("\\\n", " ");
-        let lines = || text.lines().map(str::trim_start).filter(|line| !line.starts_with(['#', ';']));
-        // What the server is given; other programs that the unit runs have options of their own.
-        let given = || lines().filter(|line| line.starts_with("Environment=") || line.starts_with("ExecStart="));
-        let words = || given().flat_map(str::split_whitespace).map(|word| word.trim_matches(['"', '\'']));
-        // ExecStart=@-:+! may stand before the path, and numactl or another program before the server.
-        let is_server =
-            |word: &str| word.starts_with('/') && matches!(word.rsplit('/').next(), Some("mongod" | "mongos"));
-        let start = lines().filter_map(|line| line.strip_prefix("ExecStart=")).rfind(|start| !start.trim().is_empty());
-        let mut program =
-            start.unwrap_or_default().split_whitespace().map(|word| word.trim_matches(['@', '-', ':', '+', '!', '"']));
-        let server = program.find(|word| is_server(word)).map(PathBuf::from);
-        let after = |option: &str| {
-            let mut words = words().skip_while(|word| *word != option && !word.ends_with(&format!("={option}")));
-            words.nth(1).filter(|value| value.starts_with('/')).map(PathBuf::from)
-        };
-        let inline = words().find_map(|word| word.split_once("--config=").map(|(_, path)| PathBuf::from(path)));
-        let preload = words().filter_map(|word| word.split_once("LD_PRELOAD=")).next_back();
-        let preload =
-            preload.map(|(_, value)| value.trim_matches(['"', '\'']).to_owned()).filter(|value| !value.is_empty());
-        Some(Self { name, server, config: after("-f").or_else(|| after("--config")).or(inline), preload })
-    }
-}
-
-/// The shared object.
-struct Object {
-    /// Where it has to be in the end, as the system knows it.
-    path: PathBuf,
-    /// Where it is; `None` when it was not found.
-    found: Option<PathBuf>,
-}
-
-impl Object {
-    fn find(root: &Root, asked: Option<&Path>) -> Self {
-        let installed = root.of(Path::new(INSTALLED));
-        let beside = || {
-            let command = std::env::current_exe().ok()?;
-            let object = command.parent()?.join("libpsmdb_aws_iam.so");
-            object.is_file().then_some(object)
-        };
-        let found = match asked {
-            Some(path) => path.is_file().then(|| path.to_owned()),
-            None if installed.is_file() => Some(installed),
-            None => beside(),
-        };
-        Self { path: PathBuf::from(INSTALLED), found }
-    }
-
-    fn is_installed(&self, root: &Root) -> bool {
-        self.found.as_ref().is_some_and(|found| root.inside(found) == self.path)
-    }
-
-    /// Why others than its owner may write it.
-    fn is_writable(&self) -> Option<String> {
-        let found = self.found.as_ref()?;
-        for path in [Some(found.as_path()), found.parent()].into_iter().flatten() {
-            let Ok(metadata) = fs::metadata(path) else { continue };
-            let mode = metadata.mode();
-            // The sticky bit of a folder such as /tmp keeps others from replacing it.
-            if mode & 0o022 != 0 && !(metadata.is_dir() && mode & 0o1000 != 0) {
-                return Some(format!("{} is writable by others than its owner", path.display()));
-            }
-        }
-        None
-    }
-}
-
-/// What is printed.
-struct Text<'a> {
-    verdict: &'a Verdict,
+/// What the text is made of.
+struct Advice<'a> {
     is_mongos: bool,
     root: &'a Root,
     unit: Option<&'a Unit>,
+    start: &'a Start,
     object: &'a Object,
     host: Option<&'a StsHost>,
 }
 
-impl Text<'_> {
-    fn text(&self) -> String {
-        let mut text = format!("# {}\n", self.verdict.summary());
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "\n# 1. {}", self.object_text());
-        let _ = writeln!(text, "\n# 2. {}", self.unit_text());
-        let _ = writeln!(text, "\n# 3. {}", self.config_text());
-        let _ = writeln!(text, "\n# Then restart the server and look for id 88000001 in its log.");
-        if let Some(unit) = self.unit {
-            let _ = writeln!(text, "sudo systemctl daemon-reload\nsudo systemctl restart {}", unit.name);
-        }
-        text
-    }
-
-    fn object_text(&self) -> String {
-        let path = self.object.path.display();
-        match &self.object.found {
-            Some(_) if self.object.is_installed(self.root) => format!("The object is where it belongs: {path}"),
+impl Advice<'_> {
+    fn object_text(&self, problems: &mut Vec<String>) -> Result<String, String> {
+        let mut text = match &self.object.found {
+            Some(_) if self.object.is_installed => format!("The object is where it belongs: {INSTALLED}"),
             Some(found) => {
                 let label = if self.root.0.join("etc/selinux/config").is_file() {
                     "\nsudo restorecon -Rv /usr/lib/psmdb-aws-iam"
@@ -295,63 +245,177 @@ impl Text<'_> {
                     ""
                 };
                 let found = quoted(&found.display().to_string());
-                format!("Copy the object:\nsudo install -D -o root -g root -m 0755 {found} {path}{label}")
+                format!("Copy the object:\nsudo install -D -o root -g root -m 0755 {found} {INSTALLED}{label}")
             }
             None => format!(
-                "The object is not found. Install the package, or build it (cargo build --release --locked) and copy it to \
-                 {path}"
+                "The object is not found. Install the package, or build it (cargo build --release --locked) and copy it \
+                 to {INSTALLED}"
             ),
-        }
-    }
-
-    fn unit_text(&self) -> String {
-        let path = self.object.path.display().to_string();
-        let Some(unit) = self.unit else {
-            return format!(
-                "No unit of systemd is found. Set this in the environment of the server alone, in a container that of the \
-                 container:\nLD_PRELOAD={path}"
-            );
         };
-        let name = unit.name;
-        let mut preload: Vec<&str> =
-            unit.preload.iter().flat_map(|preload| preload.split(':')).filter(|entry| !entry.is_empty()).collect();
-        if preload.contains(&&*path) {
-            return format!("The unit {name} preloads the object.");
+        let user = self.unit.map_or_else(|| Ok(User::default()), Unit::user)?;
+        let mut accesses = Access::to_object(self.root)?;
+        if !self.object.is_installed {
+            // What is there instead of the object is replaced.
+            accesses.retain(Access::is_folder);
         }
-        preload.push(&path);
-        let kept = if preload.len() > 1 { ", which keeps what the unit preloads" } else { "" };
-        format!(
-            "/etc/systemd/system/{name}.service.d/psmdb-aws-iam.conf{kept}:\n[Service]\nEnvironment=LD_PRELOAD={}",
-            preload.join(":")
-        )
+        for (why, command) in faults(&accesses, self.root.owner(), &user) {
+            text.push('\n');
+            text.push_str(&command);
+            problems.push(format!("{why}: {command}"));
+        }
+        Ok(text)
     }
 
-    fn config_text(&self) -> String {
+    fn unit_text(&self, problems: &mut Vec<String>) -> Result<String, String> {
+        let Some(unit) = self.unit else {
+            return Ok(format!(
+                "No unit of systemd is found. Set this in the environment of the server alone, in a container that of \
+                 the container:\n{LD_PRELOAD}={INSTALLED}"
+            ));
+        };
+        let now = unit.preload(None)?;
+        if let Some(place) = &now.removed {
+            problems
+                .push(format!("{place} removes {LD_PRELOAD} from the environment: take it out of UnsetEnvironment"));
+        }
+        let entries: Vec<String> =
+            now.assigned.iter().flat_map(|now| now.value.split([':', ' '])).map(str::to_owned).collect();
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._+@,=~-".contains(c);
+        if let (Some(entry), Some(now)) = (entries.iter().find(|entry| !entry.chars().all(is_plain)), &now.assigned) {
+            return Err(format!("{}: {LD_PRELOAD} has {entry:?}, whose characters are not supported here", now.place));
+        }
+        if entries.iter().any(|entry| entry == INSTALLED) {
+            return Ok(format!("The unit {} preloads the object.", unit.name));
+        }
+        // Another copy of the object would be loaded twice.
+        let is_other =
+            |entry: &&str| !entry.is_empty() && Path::new(entry).file_name().is_none_or(|name| name != FILE_NAME);
+        let kept: Vec<&str> = entries.iter().map(String::as_str).filter(is_other).collect();
+        let preload = [kept.as_slice(), &[INSTALLED]].concat().join(":");
+        let drop_in = format!("[Service]\nEnvironment={LD_PRELOAD}={preload}");
+        let then = unit.preload(Some(&drop_in))?;
+        let path = unit.drop_in();
+        let is_ours = |place: &unit::Place| place.file == path;
+        let replaced = now.assigned.as_ref().filter(|now| is_ours(&now.place));
+        match then.assigned.as_ref().filter(|then| !is_ours(&then.place)).or(replaced) {
+            Some(variable) => {
+                if !is_ours(&variable.place) {
+                    problems.push(format!(
+                        "{} sets {LD_PRELOAD}, and replaces what a drop-in sets: change it as step 2 says",
+                        variable.place
+                    ));
+                }
+                Ok(format!(
+                    "Change {}, from\n{LD_PRELOAD}={}\nto\n{LD_PRELOAD}={preload}",
+                    variable.place, variable.value
+                ))
+            }
+            None if then.assigned.is_none() => {
+                let place = then.reset.as_ref().map(ToString::to_string).unwrap_or_default();
+                problems.push(format!("{place} has an empty Environment=, which discards what a drop-in sets"));
+                Ok(format!("Add a line after {place}:\nEnvironment={LD_PRELOAD}={preload}"))
+            }
+            None => {
+                if let Some(place) = &then.passed {
+                    problems.push(format!(
+                        "{place} passes the {LD_PRELOAD} of systemd itself on, which is not known here: take it out of \
+                         PassEnvironment, and set what is needed of it in an Environment= of the unit"
+                    ));
+                }
+                let kept = if kept.is_empty() { "" } else { ", which keeps what the unit preloads" };
+                let added = if self.root.of(&path).exists() { ", after the lines that it has" } else { "" };
+                Ok(format!("{}{kept}{added}:\n{drop_in}", path.display()))
+            }
+        }
+    }
+
+    fn config_text(&self, named: Option<&Path>, problems: &mut Vec<String>) -> Result<String, String> {
         let kind = if self.is_mongos { "mongos" } else { "mongod" };
-        let config =
-            self.unit.and_then(|unit| unit.config.clone()).unwrap_or_else(|| format!("/etc/{kind}.conf").into());
-        let there = read(&self.root.of(&config)).unwrap_or_default();
-        let listed = there.lines().find_map(|line| line.trim_start().strip_prefix("authenticationMechanisms:"));
-        let listed = listed.map(|value| value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']));
-        let (mechanisms, note) = match listed.filter(|list| !list.is_empty()) {
-            Some(list) if list.split(',').any(|mechanism| mechanism.trim() == "MONGODB-AWS") => (list.to_owned(), ""),
-            Some(list) => (format!("MONGODB-AWS,{list}"), ""),
-            None => (
-                "MONGODB-AWS,SCRAM-SHA-256".to_owned(),
-                "\n# The list replaces the server's default: name what your users and the other members log in by.",
-            ),
+        let default = PathBuf::from(format!("/etc/{kind}.conf"));
+        let (path, there) = match (named, self.unit, &self.start.config) {
+            (Some(path), _, _) => (Some(path.to_owned()), Some(path.to_owned())),
+            (None, _, Some(path)) => (Some(path.clone()), Some(self.root.of(path))),
+            (None, Some(unit), None) if self.start.server.is_none() => {
+                return Err(format!(
+                    "the ExecStart of the unit {} shows no mongod or mongos, so that its configuration file is not \
+                     known: give --config, and --server",
+                    unit.name
+                ));
+            }
+            (None, Some(_), None) => (None, None),
+            (None, None, None) => (Some(default.clone()), Some(self.root.of(&default))),
+        };
+        let text = match &there {
+            Some(there) => match read(there)? {
+                None if named.is_some() || self.unit.is_some() => {
+                    return Err(format!("cannot read {}: it is not there, and the server needs it", there.display()));
+                }
+                text => text.unwrap_or_default(),
+            },
+            None => String::new(),
+        };
+        let in_file = |why| format!("{}: {why}", there.as_deref().unwrap_or(&default).display());
+        let config = Config::parse(&text).map_err(in_file)?;
+        let mut note = "";
+        let mut change = String::new();
+        let with_ours = |mut list: Vec<String>| {
+            if list.iter().all(|mechanism| mechanism != "MONGODB-AWS") {
+                list.insert(0, "MONGODB-AWS".to_owned());
+            }
+            list.join(",")
+        };
+        let mechanisms = match (&self.start.mechanisms, config.mechanisms) {
+            (Some(listed), _) => {
+                let list = config::mechanisms(&listed.value).map_err(|why| format!("{}: {why}", listed.place))?;
+                if list.iter().all(|mechanism| mechanism != "MONGODB-AWS") {
+                    problems.push(format!(
+                        "{} lists {MECHANISMS} on the server's command line, and replaces what its configuration file \
+                         lists: change it as step 3 says",
+                        listed.place
+                    ));
+                    let (place, value) = (&listed.place, &listed.value);
+                    change = format!(
+                        "Change {place}, from\n{MECHANISMS}={value}\nto\n{MECHANISMS}={}\n# and ",
+                        with_ours(list)
+                    );
+                }
+                None
+            }
+            (None, Some(list)) => Some(with_ours(list)),
+            (None, None) => {
+                note = "\n# The list replaces the server's default: name what your users log in by.";
+                Some("MONGODB-AWS,SCRAM-SHA-256".to_owned())
+            }
         };
         let host = self.host.map_or_else(
             || "sts.REGION.amazonaws.com    # REGION is yours; or give --region".to_owned(),
             |host| host.as_str().to_owned(),
         );
-        // A mongos has no such setting; its shards decide.
-        let authorization = if self.is_mongos { "" } else { "security:\n  authorization: enabled\n" };
-        format!(
-            "{}, into the sections that are there:{note}\n{authorization}setParameter:\n  authenticationMechanisms: \
-             {mechanisms}\n  awsStsHost: {host}",
-            config.display()
-        )
+        let parameters = mechanisms.into_iter().map(|list| (MECHANISMS, list)).chain([("awsStsHost", host)]);
+        let lines: Vec<String> = match config.style {
+            // A mongos has no such setting; its shards decide.
+            Style::Yaml => {
+                let authorization = ["security:\n  authorization: enabled", "setParameter:"];
+                let sections = authorization[usize::from(self.is_mongos)..].iter().map(|line| (*line).to_owned());
+                sections.chain(parameters.map(|(name, value)| format!("  {name}: {value}"))).collect()
+            }
+            Style::Ini => {
+                let authorization = (!self.is_mongos).then(|| "auth = true".to_owned());
+                authorization
+                    .into_iter()
+                    .chain(parameters.map(|(name, value)| format!("setParameter = {name}={value}")))
+                    .collect()
+            }
+        };
+        let place = match (&path, config.style) {
+            (None, _) => format!(
+                "a configuration file, which the server must be given: add --config {} to its ExecStart. In it",
+                default.display()
+            ),
+            (Some(path), Style::Yaml) => format!("{}, into the sections that are there", path.display()),
+            (Some(path), Style::Ini) => format!("{}, instead of its lines for the same parameters", path.display()),
+        };
+        Ok(format!("{change}{place}:{note}\n{}", lines.join("\n")))
     }
 }
 
@@ -364,14 +428,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("unit");
         fs::write(&file, "a\tb\n\x1b[2Jc").unwrap();
-        assert_eq!(read(&file).as_deref(), Some("a\tb\n?[2Jc"));
+        assert_eq!(read(&file).unwrap().as_deref().map(plain).as_deref(), Some("a\tb\n?[2Jc"));
+        assert_eq!(read(&folder.path().join("missing")), Ok(None));
+        let why = |path: &Path| read(path).unwrap_err();
         fs::write(&file, vec![b'a'; 1024 * 1024 + 1]).unwrap();
-        assert_eq!(read(&file), None, "too long");
-        assert_eq!(read(folder.path()), None, "a folder");
-        assert_eq!(read(Path::new("/dev/zero")), None, "a device");
+        assert!(why(&file).ends_with("it has more than 1 MiB"), "{}", why(&file));
+        fs::write(&file, b"\xff").unwrap();
+        assert!(why(&file).ends_with("it is not UTF-8"), "{}", why(&file));
+        assert!(why(folder.path()).ends_with("it is not a regular file"), "a folder");
+        assert!(why(Path::new("/dev/zero")).ends_with("it is not a regular file"), "a device");
         let fifo = folder.path().join("fifo");
         assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        assert_eq!(read(&fifo), None, "a FIFO");
+        assert!(why(&fifo).ends_with("it is not a regular file"), "a FIFO");
     }
 
     #[test]
