@@ -57,6 +57,7 @@ bool isInternal(const void*) { return false; }
 // Called for the log line about a login, which for one that STS has confirmed is the line about its success.
 void appendExtraInfo(Mechanism* self, void* builder) {
     self->awaitsServer = false;
+    psmdb_aws_iam_conversation_logged_in(self->conversation);
     const psmdb_aws_iam_bytes info = psmdb_aws_iam_conversation_extra_info(self->conversation);
     if (info.length > 0) {
         const BsonObject object = {info.data, nullptr};
@@ -78,6 +79,9 @@ StepResult step(Mechanism* self, void* /*operationContext*/, StringWords input) 
             if (!self->base.principalName.empty()) {
                 // Servers that do not ask for more information (4.4) do not tell how the login went on either.
                 self->awaitsServer = server.slots().mechanism.appendExtraInfo >= 0;
+                if (!self->awaitsServer) {
+                    psmdb_aws_iam_conversation_logged_in(self->conversation);
+                }
                 return StepResult(true, reinterpret_cast<const char*>(reply.data), reply.length);
             }
             break;

@@ -35,6 +35,8 @@ pub struct Authenticated {
     user_name: String,
     arn: String,
     user_id: String,
+    access_key_id: String,
+    account: String,
 }
 
 impl Login {
@@ -83,11 +85,12 @@ impl Login {
                 let current = store.current();
                 settings.check_trust_unchanged(&current)?;
                 current.check_account(&identity.principal)?;
-                settings.process().admission.remember(access_key_id);
                 Ok(Step::Authenticated(Authenticated {
                     user_name: current.user_name(&identity.principal),
                     arn: identity.arn,
                     user_id: identity.user_id,
+                    access_key_id: access_key_id.to_owned(),
+                    account: identity.principal.account,
                 }))
             }
         }
@@ -114,6 +117,16 @@ impl Authenticated {
     /// The unique id that STS answered.
     pub fn user_id(&self) -> &str {
         &self.user_id
+    }
+
+    /// The access key id that STS has confirmed.
+    pub fn access_key_id(&self) -> &str {
+        &self.access_key_id
+    }
+
+    /// The account, 12 digits.
+    pub fn account(&self) -> &str {
+        &self.account
     }
 
     /// What the server adds to its log line about the login: `{awsId: unique id, awsArn: ARN}`.

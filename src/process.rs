@@ -34,6 +34,7 @@ pub struct Server {
     abi: OnceCell<String>,
     is_serving: AtomicBool,
     native_replaced: AtomicBool,
+    reports_logins: AtomicBool,
 }
 
 impl Server {
@@ -56,6 +57,16 @@ impl Server {
     /// Whether the mechanism is registered.
     pub fn is_serving(&self) -> bool {
         self.is_serving.load(Ordering::Relaxed)
+    }
+
+    /// The server has reported that it logged a client in.
+    pub fn login_reported(&self) {
+        self.reports_logins.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server has ever done so; one that runs with quiet does not.
+    pub fn reports_logins(&self) -> bool {
+        self.reports_logins.load(Ordering::Relaxed)
     }
 
     /// The server's own mechanism is not used any more; says whether that is news.

@@ -222,6 +222,7 @@ fn impossible(conversation: *mut Conversation, index: usize, text: &[u8]) {
             assert!(psmdb_aws_iam_server_status(data, length).is_null());
             psmdb_aws_iam_loaded(data, length);
             // Nobody is ever confirmed, so that there is nothing to report.
+            psmdb_aws_iam_conversation_logged_in(conversation);
             psmdb_aws_iam_conversation_not_reported(conversation);
         }
     }

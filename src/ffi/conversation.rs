@@ -208,6 +208,25 @@ pub unsafe extern "C" fn psmdb_aws_iam_conversation_reason(conversation: *const 
     })
 }
 
+/// Says of a conversation that authenticated a client that the server has logged it in, or that the server never reports
+/// whether it did. Later logins with this access key do not wait among those of strangers. Nothing happens for any other
+/// conversation.
+///
+/// # Safety
+/// `conversation` is null or live, and no other thread uses it during the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn psmdb_aws_iam_conversation_logged_in(conversation: *const Conversation) {
+    guard((), || {
+        // SAFETY: null or live, as the caller promises.
+        let conversation = unsafe { conversation.as_ref() };
+        if let Some(who) = conversation.and_then(|conversation| confirmed(&conversation.progress)) {
+            let process = store().process();
+            process.server.login_reported();
+            process.admission.remember(who.access_key_id(), who.account());
+        }
+    });
+}
+
 /// Says of a conversation that authenticated a client that the server has not reported the login, for want of such a user
 /// perhaps. It is counted, and is a line for the server's log. Nothing happens for any other conversation.
 ///
@@ -221,6 +240,10 @@ pub unsafe extern "C" fn psmdb_aws_iam_conversation_not_reported(conversation: *
         if let Some(who) = conversation.and_then(|conversation| confirmed(&conversation.progress)) {
             let process = store().process();
             process.metrics.not_reported.add();
+            // A server that runs with quiet reports no login: then all that STS confirms may have succeeded.
+            if !process.server.reports_logins() {
+                process.admission.remember(who.access_key_id(), who.account());
+            }
             let (arn, user_name) = (who.arn().to_owned(), who.user_name().to_owned());
             process.events.push(Event::NotReported { arn, user_name });
         }

@@ -1,17 +1,17 @@
 //! How many questions to STS may be under way at once, and who waits for a turn.
 //!
 //! A stranger can make a question with a signature that means nothing: only STS can tell. So that strangers cannot hold
-//! every place, there are two lanes of the same width. A caller whose access key id STS has confirmed lately has the one
-//! to share with its like; everybody else, honest newcomers included, has the other. In each lane turns are given by
+//! every place, there are two lanes of the same width. Callers with an access key id whose login has succeeded lately share
+//! one; everybody else, honest newcomers included, shares the other. In each lane turns are given by
 //! deadline, the earliest first, and a caller whose deadline comes before its turn gives up.
 //!
 //! An access key id is no secret, so that the lane is all that depends on it: never a verdict.
 
+use super::known_keys::KnownKeys;
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -19,15 +19,11 @@ use std::time::Instant;
 /// of an account.
 pub const LANE_WIDTH: usize = 64;
 
-/// How many confirmed access key ids are remembered, at most: two that fall on the same place take it from each other.
-const REMEMBERED_KEYS: usize = 8192;
-
 /// The bound on questions that all logins of a process share.
 pub struct Admission {
     newcomers: Lane,
     confirmed: Lane,
-    /// Keyed hashes of access key ids, each at the place that its value gives; 0 is nobody.
-    keys: Box<[AtomicU64]>,
+    known: Mutex<KnownKeys>,
     hasher: RandomState,
 }
 
@@ -36,7 +32,7 @@ pub struct Admission {
 pub struct Claim<'a> {
     /// The id.
     pub access_key_id: &'a str,
-    /// Whether STS has confirmed it lately.
+    /// Whether a login with it has succeeded lately.
     pub is_confirmed: bool,
 }
 
@@ -58,15 +54,15 @@ impl Admission {
         Self {
             newcomers: Lane::new(width),
             confirmed: Lane::new(width),
-            keys: (0..REMEMBERED_KEYS).map(|_| AtomicU64::new(0)).collect(),
+            known: Mutex::default(),
             hasher: RandomState::new(),
         }
     }
 
     /// Looks up what is known of the access key id that a client claims.
     pub fn claim<'a>(&self, access_key_id: &'a str) -> Claim<'a> {
-        let (place, mark) = self.place(access_key_id);
-        Claim { access_key_id, is_confirmed: place.load(Ordering::Relaxed) == mark }
+        let key = self.hasher.hash_one(access_key_id);
+        Claim { access_key_id, is_confirmed: self.known().contains(key, Instant::now()) }
     }
 
     /// Waits for a turn to ask STS, at most until the deadline.
@@ -77,18 +73,15 @@ impl Admission {
         lane.enter(deadline)
     }
 
-    /// Remembers an access key id that STS has confirmed.
-    pub fn remember(&self, access_key_id: &str) {
-        let (place, mark) = self.place(access_key_id);
-        place.store(mark, Ordering::Relaxed);
+    /// Remembers an access key id whose login has succeeded, and the account that STS has named for it.
+    pub fn remember(&self, access_key_id: &str, account: &str) {
+        let (key, account) = (self.hasher.hash_one(access_key_id), self.hasher.hash_one(account));
+        self.known().insert(key, account, Instant::now());
     }
 
-    fn place(&self, access_key_id: &str) -> (&AtomicU64, u64) {
-        // The hash is keyed with random bytes, so that nobody can choose an id that takes another's place.
-        let mark = self.hasher.hash_one(access_key_id).max(1);
-        #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
-        let place = &self.keys[mark as usize % REMEMBERED_KEYS];
-        (place, mark)
+    fn known(&self) -> MutexGuard<'_, KnownKeys> {
+        // Nothing in there panics between two changes that belong together.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,7 +179,7 @@ mod tests {
     #[test]
     fn miri_strangers_hold_no_more_than_their_lane() {
         let admission = Admission::new(2);
-        admission.remember("AKIAKNOWN");
+        admission.remember("AKIAKNOWN", "123456789012");
         let held = [admission.enter(admission.claim("A"), soon()), admission.enter(admission.claim("B"), soon())];
         assert!(held.iter().all(Option::is_some));
         assert!(admission.enter(admission.claim("C"), Instant::now() + Duration::from_millis(5)).is_none());
@@ -248,7 +241,7 @@ mod tests {
 
     #[test]
     fn never_more_are_under_way_than_the_lane_is_wide() {
-        use std::sync::atomic::AtomicUsize;
+        use std::sync::atomic::{AtomicUsize, Ordering};
         const WIDTH: usize = 3;
         let (lane, under_way, most) = (Lane::new(WIDTH), AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {

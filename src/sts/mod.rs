@@ -11,6 +11,7 @@ pub mod client;
 pub mod connection;
 pub mod endpoint;
 pub mod hosts;
+pub mod known_keys;
 pub mod pacing;
 pub mod proxy;
 pub mod request;

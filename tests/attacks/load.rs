@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use local_sts::{Identity, LocalSts};
 
 use crate::support::aws_client::{Conversation, Credentials, client_second};
-use crate::support::fixture::{ACCOUNT, AUTHENTICATION_FAILED, Fixture};
+use crate::support::fixture::{ACCOUNT, AUTHENTICATION_FAILED, Fixture, credentials};
 use crate::support::process;
 use crate::support::wire::sasl_continue;
 
@@ -25,6 +25,15 @@ const THOUGHT: Duration = Duration::from_millis(200);
 struct Refusals {
     under_way: AtomicUsize,
     most: AtomicUsize,
+}
+
+impl Refusals {
+    fn take_time(&self) {
+        let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        thread::sleep(THOUGHT);
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[test]
@@ -74,6 +83,43 @@ fn five_hundred_strangers_hold_their_share_of_sts_and_no_more() {
     fixture.assert_still_serves("the siege");
 }
 
+/// A key of any account of AWS is confirmed by STS. Without a user here, it stays among the strangers.
+#[test]
+fn strangers_whom_sts_confirms_are_no_known_callers() {
+    let fixture = Fixture::start();
+    if fixture.mongod.version().starts_with("4.4") {
+        // It does not report which logins have succeeded.
+        return;
+    }
+    let strangers = Arc::new(Refusals::default());
+    let stranger = Identity::iam_user("666666666666", "mallory");
+    let slow = slow_for_all_but(&fixture.user, &stranger, &strangers);
+    fixture.trust(&[&slow]);
+    fixture.set_parameter("awsStsEndpoint", slow.endpoint());
+    fixture.assert_still_serves("the start");
+    let reply = fixture.login(&stranger).expect_err("there is no such user");
+    assert_ne!(reply.get_i32("code").unwrap(), AUTHENTICATION_FAILED, "STS did not confirm the stranger: {reply}");
+
+    // Half of them with the key that STS has confirmed: a lane of their own would double what is under way at once.
+    let mut crowd: Vec<_> = (0..4 * LANE_WIDTH)
+        .map(|n| {
+            let unknown = Credentials::new(&format!("AKIAX{n}"), "no-secret");
+            let credentials = if n % 2 == 0 { credentials(&stranger) } else { unknown };
+            let mut conversation = Conversation::start(fixture.mongod.port()).expect("a challenge");
+            let message = client_second(&conversation.signer(&credentials).sign());
+            let command = sasl_continue(&conversation.conversation_id, &message);
+            conversation.client.send("$external", command).expect("it is sent");
+            conversation
+        })
+        .collect();
+    for conversation in &mut crowd {
+        let reply = conversation.client.receive().expect("a reply");
+        assert_eq!(reply.get_f64("ok").unwrap(), 0.0, "{reply}");
+    }
+    assert_eq!(strangers.most.load(Ordering::SeqCst), LANE_WIDTH, "strangers had another share of STS");
+    fixture.assert_still_serves("the crowd");
+}
+
 struct StopAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
@@ -90,10 +136,22 @@ fn slow_to_refuse(fixture: &Fixture, newcomers: &[Identity], refusals: &Arc<Refu
         .identity(fixture.user.clone())
         .observer(move |outcome| {
             if outcome.error_code.is_some() {
-                let now = refusals.under_way.fetch_add(1, Ordering::SeqCst) + 1;
-                refusals.most.fetch_max(now, Ordering::SeqCst);
-                thread::sleep(THOUGHT);
-                refusals.under_way.fetch_sub(1, Ordering::SeqCst);
+                refusals.take_time();
+            }
+        })
+        .start()
+        .expect("an STS")
+}
+
+/// An STS that answers the user at once, and takes its time for the stranger and for anybody it refuses.
+fn slow_for_all_but(user: &Identity, stranger: &Identity, strangers: &Arc<Refusals>) -> LocalSts {
+    let (strangers, fast) = (Arc::clone(strangers), user.access_key_id.clone());
+    LocalSts::builder()
+        .identity(user.clone())
+        .identity(stranger.clone())
+        .observer(move |outcome| {
+            if outcome.access_key_id.as_ref() != Some(&fast) {
+                strangers.take_time();
             }
         })
         .start()

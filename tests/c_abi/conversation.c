@@ -149,6 +149,7 @@ int main(int argc, char** argv) {
         return kUnusable;
     }
     const int status = converse(conversation);
+    psmdb_aws_iam_conversation_logged_in(conversation);
     psmdb_aws_iam_conversation_not_reported(conversation);
     drop_log_lines();
     psmdb_aws_iam_conversation_free(conversation);

@@ -149,7 +149,7 @@ fn strangers_do_not_stand_before_confirmed_callers_of_a_throttled_account() {
     const KEY: &str = "AKIAABCDEFGH2345WXYZ";
     let (admission, pacing) = (Admission::default(), Pacing::default());
     let stranger = admission.claim("AKIAABCDEFGH2666WXYZ");
-    admission.remember(KEY);
+    admission.remember(KEY, "123456789012");
     let victim = admission.claim(KEY);
     let soon = || std::time::Instant::now() + Duration::from_secs(5);
     // Both are throttled; only the strangers are many.
