@@ -16,7 +16,7 @@ use rustls::ClientConfig;
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use ureq::config::Config;
 use ureq::http::{HeaderMap, HeaderValue};
 use ureq::typestate::WithBody;
@@ -339,6 +339,7 @@ impl Client {
         }
         let content_type = header("content-type").to_owned();
         let retry_after = response::retry_after(header("retry-after"));
+        let date = header("date").to_owned();
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(response::MAX_BODY_LENGTH as u64).read_to_vec();
         let body = body.map_err(|error| Unanswered::Denied(unreached(self.names.explain(&error, &sent(true)))))?;
@@ -350,6 +351,7 @@ impl Client {
                 cause => cause.kind() == Kind::RefusedBySts,
             };
             let reach = if of_sts { Reach::Reached } else { Reach::NotReached };
+            let denial = response::explain_clock(denial, &date, SystemTime::now());
             Unanswered::Denied(Failure { denial, retry_after, reach })
         })
     }

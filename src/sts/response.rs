@@ -49,7 +49,7 @@ use crate::denial::{Again, Cause, Denial};
 use crate::principal::{self, Principal};
 use quick_xml::Reader;
 use quick_xml::events::{BytesRef, Event};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Largest answer that is read, in bytes. Real answers have about 500.
 pub const MAX_BODY_LENGTH: usize = 64 * 1024;
@@ -169,6 +169,35 @@ fn read_error(answer: &Answer<'_>) -> Denial {
     Denial::new(cause, reason).unless_asked(again)
 }
 
+/// The difference between this machine's clock and STS's from which on it explains a refusal. STS takes a date that is 15
+/// minutes off, and so may the client's clock be from this machine's.
+const MIN_CLOCK_DIFFERENCE: Duration = Duration::from_secs(300);
+
+/// Says in a refusal that depends on the time that this machine's clock is wrong, if the response's `Date` header (RFC 9110,
+/// section 6.6.1) shows that; `now` is this machine's time. STS's clock is right.
+pub fn explain_clock(denial: Denial, date: &str, now: SystemTime) -> Denial {
+    let depends_on_time = denial.cause() == Cause::WrongSignature || denial.reason().contains(" RequestExpired");
+    let Some(date) = httpdate::parse_http_date(date).ok().filter(|_| depends_on_time) else { return denial };
+    let (difference, side) = match date.duration_since(now) {
+        Ok(behind) => (behind, "behind"),
+        Err(error) => (error.duration(), "ahead of"),
+    };
+    if difference < MIN_CLOCK_DIFFERENCE {
+        return denial;
+    }
+    let advice = format!("this machine's clock is {} seconds {side} STS's; set it", difference.as_secs());
+    let reason = denial.reason();
+    Denial::new(
+        Cause::ClockSkew,
+        match reason.split_once(WRONG_SIGNATURE) {
+            Some((before, after)) => format!("{before}{advice}{after}"),
+            None => format!("{reason}; {advice}"),
+        },
+    )
+}
+
+const WRONG_SIGNATURE: &str = "the client's secret key does not belong to its access key id, or its clock is off";
+
 const ERROR_CODE: [&str; 3] = ["ErrorResponse", "Error", "Code"];
 
 /// Whether the response is an error of STS itself: an ErrorResponse with a code.
@@ -208,7 +237,7 @@ fn refusal(code: &str) -> Cause {
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
         "InvalidClientTokenId" => "the access key or the session token is unknown to AWS, or not valid in this region",
-        "SignatureDoesNotMatch" => "the client's secret key does not belong to its access key id, or its clock is off",
+        "SignatureDoesNotMatch" => WRONG_SIGNATURE,
         "ExpiredToken" | "ExpiredTokenException" => "the client's session token has expired",
         "Throttling" | "ThrottlingException" | "RequestLimitExceeded" => "STS is limiting the account's requests",
         _ => return None,
@@ -472,6 +501,35 @@ mod tests {
             error(403, "a b\n").reason(),
             "STS answered 403 without a code of its own (request id d8741953-0000)"
         );
+    }
+
+    #[test]
+    fn miri_a_refusal_names_the_clock_of_this_machine_if_it_is_wrong() {
+        const DATE: &str = "Sat, 21 Nov 2026 19:13:00 GMT";
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let sts = 1_795_288_380;
+        let wrong_signature = || error(403, "SignatureDoesNotMatch");
+        for (denial, now, clock) in [
+            (wrong_signature(), sts - 1200, "this machine's clock is 1200 seconds behind STS's; set it (request id"),
+            (wrong_signature(), sts + 300, "this machine's clock is 300 seconds ahead of STS's; set it (request id"),
+            (error(403, "RequestExpired"), sts - 901, "; this machine's clock is 901 seconds behind STS's; set it"),
+        ] {
+            let explained = explain_clock(denial, DATE, at(now));
+            assert_eq!((explained.cause(), explained.again()), (Cause::ClockSkew, Again::Never));
+            assert!(explained.reason().contains(clock), "{explained}");
+            assert!(!explained.reason().contains("secret key"), "{explained}");
+        }
+        for (denial, date, now) in [
+            (wrong_signature(), DATE, sts - 299),
+            (wrong_signature(), DATE, sts + 299),
+            (wrong_signature(), "", sts - 1200),
+            (wrong_signature(), "2026-11-21", sts - 1200),
+            (error(403, "ExpiredToken"), DATE, sts - 1200),
+            (error(403, "InvalidClientTokenId"), DATE, sts - 1200),
+            (error(503, "ServiceUnavailable"), DATE, sts - 1200),
+        ] {
+            assert_eq!(explain_clock(denial.clone(), date, at(now)), denial);
+        }
     }
 
     #[test]

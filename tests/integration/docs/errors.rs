@@ -38,6 +38,7 @@ fn masked(reason: &str) -> String {
         (r"request id [0-9A-Za-z-]+", "request id R"),
         (r"access key id [0-9A-Za-z_]+", "access key id K"),
         (r"[0-9]+ ms", "N ms"),
+        (r"clock is [0-9]+ seconds", "clock is N seconds"),
         (r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+:[0-9]+", "A"),
         (r"[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9:]{8} UTC)?", "DATE"),
         (r"[0-9]{12}", "N"),
@@ -168,7 +169,7 @@ fn fails_by_certificate(fixture: &Fixture, change: fn(&mut CertificateParams)) {
     fixture.trust(&[&fixture.sts]);
 }
 
-const FAILURES: [Failure; 44] = [
+const FAILURES: [Failure; 45] = [
     // Of the client's own message.
     |it| fails_signed(it, |signer| signer.time(SystemTime::now() - Duration::from_secs(1800))),
     |it| fails_signed(it, |signer| signer.time(SystemTime::now() + Duration::from_secs(1800))),
@@ -192,6 +193,12 @@ const FAILURES: [Failure; 44] = [
     },
     // Of what STS says.
     |it| fails_as(it, |identity| identity.secret_access_key = "x".repeat(40)),
+    |it| {
+        let ahead = LocalSts::builder().identity(it.user.clone()).clock_offset(1200).start().unwrap();
+        it.trust(&[&ahead]);
+        fails_at_endpoint(it, &ahead.endpoint());
+        it.trust(&[&it.sts]);
+    },
     |it| fails_as(it, |identity| identity.access_key_id = "ASIAUNKNOWN000000000".to_owned()),
     |it| {
         let expired = Identity::assumed_role(ACCOUNT, "reporting", "old").expired();
