@@ -309,3 +309,42 @@ fn another_host_stands_in_while_the_first_does_not_answer() {
     // Who asked whether it answers signed nothing.
     assert!(it.fixture.sts.requests().iter().any(|request| request.header("authorization").is_none()));
 }
+
+/// However often logins fail, with other hosts or without; and whether STS comes back or a parameter is the repair.
+#[test]
+fn an_outage_of_all_hosts_is_one_line_when_it_begins_and_one_when_it_ends() {
+    for fallback in ["", "sts.eu-west-1.amazonaws.com=https://127.0.0.1:1"] {
+        let it = Broken::start_with(|builder| builder.parameter("awsStsFallbackHosts", fallback));
+        it.fixture.set_parameter("awsStsTimeoutMS", 500);
+        let count = |id: i32| it.fixture.mongod.log_lines().iter().filter(|line| line["id"] == id).count();
+        let line = |id: i32| it.fixture.mongod.wait_for_log(|line| line["id"] == id, Duration::from_secs(5));
+        let fail = || it.fixture.login(&it.fixture.user).expect_err("there is no STS");
+        for outages in 1..=2 {
+            it.fixture.assert_still_serves("before an outage");
+            it.prepare(false);
+            it.network.set_fault(NetworkFault::Refused);
+            let until = Instant::now() + Duration::from_secs(20);
+            while count(88_000_006) < outages {
+                assert!(Instant::now() < until, "no line about the outage with the other hosts {fallback:?}");
+                fail();
+            }
+            (0..6).for_each(|_| drop(fail()));
+            if outages == 1 {
+                it.fixture.set_parameter("awsStsEndpoint", it.fixture.sts.endpoint());
+            } else {
+                it.network.set_fault(NetworkFault::None);
+            }
+            let until = Instant::now() + Duration::from_secs(20);
+            while count(88_000_007) < outages {
+                assert!(Instant::now() < until, "no line about its end with the other hosts {fallback:?}");
+                let _ = it.fixture.login(&it.fixture.user);
+            }
+            it.network.set_fault(NetworkFault::None);
+            it.fixture.set_parameter("awsStsEndpoint", it.network.endpoint());
+        }
+        let began = line(88_000_006).expect("a line about it");
+        let hosts = [STS_HOST, fallback.split('=').next().unwrap()];
+        assert!(hosts.iter().all(|host| began["msg"].as_str().unwrap().contains(host)), "{began}");
+        assert_eq!([88_000_004, 88_000_006, 88_000_007].map(count), [0, 2, 2], "{fallback:?}");
+    }
+}
