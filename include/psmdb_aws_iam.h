@@ -159,9 +159,9 @@ psmdb_aws_iam_bytes psmdb_aws_iam_conversation_extra_info(const psmdb_aws_iam_co
 // thread now.
 psmdb_aws_iam_bytes psmdb_aws_iam_conversation_reason(const psmdb_aws_iam_conversation *conversation);
 
-// Says of a conversation that authenticated a client that the server has logged it in, or that the server never reports
-// whether it did. Later logins with this access key do not wait among those of strangers. Nothing happens for any other
-// conversation.
+// Says of a conversation that authenticated a client that the server has logged it in, or that the server never
+// reports whether it did. Later logins with this access key do not wait among those of strangers. Nothing happens for
+// any other conversation.
 //
 // # Safety
 // `conversation` is null or live, and no other thread uses it during the call.

@@ -264,8 +264,8 @@ impl Authorization {
     }
 }
 
-/// Returns the access key id that a header value claims, if it begins as [`Authorization::parse`] expects. The rest of the
-/// header may be anything.
+/// Returns the access key id that a header value claims, if it begins as [`Authorization::parse`] expects. The rest of
+/// the header may be anything.
 pub fn claimed_access_key_id(header: &str) -> Option<&str> {
     let (id, _) = header.strip_prefix("AWS4-HMAC-SHA256 Credential=")?.split_once('/')?;
     is_access_key_id(id).then_some(id)

@@ -1,8 +1,8 @@
 //! How many questions to STS may be under way at once, and who waits for a turn.
 //!
 //! A stranger can make a question with a signature that means nothing: only STS can tell. So that strangers cannot hold
-//! every place, there are two lanes of the same width. Callers with an access key id whose login has succeeded lately share
-//! one; everybody else, honest newcomers included, shares the other. In each lane turns are given by
+//! every place, there are two lanes of the same width. Callers with an access key id whose login has succeeded lately
+//! share one; everybody else, honest newcomers included, shares the other. In each lane turns are given by
 //! deadline, the earliest first, and a caller whose deadline comes before its turn gives up.
 //!
 //! An access key id is no secret, so that the lane is all that depends on it: never a verdict.

@@ -25,8 +25,8 @@ use ureq::{Agent, Error, RequestBuilder};
 /// Largest answer header that is read, in bytes. Real ones have about 300.
 const MAX_HEADER_LENGTH: usize = 8 * 1024;
 
-/// Sizes of a connection's buffers, in bytes. The first holds an answer's header, the second a request's longest header, the
-/// session token.
+/// Sizes of a connection's buffers, in bytes. The first holds an answer's header, the second a request's longest
+/// header, the session token.
 const INPUT_BUFFER_LENGTH: usize = 16 * 1024;
 const OUTPUT_BUFFER_LENGTH: usize = 24 * 1024;
 
@@ -98,8 +98,8 @@ pub struct Failure {
     reach: Reach,
 }
 
-/// What one request says of its STS host. A client chooses part of a login's request, so that only the constant request of
-/// [`Client::check`] proves that a host is unreachable.
+/// What one request says of its STS host. A client chooses part of a login's request, so that only the constant request
+/// of [`Client::check`] proves that a host is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// STS named an identity, or refused with an error code of its own.
@@ -239,7 +239,8 @@ impl Client {
         Err(Denial::internal("more attempts to ask STS than can be"))
     }
 
-    /// Asks STS once without a signature, which needs no credentials. Returns what STS says to that, as a login's reason.
+    /// Asks STS once without a signature, which needs no credentials. Returns what STS says to that, as a login's
+    /// reason.
     ///
     /// # Errors
     /// An unavailable denial when it could not be asked, or when what answered is in trouble or is not STS.
@@ -252,8 +253,8 @@ impl Client {
         }
     }
 
-    /// Sends a request that is always the same and has no signature, over a connection of its own, and judges the response
-    /// as that of a login. Blocks for at most [`CHECK_TIMEOUT`].
+    /// Sends a request that is always the same and has no signature, over a connection of its own, and judges the
+    /// response as that of a login. Blocks for at most [`CHECK_TIMEOUT`].
     pub fn check(&self) -> Reach {
         let post = self.new_connections.post(&self.check_url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
         let post = post.config().timeout_global(Some(CHECK_TIMEOUT)).build();

@@ -1,8 +1,8 @@
 //! New connections to STS: the addresses of its name are raced, as RFC 8305 ("Happy Eyeballs") says.
 //!
-//! An address may be dead before or after it has accepted TCP, so that each runs to the end of its TLS handshake. The first
-//! connection that STS's certificate vouches for wins; the others are closed. All attempts of a login run on its own
-//! thread, over sockets that do not block, so that a login storm against a dead address starts no thread.
+//! An address may be dead before or after it has accepted TCP, so that each runs to the end of its TLS handshake. The
+//! first connection that STS's certificate vouches for wins; the others are closed. All attempts of a login run on its
+//! own thread, over sockets that do not block, so that a login storm against a dead address starts no thread.
 
 use super::certificates;
 use super::client::{is_local, printable};
@@ -190,8 +190,8 @@ pub struct StsConnector {
 }
 
 impl StsConnector {
-    /// Takes what the proxy is to connect to (`host:port`) if there is one, the settings of TLS, how long a kept connection
-    /// may be silent when it is used again, and where connections are counted.
+    /// Takes what the proxy is to connect to (`host:port`) if there is one, the settings of TLS, how long a kept
+    /// connection may be silent when it is used again, and where connections are counted.
     pub fn new(tunnel: Option<String>, tls: Arc<ClientConfig>, kept_patience: Duration, process: Arc<Process>) -> Self {
         Self { tunnel, tls, kept_patience, process, last_good: Arc::default(), observer: None }
     }
@@ -236,8 +236,8 @@ impl fmt::Debug for StsConnector {
     }
 }
 
-/// The addresses in the order in which to try them: the last good one first, if it is still among them, then the families
-/// by turns (RFC 8305 section 4).
+/// The addresses in the order in which to try them: the last good one first, if it is still among them, then the
+/// families by turns (RFC 8305 section 4).
 fn in_order(addresses: &[SocketAddr], last_good: Option<SocketAddr>) -> VecDeque<SocketAddr> {
     let first = last_good.filter(|good| addresses.contains(good));
     let rest = addresses.iter().copied().filter(|address| Some(*address) != first);
@@ -442,7 +442,8 @@ impl Attempt {
                     PollFlags::OUT
                 }
             }
-            // What the other side says may end it, whatever is still to be sent. After the handshake nothing is read here.
+            // What the other side says may end it, whatever is still to be sent. After the handshake nothing is read
+            // here.
             State::Tls(tls) => {
                 let mut awaited = PollFlags::empty();
                 awaited.set(PollFlags::IN, tls.is_handshaking());
@@ -536,8 +537,8 @@ fn ask_for_tunnel(mut tcp: &TcpStream, unsent: &mut Vec<u8>, answer: &mut proxy:
     }
 }
 
-/// Goes on with a TLS handshake, by one read at most, so that nobody can keep it busy past the deadline; says whether it is
-/// complete, which includes that the certificate is trusted.
+/// Goes on with a TLS handshake, by one read at most, so that nobody can keep it busy past the deadline; says whether
+/// it is complete, which includes that the certificate is trusted.
 fn shake_hands(tls: &mut ClientConnection, socket: &mut Socket) -> Result<bool, Trouble> {
     send_handshake(tls, socket)?;
     if tls.is_handshaking() && unblocked(tls.read_tls(socket))?.is_some() {

@@ -1,10 +1,10 @@
 //! The STS hosts that new logins can get: awsStsHost, and those of awsStsFallbackHosts while it is unreachable.
 //!
-//! A client signs for the host that it got, so that a login keeps its host to the end. Attempts of logins decide nothing,
-//! since a client chooses part of their bytes: after some in a row that did not reach the current host, [`Reach`] of a
-//! constant request decides. If the host is unreachable, new logins get the first other one that answers this request;
-//! if none does, an outage begins. While another host than awsStsHost is current, and in an outage, awsStsHost is checked
-//! now and then, and used again when it answers.
+//! A client signs for the host that it got, so that a login keeps its host to the end. Attempts of logins decide
+//! nothing, since a client chooses part of their bytes: after some in a row that did not reach the current host,
+//! [`Reach`] of a constant request decides. If the host is unreachable, new logins get the first other one that answers
+//! this request; if none does, an outage begins. While another host than awsStsHost is current, and in an outage,
+//! awsStsHost is checked now and then, and used again when it answers.
 //!
 //! Checks run one at a time, on a thread that ends with them, and start only when a login begins or an attempt ends.
 

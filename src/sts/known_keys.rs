@@ -11,8 +11,8 @@ pub const KNOWN_FOR: Duration = Duration::from_secs(3600);
 
 /// Keys and accounts as keyed hashes, which nobody outside the process can choose.
 ///
-/// Anybody can have any number of keys of an account of their own, since each session of a role has one. So when the memory
-/// is full, the account that has the most keys in it loses its oldest one: each account keeps a fair share.
+/// Anybody can have any number of keys of an account of their own, since each session of a role has one. So when the
+/// memory is full, the account that has the most keys in it loses its oldest one: each account keeps a fair share.
 #[derive(Debug, Default)]
 pub struct KnownKeys {
     keys: HashMap<u64, Known>,

@@ -133,8 +133,8 @@ impl Shared {
     }
 }
 
-/// What this machine lacks for a name resolution. glibc does not say: without a free file descriptor it reports that the
-/// name was not found.
+/// What this machine lacks for a name resolution. glibc does not say: without a free file descriptor it reports that
+/// the name was not found.
 fn lack_of_resources() -> Option<io::Error> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(is_local)
 }

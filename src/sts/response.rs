@@ -169,12 +169,12 @@ fn read_error(answer: &Answer<'_>) -> Denial {
     Denial::new(cause, reason).unless_asked(again)
 }
 
-/// The difference between this machine's clock and STS's from which on it explains a refusal. STS takes a date that is 15
-/// minutes off, and so may the client's clock be from this machine's.
+/// The difference between this machine's clock and STS's from which on it explains a refusal. STS takes a date that is
+/// 15 minutes off, and so may the client's clock be from this machine's.
 const MIN_CLOCK_DIFFERENCE: Duration = Duration::from_secs(300);
 
-/// Says in a refusal that depends on the time that this machine's clock is wrong, if the response's `Date` header (RFC 9110,
-/// section 6.6.1) shows that; `now` is this machine's time. STS's clock is right.
+/// Says in a refusal that depends on the time that this machine's clock is wrong, if the response's `Date` header (RFC
+/// 9110, section 6.6.1) shows that; `now` is this machine's time. STS's clock is right.
 pub fn explain_clock(denial: Denial, date: &str, now: SystemTime) -> Denial {
     let depends_on_time = denial.cause() == Cause::WrongSignature || denial.reason().contains(" RequestExpired");
     let Some(date) = httpdate::parse_http_date(date).ok().filter(|_| depends_on_time) else { return denial };

@@ -35,7 +35,8 @@ impl CaFile {
     /// Reads a PEM file of root certificates.
     ///
     /// # Errors
-    /// What the file must be, and what is wrong with it. A certificate is named by its place in the file and its subject.
+    /// What the file must be, and what is wrong with it. A certificate is named by its place in the file and its
+    /// subject.
     pub fn read(path: &str) -> Result<Self, String> {
         if path.len() > MAX_PATH_LENGTH || path.contains(char::is_control) || !path.starts_with('/') {
             return Err("must be the absolute path of a PEM file of CA certificates".to_owned());
@@ -75,8 +76,8 @@ fn read_regular_file(path: &str) -> Result<Vec<u8>, String> {
 
 /// Takes the CA certificates out of a PEM file.
 ///
-/// The whole file must be text: certificate blocks, and between them whatever explains them, as `openssl x509 -text` and
-/// the bundles of distributions write it. So a block that somebody planted in a database file or a log is none.
+/// The whole file must be text: certificate blocks, and between them whatever explains them, as `openssl x509 -text`
+/// and the bundles of distributions write it. So a block that somebody planted in a database file or a log is none.
 fn ca_certificates(pem: &[u8], now: UnixTime) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(pem);
     let text = std::str::from_utf8(pem).ok().filter(|text| {
@@ -171,8 +172,8 @@ impl SystemRoots {
         })
     }
 
-    /// The roots that `read` has found. While they are incomplete, it reads again, for want of file descriptors perhaps;
-    /// not so often that a machine without roots would spend its time on that.
+    /// The roots that `read` has found. While they are incomplete, it reads again, for want of file descriptors
+    /// perhaps; not so often that a machine without roots would spend its time on that.
     fn get(&self, now: impl Fn() -> Instant, read: impl FnOnce() -> Found) -> Arc<RootCertStore> {
         if let Some(roots) = self.complete.get() {
             return Arc::clone(roots);

@@ -238,8 +238,8 @@ impl Socket {
         matches!(self.tcp.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Waits until the socket is ready, if it has a time limit. Once that has passed, nothing is read: TLS reads on until
-    /// it has data for the caller, and a peer could send other records without end.
+    /// Waits until the socket is ready, if it has a time limit. Once that has passed, nothing is read: TLS reads on
+    /// until it has data for the caller, and a peer could send other records without end.
     fn wait(&self, events: PollFlags) -> io::Result<()> {
         let Some((until, reason)) = self.limit else { return Ok(()) };
         let mut socket = [PollFd::new(&self.tcp, events)];
@@ -386,7 +386,8 @@ mod tests {
         bytes
     }
 
-    /// The rest of it would be taken for the answer to the next question. Nothing but the records shows that it is coming.
+    /// The rest of it would be taken for the answer to the next question. Nothing but the records shows that it is
+    /// coming.
     #[test]
     fn a_connection_that_holds_half_a_record_is_not_kept() {
         for surplus in [0, 3, 20] {
@@ -423,7 +424,8 @@ mod tests {
         }
     }
 
-    /// TLS reads on while there is nothing for the caller in what it reads, such as tickets, which may come without end.
+    /// TLS reads on while there is nothing for the caller in what it reads, such as tickets, which may come without
+    /// end.
     #[test]
     fn nothing_is_read_after_the_time_limit() {
         let (mut transport, _, mut tcp) = connection();

@@ -1,5 +1,5 @@
-//! Says why there is no answer of STS: the host, the address, the step that failed and how long it took, and nothing of what
-//! the other side has sent.
+//! Says why there is no answer of STS: the host, the address, the step that failed and how long it took, and nothing of
+//! what the other side has sent.
 
 use super::client::{Route, is_local, printable};
 use super::connection::{ConnectError, Step, Trouble};
@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use ureq::{Error, Timeout};
 
-/// What to do about the default host, which an STS interface endpoint does not answer for: AWS, "Create a VPC endpoint for
-/// AWS STS", <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sts_vpc_endpoint_create.html>.
+/// What to do about the default host, which an STS interface endpoint does not answer for: AWS, "Create a VPC endpoint
+/// for AWS STS", <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sts_vpc_endpoint_create.html>.
 const SUSPECT_DEFAULT_HOST: &str = "in a VPC without internet access, set awsStsHost to the regional host, such as \
                                     sts.eu-west-1.amazonaws.com: an STS interface endpoint answers only for the \
                                     regional name";

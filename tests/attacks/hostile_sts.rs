@@ -649,8 +649,8 @@ fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
     target.still_serves("certificates that are not trusted");
 }
 
-/// Class 17. The addresses of a name are raced to the end of the TLS handshake: one that answers first and is not STS is
-/// passed over, whichever comes first, and gets no signature.
+/// Class 17. The addresses of a name are raced to the end of the TLS handshake: one that answers first and is not STS
+/// is passed over, whichever comes first, and gets no signature.
 #[test]
 fn tls_an_impostor_at_one_of_several_addresses_never_wins() {
     let names = Dns::start().expect("a DNS server");

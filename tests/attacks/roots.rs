@@ -9,7 +9,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use crate::support::aws_client;
 use crate::support::fixture::{ACCOUNT, Fixture, assert_plain_denial, credentials};
 
-/// Asserts that the file of awsStsCAFile, replaced by these bytes, is refused for this reason, and that nothing changes.
+/// Asserts that the file of awsStsCAFile, replaced by these bytes, is refused for this reason, and that nothing
+/// changes.
 fn is_refused(fixture: &Fixture, name: &str, bytes: &[u8], reason: &str) {
     let good = fs::read(fixture.ca_file()).expect("the file of awsStsCAFile");
     fs::write(fixture.ca_file(), bytes).expect("another file");
