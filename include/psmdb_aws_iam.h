@@ -50,7 +50,8 @@ enum psmdb_aws_iam_result
     PSMDB_AWS_IAM_RESULT_CONTINUE = 7001,
     // The client has proved who it is: see psmdb_aws_iam_conversation_user_name. Send it an empty reply.
     PSMDB_AWS_IAM_RESULT_AUTHENTICATED = 7002,
-    // Denied: the client's message is wrong, and STS was not asked; or its conversation has expired.
+    // Denied: the client's message is wrong, and STS was not asked; or its conversation has expired; or a clock is
+    // wrong.
     PSMDB_AWS_IAM_RESULT_DENIED_MALFORMED = 1,
     // Denied: STS said no, or named a principal that cannot log in.
     PSMDB_AWS_IAM_RESULT_DENIED_BY_STS = 2,

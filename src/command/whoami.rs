@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use psmdb_aws_iam::denial::{Denial, Kind};
+use psmdb_aws_iam::denial::{Cause, Denial, Kind};
 use psmdb_aws_iam::sts::endpoint::StsHost;
 use psmdb_aws_iam::sts::response::CallerIdentity;
 use serde_json::{Map, Value, json};
@@ -164,8 +164,9 @@ fn failure(denial: &Denial, laps: &[Lap]) -> Failure {
         })
         .collect();
     let _ = write!(message, " ({})", took.join("; "));
-    match denial.kind() {
-        Kind::RefusedBySts | Kind::AccountNotAllowed => Failure::No(message),
-        Kind::MalformedMessage | Kind::StsUnavailable | Kind::Internal => Failure::Cannot(message),
+    match (denial.kind(), denial.cause()) {
+        // What is signed here has this machine's date, so that only STS can find it wrong.
+        (Kind::RefusedBySts | Kind::AccountNotAllowed, _) | (_, Cause::ClockSkew) => Failure::No(message),
+        (Kind::MalformedMessage | Kind::StsUnavailable | Kind::Internal, _) => Failure::Cannot(message),
     }
 }

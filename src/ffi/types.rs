@@ -14,7 +14,8 @@ pub enum ResultCode {
     Continue = 7001,
     /// The client has proved who it is: see psmdb_aws_iam_conversation_user_name. Send it an empty reply.
     Authenticated = 7002,
-    /// Denied: the client's message is wrong, and STS was not asked; or its conversation has expired.
+    /// Denied: the client's message is wrong, and STS was not asked; or its conversation has expired; or a clock is
+    /// wrong.
     DeniedMalformed = 1,
     /// Denied: STS said no, or named a principal that cannot log in.
     DeniedBySts = 2,

@@ -204,6 +204,20 @@ fn a_no_of_sts_is_told_in_the_plugin_s_words() {
 }
 
 #[test]
+fn a_refusal_that_this_machine_s_clock_causes_names_the_clock() {
+    for (offset, side) in [(1200, "behind"), (-1200, "ahead of")] {
+        let mut setting = Setting::start();
+        setting.sts = LocalSts::builder().identity(setting.user.clone()).clock_offset(offset).start().expect("an STS");
+        fs::write(setting.ca_file(), setting.sts.ca_pem()).unwrap();
+        let said = setting.refused(&setting.user, &[], 1);
+        assert!(
+            said.contains("this machine's clock is 1") && said.contains(&format!(" seconds {side} STS's")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn what_stands_between_here_and_sts_is_named_with_its_part() {
     let setting = Setting::start();
     let other = LocalSts::builder().start().expect("another STS");
