@@ -55,7 +55,7 @@ enum psmdb_aws_iam_result
     PSMDB_AWS_IAM_RESULT_DENIED_MALFORMED = 1,
     // Denied: STS said no, or named a principal that cannot log in.
     PSMDB_AWS_IAM_RESULT_DENIED_BY_STS = 2,
-    // Denied: STS could not be asked in time, or its answer was not an answer of STS.
+    // Denied: STS could not be asked in time, or its response was not one of STS.
     PSMDB_AWS_IAM_RESULT_DENIED_STS_UNAVAILABLE = 3,
     // Denied: the library could not go on, for example without random bytes.
     PSMDB_AWS_IAM_RESULT_DENIED_INTERNAL = 4,
@@ -67,6 +67,8 @@ enum psmdb_aws_iam_result
     PSMDB_AWS_IAM_RESULT_INVALID_ARGUMENT = 7,
     // Denied: STS confirmed the client, but awsIamAllowedAccounts does not list its account.
     PSMDB_AWS_IAM_RESULT_DENIED_ACCOUNT = 8,
+    // Denied: STS limits the requests of the client's account.
+    PSMDB_AWS_IAM_RESULT_DENIED_THROTTLED = 9,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -12,10 +12,24 @@ pub enum Kind {
     RefusedBySts,
     /// STS confirmed the client, but its account is not one that may log in.
     AccountNotAllowed,
-    /// STS could not be asked in time, or its answer was not an answer of STS.
+    /// STS limits the requests of the client's account.
+    Throttled,
+    /// STS could not be asked in time, or its response was not one of STS.
     StsUnavailable,
     /// The plugin itself could not go on, for example without random bytes.
     Internal,
+}
+
+impl Kind {
+    /// Every kind, in the order in which they are shown, with the name that serverStatus has for it.
+    pub const ALL: [(Self, &CStr); 6] = [
+        (Self::MalformedMessage, cstr!("malformedMessage")),
+        (Self::RefusedBySts, cstr!("refusedBySts")),
+        (Self::AccountNotAllowed, cstr!("accountNotAllowed")),
+        (Self::Throttled, cstr!("throttled")),
+        (Self::StsUnavailable, cstr!("stsUnavailable")),
+        (Self::Internal, cstr!("internal")),
+    ];
 }
 
 /// What made a login fail, as precisely as it is counted.
@@ -45,8 +59,8 @@ pub enum Cause {
     AccountNotAllowed,
     /// STS limits the requests of the client's account.
     Throttled,
-    /// Too many other logins stood before it.
-    NoTurn,
+    /// It was not its turn in time, since too many other logins asked STS.
+    QueueTimeout,
     /// The name of STS, of its endpoint or of the proxy was not found.
     NameNotFound,
     /// There was no connection, or it broke.
@@ -57,8 +71,8 @@ pub enum Cause {
     Timeout,
     /// STS answered that it is in trouble.
     ServerError,
-    /// What answered is not STS.
-    OddAnswer,
+    /// The response is not a valid response of STS.
+    InvalidResponse,
     /// The plugin itself could not go on.
     Internal,
 }
@@ -78,13 +92,13 @@ impl Cause {
         (Self::CannotLogIn, cstr!("cannotLogIn")),
         (Self::AccountNotAllowed, cstr!("accountNotAllowed")),
         (Self::Throttled, cstr!("throttled")),
-        (Self::NoTurn, cstr!("noTurn")),
+        (Self::QueueTimeout, cstr!("queueTimeout")),
         (Self::NameNotFound, cstr!("nameNotFound")),
         (Self::NoConnection, cstr!("noConnection")),
         (Self::UntrustedTls, cstr!("untrustedTls")),
         (Self::Timeout, cstr!("timeout")),
         (Self::ServerError, cstr!("serverError")),
-        (Self::OddAnswer, cstr!("oddAnswer")),
+        (Self::InvalidResponse, cstr!("invalidResponse")),
         (Self::Internal, cstr!("internal")),
     ];
 
@@ -100,28 +114,28 @@ impl Cause {
                 Kind::RefusedBySts
             }
             Self::AccountNotAllowed => Kind::AccountNotAllowed,
-            Self::Throttled
-            | Self::NoTurn
+            Self::Throttled => Kind::Throttled,
+            Self::QueueTimeout
             | Self::NameNotFound
             | Self::NoConnection
             | Self::UntrustedTls
             | Self::Timeout
             | Self::ServerError
-            | Self::OddAnswer => Kind::StsUnavailable,
+            | Self::InvalidResponse => Kind::StsUnavailable,
             Self::Internal => Kind::Internal,
         }
     }
 }
 
-/// Whether STS may be asked the same once more before the login is denied.
+/// Whether the request to STS may be sent once more before the login is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
-    /// The answer would be the same.
+pub enum Retry {
+    /// No: the response would be the same.
     Never,
-    /// STS could not be reached, or could not answer.
-    Later,
-    /// STS limits the requests of the client's account.
-    Throttled,
+    /// After a pause: STS could not be reached, or could not answer.
+    AfterPause,
+    /// At the pace of the client's account, which STS throttles.
+    AfterThrottling,
 }
 
 /// One denied login.
@@ -132,13 +146,13 @@ pub enum Again {
 pub struct Denial {
     cause: Cause,
     reason: String,
-    again: Again,
+    retry: Retry,
 }
 
 impl Denial {
     /// A login that this cause made fail.
     pub fn new(cause: Cause, reason: impl Into<String>) -> Self {
-        Self { cause, reason: reason.into(), again: Again::Never }
+        Self { cause, reason: reason.into(), retry: Retry::Never }
     }
 
     /// The client's message breaks the protocol.
@@ -146,9 +160,9 @@ impl Denial {
         Self::new(Cause::BrokenMessage, reason)
     }
 
-    /// What answered is not STS.
-    pub fn odd_answer(reason: impl Into<String>) -> Self {
-        Self::new(Cause::OddAnswer, reason)
+    /// The response is not a valid response of STS.
+    pub fn invalid_response(reason: impl Into<String>) -> Self {
+        Self::new(Cause::InvalidResponse, reason)
     }
 
     /// The plugin could not go on.
@@ -164,16 +178,16 @@ impl Denial {
         self
     }
 
-    /// The same denial, which may be no denial yet: STS can be asked again.
+    /// The same denial, with whether the request may be sent once more before it is final.
     #[must_use]
-    pub fn unless_asked(mut self, again: Again) -> Self {
-        self.again = again;
+    pub fn retryable(mut self, retry: Retry) -> Self {
+        self.retry = retry;
         self
     }
 
-    /// Whether STS may be asked again.
-    pub fn again(&self) -> Again {
-        self.again
+    /// Whether the request may be sent once more.
+    pub fn retry(&self) -> Retry {
+        self.retry
     }
 
     /// What made the login fail.
@@ -205,10 +219,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn miri_every_cause_is_at_the_place_of_its_number() {
+    fn miri_every_cause_and_kind_is_at_the_place_of_its_number() {
         for (number, (cause, name)) in Cause::ALL.into_iter().enumerate() {
             assert_eq!(cause as usize, number, "{name}");
             assert_eq!(Cause::ALL.iter().filter(|(_, other)| *other == name).count(), 1, "{name}");
+        }
+        for (number, (kind, name)) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number, "{name}");
+            assert!(Cause::ALL.iter().any(|(cause, _)| cause.kind() == kind), "{name}");
         }
     }
 }

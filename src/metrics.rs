@@ -183,13 +183,7 @@ impl Metrics {
     /// The documents `{logins, sts, latency}` of the section of `serverStatus`; docs/monitoring.md says what is in them.
     pub fn to_bson(&self) -> RawDocumentBuf {
         let mut denied = RawDocumentBuf::new();
-        for (kind, name) in [
-            (Kind::MalformedMessage, cstr!("malformedMessage")),
-            (Kind::RefusedBySts, cstr!("refusedBySts")),
-            (Kind::AccountNotAllowed, cstr!("accountNotAllowed")),
-            (Kind::StsUnavailable, cstr!("stsUnavailable")),
-            (Kind::Internal, cstr!("internal")),
-        ] {
+        for (kind, name) in Kind::ALL {
             denied.append(name, self.denied.of_kind(kind));
         }
         let mut reasons = RawDocumentBuf::new();

@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         }
         Err(denial) => {
             match denial.kind() {
-                Kind::StsUnavailable => {}
+                Kind::Throttled | Kind::StsUnavailable => {}
                 // In a 200, an ARN that cannot log in.
                 Kind::RefusedBySts => assert!((400..500).contains(&status) || status == 200),
                 kind => panic!("{kind:?}"),

@@ -167,6 +167,8 @@ fn failure(denial: &Denial, laps: &[Lap]) -> Failure {
     match (denial.kind(), denial.cause()) {
         // What is signed here has this machine's date, so that only STS can find it wrong.
         (Kind::RefusedBySts | Kind::AccountNotAllowed, _) | (_, Cause::ClockSkew) => Failure::No(message),
-        (Kind::MalformedMessage | Kind::StsUnavailable | Kind::Internal, _) => Failure::Cannot(message),
+        (Kind::MalformedMessage | Kind::Throttled | Kind::StsUnavailable | Kind::Internal, _) => {
+            Failure::Cannot(message)
+        }
     }
 }

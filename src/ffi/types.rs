@@ -19,7 +19,7 @@ pub enum ResultCode {
     DeniedMalformed = 1,
     /// Denied: STS said no, or named a principal that cannot log in.
     DeniedBySts = 2,
-    /// Denied: STS could not be asked in time, or its answer was not an answer of STS.
+    /// Denied: STS could not be asked in time, or its response was not one of STS.
     DeniedStsUnavailable = 3,
     /// Denied: the library could not go on, for example without random bytes.
     DeniedInternal = 4,
@@ -31,6 +31,8 @@ pub enum ResultCode {
     InvalidArgument = 7,
     /// Denied: STS confirmed the client, but awsIamAllowedAccounts does not list its account.
     DeniedAccount = 8,
+    /// Denied: STS limits the requests of the client's account.
+    DeniedThrottled = 9,
 }
 
 /// Bytes that belong to the library. They stay as they are until the object they came from is used again or freed;

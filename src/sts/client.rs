@@ -10,7 +10,7 @@ use super::resolver::FixedTarget;
 use super::response::{self, Answer, CallerIdentity};
 use super::tls;
 use super::unreached::{Names, Sent, Unreached};
-use crate::denial::{Again, Cause, Denial, Kind};
+use crate::denial::{Cause, Denial, Kind, Retry};
 use crate::process::Process;
 use rustls::ClientConfig;
 use std::io;
@@ -196,7 +196,7 @@ impl Client {
                 );
             }
             let Some(turn) = admission.enter(claimed, latest_start) else {
-                return Err(last.unwrap_or_else(|| self.too_late(Cause::NoTurn, "too many logins at once")));
+                return Err(last.unwrap_or_else(|| self.too_late(Cause::QueueTimeout, "too many logins at once")));
             };
             drop(queued);
             if attempt > 0 {
@@ -221,13 +221,13 @@ impl Client {
                 failure.reach = Reach::Unknown;
             }
             attempted(failure.reach);
-            match failure.denial.again() {
-                Again::Never => return Err(failure.denial),
-                Again::Throttled => {
+            match failure.denial.retry() {
+                Retry::Never => return Err(failure.denial),
+                Retry::AfterThrottling => {
                     metrics.sts_throttled.add();
                     pacing.throttled(claimed, failure.retry_after);
                 }
-                Again::Later => {}
+                Retry::AfterPause => {}
             }
             let pause = pause(attempt).max(failure.retry_after.unwrap_or_default());
             if Instant::now() + pause >= latest_start {
@@ -247,7 +247,7 @@ impl Client {
     pub fn ask_unsigned(&self) -> Result<String, Denial> {
         let post = self.agent.post(&self.check_url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
         match self.exchange(post, self.timeout) {
-            Ok(_) => Err(Denial::odd_answer("what answered for STS named a caller, though nobody had signed")),
+            Ok(_) => Err(Denial::invalid_response("what answered for STS named a caller, though nobody had signed")),
             Err(Unanswered::Denied(Failure { denial, reach: Reach::Reached, .. })) => Ok(denial.reason().to_owned()),
             Err(Unanswered::Denied(failure) | Unanswered::Transport(_, failure)) => Err(failure.denial),
         }
@@ -331,10 +331,12 @@ impl Client {
         metrics.count_answer(answer.status().as_u16());
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !header("content-encoding").is_empty() {
-            return Err(denied(Denial::odd_answer("what answered for STS sent an encoding that was not asked for")));
+            return Err(denied(Denial::invalid_response(
+                "what answered for STS sent an encoding that was not asked for",
+            )));
         }
         if !is_framed_once(answer.headers()) {
-            return Err(denied(Denial::odd_answer(
+            return Err(denied(Denial::invalid_response(
                 "what answered for STS sent a body whose end can be read in two ways",
             )));
         }

@@ -45,7 +45,7 @@
 //! other encodings, control characters. The namespace is not compared: partitions may have their own, and TLS says who
 //! answers.
 
-use crate::denial::{Again, Cause, Denial};
+use crate::denial::{Cause, Denial, Retry};
 use crate::principal::{self, Principal};
 use quick_xml::Reader;
 use quick_xml::events::{BytesRef, Event};
@@ -95,8 +95,9 @@ pub fn read(answer: &Answer<'_>) -> Result<CallerIdentity, Denial> {
     if answer.status != 200 {
         return Err(read_error(answer));
     }
-    let odd =
-        |what: &str| Denial::odd_answer(format!("what answered for STS is not a GetCallerIdentity answer: {what}"));
+    let odd = |what: &str| {
+        Denial::invalid_response(format!("what answered for STS is not a GetCallerIdentity answer: {what}"))
+    };
     if !is_xml(answer.content_type) {
         return Err(odd("its content type is not text/xml"));
     }
@@ -149,12 +150,12 @@ fn read_error(answer: &Answer<'_>) -> Denial {
         reason.push_str(&format!(" (request id {request_id})"));
     }
     let throttled = matches!(code, Some("Throttling" | "ThrottlingException" | "RequestLimitExceeded"));
-    // Only what AWS's clients ask again after; see "Common error types" for the codes.
-    let again = match answer.status {
-        429 => Again::Throttled,
-        400 if throttled => Again::Throttled,
-        500 | 503 => Again::Later,
-        _ => Again::Never,
+    // Only what AWS's clients retry; see "Common error types" for the codes.
+    let retry = match answer.status {
+        429 => Retry::AfterThrottling,
+        400 if throttled => Retry::AfterThrottling,
+        500 | 503 => Retry::AfterPause,
+        _ => Retry::Never,
     };
     if answer.status == 429 && code.is_none() {
         reason.push_str(": STS is limiting the account's requests");
@@ -164,9 +165,9 @@ fn read_error(answer: &Answer<'_>) -> Denial {
         (408 | 500..=599, _) => Cause::ServerError,
         (400..=499, Some(_)) if throttled => Cause::Throttled,
         (400..=499, Some(code)) => refusal(code),
-        _ => Cause::OddAnswer,
+        _ => Cause::InvalidResponse,
     };
-    Denial::new(cause, reason).unless_asked(again)
+    Denial::new(cause, reason).retryable(retry)
 }
 
 /// The difference between this machine's clock and STS's from which on it explains a refusal. STS takes a date that is
@@ -515,7 +516,7 @@ mod tests {
             (error(403, "RequestExpired"), sts - 901, "; this machine's clock is 901 seconds behind STS's; set it"),
         ] {
             let explained = explain_clock(denial, DATE, at(now));
-            assert_eq!((explained.cause(), explained.again()), (Cause::ClockSkew, Again::Never));
+            assert_eq!((explained.cause(), explained.retry()), (Cause::ClockSkew, Retry::Never));
             assert!(explained.reason().contains(clock), "{explained}");
             assert!(!explained.reason().contains("secret key"), "{explained}");
         }
@@ -535,12 +536,13 @@ mod tests {
     #[test]
     fn miri_only_a_real_no_counts_as_a_no() {
         assert_eq!(error(400, "IncompleteSignature").kind(), Kind::RefusedBySts);
+        for (status, code) in
+            [(400, "Throttling"), (400, "ThrottlingException"), (400, "RequestLimitExceeded"), (429, "TooMany")]
+        {
+            assert_eq!(error(status, code).kind(), Kind::Throttled, "{status} {code}");
+        }
         for (status, code) in [
-            (400, "Throttling"),
-            (400, "ThrottlingException"),
-            (400, "RequestLimitExceeded"),
             (408, "RequestTimeout"),
-            (429, "TooMany"),
             (500, "InternalFailure"),
             (503, "ServiceUnavailable"),
             (302, "Found"),
@@ -552,23 +554,23 @@ mod tests {
 
     #[test]
     fn miri_only_trouble_that_may_pass_is_asked_about_again() {
-        for (status, code, again) in [
-            (400, "Throttling", Again::Throttled),
-            (400, "ThrottlingException", Again::Throttled),
-            (400, "RequestLimitExceeded", Again::Throttled),
-            (429, "TooMany", Again::Throttled),
-            (500, "InternalFailure", Again::Later),
-            (503, "ServiceUnavailable", Again::Later),
-            (400, "IncompleteSignature", Again::Never),
-            (403, "Throttling", Again::Never),
-            (403, "ExpiredToken", Again::Never),
-            (408, "RequestTimeout", Again::Never),
-            (302, "Found", Again::Never),
-            (501, "NotImplemented", Again::Never),
+        for (status, code, retry) in [
+            (400, "Throttling", Retry::AfterThrottling),
+            (400, "ThrottlingException", Retry::AfterThrottling),
+            (400, "RequestLimitExceeded", Retry::AfterThrottling),
+            (429, "TooMany", Retry::AfterThrottling),
+            (500, "InternalFailure", Retry::AfterPause),
+            (503, "ServiceUnavailable", Retry::AfterPause),
+            (400, "IncompleteSignature", Retry::Never),
+            (403, "Throttling", Retry::Never),
+            (403, "ExpiredToken", Retry::Never),
+            (408, "RequestTimeout", Retry::Never),
+            (302, "Found", Retry::Never),
+            (501, "NotImplemented", Retry::Never),
         ] {
-            assert_eq!(error(status, code).again(), again, "{status} {code}");
+            assert_eq!(error(status, code).retry(), retry, "{status} {code}");
         }
-        assert_eq!(read_200("<html/>").unwrap_err().again(), Again::Never);
+        assert_eq!(read_200("<html/>").unwrap_err().retry(), Retry::Never);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::client::{Route, is_local, printable};
 use super::connection::{ConnectError, Step, Trouble};
 use super::endpoint::Endpoint;
 use crate::aws::GLOBAL_HOST;
-use crate::denial::{Again, Cause, Denial};
+use crate::denial::{Cause, Denial, Retry};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -40,7 +40,7 @@ pub struct Sent {
 /// A request that has no answer.
 #[derive(Debug)]
 pub struct Unreached {
-    /// Why, for the log, with whether it may be asked again.
+    /// Why, for the log, with whether the request may be sent once more.
     pub denial: Denial,
     /// Whether this machine is short of something, which says nothing about STS.
     pub is_local: bool,
@@ -99,48 +99,52 @@ impl Names {
         {
             return self.explain_connection(error);
         }
-        let (cause, again, reason) = match error {
+        let (cause, retry, reason) = match error {
             Error::HostNotFound => {
                 let name = self.resolved();
                 let reason = format!("{name} was not found: name resolution failed after {took}{}", self.suspect());
-                (Cause::NameNotFound, Again::Later, reason)
+                (Cause::NameNotFound, Retry::AfterPause, reason)
             }
             Error::Timeout(Timeout::Resolve) => {
                 let name = self.resolved();
                 let reason = format!("name resolution of {name} was not complete within {took}{}", self.suspect());
-                (Cause::Timeout, Again::Later, reason)
+                (Cause::Timeout, Retry::AfterPause, reason)
             }
             Error::BodyExceedsLimit(limit) => {
-                (Cause::OddAnswer, Again::Never, format!("what answered for STS sent more than {limit} bytes"))
+                (Cause::InvalidResponse, Retry::Never, format!("what answered for STS sent more than {limit} bytes"))
             }
             Error::Timeout(_) if response_begun => {
-                (Cause::Timeout, Again::Later, format!("the response of {sts} was not complete within {took}"))
+                (Cause::Timeout, Retry::AfterPause, format!("the response of {sts} was not complete within {took}"))
             }
             _ if response_begun => {
                 let reason = format!("the connection to {sts} closed before the response was complete");
-                (Cause::NoConnection, Again::Later, reason)
+                (Cause::NoConnection, Retry::AfterPause, reason)
             }
-            Error::Timeout(_) => (Cause::Timeout, Again::Later, format!("no response from {sts} within {took}")),
+            Error::Timeout(_) => (Cause::Timeout, Retry::AfterPause, format!("no response from {sts} within {took}")),
             Error::Io(error) if peer.is_none() => {
                 let reason = format!("name resolution of {} failed: {}", self.resolved(), printable(error));
-                (Cause::NoConnection, Again::Later, reason)
+                (Cause::NoConnection, Retry::AfterPause, reason)
             }
             // The text of this one is the TLS library's, with a link to its documentation.
             Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let reason = format!("the connection to {sts} was closed before the response, after {took}");
-                (Cause::NoConnection, Again::Later, reason)
+                (Cause::NoConnection, Retry::AfterPause, reason)
             }
             Error::Io(error) => {
                 let reason =
                     format!("the connection to {sts} broke before the response, after {took}: {}", printable(error));
-                (Cause::NoConnection, Again::Later, reason)
+                (Cause::NoConnection, Retry::AfterPause, reason)
             }
-            Error::ConnectionFailed => (Cause::NoConnection, Again::Later, format!("no connection to {sts}")),
-            Error::Tls(error) => (Cause::NoConnection, Again::Never, format!("no TLS connection to {sts}: {error}")),
-            _ => (Cause::OddAnswer, Again::Never, "what answered for STS does not speak HTTP as expected".to_owned()),
+            Error::ConnectionFailed => (Cause::NoConnection, Retry::AfterPause, format!("no connection to {sts}")),
+            Error::Tls(error) => (Cause::NoConnection, Retry::Never, format!("no TLS connection to {sts}: {error}")),
+            _ => (
+                Cause::InvalidResponse,
+                Retry::Never,
+                "what answered for STS does not speak HTTP as expected".to_owned(),
+            ),
         };
         let is_local = matches!(error, Error::Io(error) if is_local(error));
-        Unreached { denial: Denial::new(cause, reason).unless_asked(again), is_local }
+        Unreached { denial: Denial::new(cause, reason).retryable(retry), is_local }
     }
 
     fn explain_connection(&self, error: &ConnectError) -> Unreached {
@@ -172,9 +176,9 @@ impl Names {
         if *step == Step::Tcp || matches!(trouble, Trouble::Silent) {
             reason.push_str(&self.suspect());
         }
-        let again = if error.is_final { Again::Never } else { Again::Later };
+        let retry = if error.is_final { Retry::Never } else { Retry::AfterPause };
         let is_local = matches!(trouble, Trouble::Io(error) if is_local(error));
-        Unreached { denial: Denial::new(cause, reason).unless_asked(again), is_local }
+        Unreached { denial: Denial::new(cause, reason).retryable(retry), is_local }
     }
 }
 
@@ -239,7 +243,7 @@ mod tests {
                 ),
             ] {
                 let denial = names.explain(&error, &sent(false, false)).denial;
-                assert_eq!((denial.reason(), denial.cause(), denial.again()), (&*reason, cause, Again::Later));
+                assert_eq!((denial.reason(), denial.cause(), denial.retry()), (&*reason, cause, Retry::AfterPause));
             }
         }
     }
@@ -247,8 +251,8 @@ mod tests {
     /// Each reads differently, and says whether the same could help the next time.
     #[test]
     fn miri_each_step_of_a_connection_that_fails_has_words_of_its_own() {
-        use Again::{Later, Never};
         use Cause::{NoConnection, UntrustedTls};
+        use Retry::{AfterPause, Never};
         let no_tunnel = |what: &str| Trouble::NoTunnel(NoTunnel { what: what.to_owned(), is_final: true });
         let untrusted = || Trouble::Tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
         let no_tls = || Trouble::Tls(InvalidMessage::InvalidContentType.into());
@@ -320,7 +324,7 @@ mod tests {
             ] {
                 if !expected.is_empty() {
                     let denial = names(host, None, proxy).explain(&error, &sent(false, false)).denial;
-                    assert_eq!((denial.reason(), denial.cause(), denial.again()), (&*expected, cause, Later));
+                    assert_eq!((denial.reason(), denial.cause(), denial.retry()), (&*expected, cause, AfterPause));
                 }
             }
         }
@@ -328,7 +332,7 @@ mod tests {
             .explain(&connect_error(Step::Tls, untrusted(), 3, true), &sent(false, false))
             .denial;
         assert!(denial.reason().ends_with("UnknownIssuer; 3 addresses were tried"), "{denial}");
-        assert_eq!(denial.again(), Never);
+        assert_eq!(denial.retry(), Never);
         // An address need not be repeated.
         let error = connect_error(Step::Tcp, Trouble::Silent, 1, false);
         let denial = names(host, None, Some("10.0.0.5:443")).explain(&error, &sent(false, false)).denial;
@@ -392,7 +396,7 @@ mod tests {
             ),
         ] {
             let denial = names.explain(&error, &sent(true, response_begun)).denial;
-            assert_eq!((denial.reason(), denial.cause(), denial.again()), (&*reason, cause, Again::Later));
+            assert_eq!((denial.reason(), denial.cause(), denial.retry()), (&*reason, cause, Retry::AfterPause));
         }
     }
 

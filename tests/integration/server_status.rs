@@ -82,16 +82,18 @@ fn the_section_has_these_fields_and_begins_at_zero() {
         [format!("latency.{name}.count"), format!("latency.{name}.totalMicros")].into_iter().chain(buckets)
     };
     let expected = "version serverAbi nativeMechanismReplaced stsHost stsHostSince logins.started logins.confirmed \
-        logins.notReported logins.denied.malformedMessage logins.denied.refusedBySts logins.denied.accountNotAllowed \
-        logins.denied.stsUnavailable logins.denied.internal logins.reasons.brokenMessage logins.reasons.clockSkew \
-        logins.reasons.wrongRegion logins.reasons.expiredConversation logins.reasons.tokenMismatch \
-        logins.reasons.unknownKey logins.reasons.wrongSignature logins.reasons.expiredToken \
-        logins.reasons.otherRefusal logins.reasons.cannotLogIn \
-        logins.reasons.accountNotAllowed logins.reasons.throttled logins.reasons.noTurn logins.reasons.nameNotFound \
-        logins.reasons.noConnection logins.reasons.untrustedTls logins.reasons.timeout logins.reasons.serverError \
-        logins.reasons.oddAnswer logins.reasons.internal sts.requests sts.retries sts.throttled \
+        logins.notReported logins.denied.malformedMessage logins.denied.refusedBySts \
+        logins.denied.accountNotAllowed logins.denied.throttled logins.denied.stsUnavailable \
+        logins.denied.internal logins.reasons.brokenMessage logins.reasons.clockSkew logins.reasons.wrongRegion \
+        logins.reasons.expiredConversation logins.reasons.tokenMismatch logins.reasons.unknownKey \
+        logins.reasons.wrongSignature logins.reasons.expiredToken logins.reasons.otherRefusal \
+        logins.reasons.cannotLogIn logins.reasons.accountNotAllowed logins.reasons.throttled \
+        logins.reasons.queueTimeout logins.reasons.nameNotFound logins.reasons.noConnection \
+        logins.reasons.untrustedTls logins.reasons.timeout logins.reasons.serverError \
+        logins.reasons.invalidResponse logins.reasons.internal sts.requests sts.retries sts.throttled \
         sts.fallbackSwitches sts.answers.status2xx sts.answers.status3xx sts.answers.status4xx \
-        sts.answers.status5xx sts.connections.opened sts.connections.reused sts.connections.open sts.inFlight sts.queued";
+        sts.answers.status5xx sts.connections.opened sts.connections.reused sts.connections.open sts.inFlight \
+        sts.queued";
     let expected: Vec<String> = expected.split_whitespace().map(str::to_owned).collect();
     let expected: Vec<String> = expected.into_iter().chain(histogram("logins")).chain(histogram("sts")).collect();
     assert_eq!(names(&section), expected);
@@ -249,10 +251,10 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
                 login_when(fixture, Answer::Fixed { status: 200, headers, body: b"<p>hello".to_vec() });
             },
             "stsUnavailable",
-            "oddAnswer",
+            "invalidResponse",
         ),
         // The last: the account has a pace then.
-        ("throttling", |fixture| login_when(fixture, refusal(400, "Throttling")), "stsUnavailable", "throttled"),
+        ("throttling", |fixture| login_when(fixture, refusal(400, "Throttling")), "throttled", "throttled"),
     ];
     let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 600));
     for (name, fail, kind, reason) in rows {

@@ -7,6 +7,7 @@ use std::process::Command;
 use bson::{Bson, Document, doc};
 use psmdb_aws_iam::aws::PARTITIONS;
 use psmdb_aws_iam::config::{PARAMETERS, Store};
+use psmdb_aws_iam::denial::{Cause, Kind};
 use serde_json::Value;
 
 use super::{blocks, examples, pages, quoted, read, root, rows};
@@ -121,7 +122,35 @@ fn the_table_of_fields_has_every_field_that_the_server_shows_and_no_other() {
     {
         shown.extend(quoted(&row[0]).into_iter().map(str::to_owned));
     }
+    // These two are documents, whose fields are in the table of denied logins.
+    assert!(shown.remove("logins.denied") && shown.remove("logins.reasons"));
+    for (kind, reasons) in denied_logins() {
+        shown.insert(format!("logins.denied.{kind}"));
+        shown.extend(reasons.iter().map(|reason| format!("logins.reasons.{reason}")));
+    }
     assert_eq!(shown, fields());
+}
+
+/// The table of denied logins: each kind, with the reasons that are counted in it.
+fn denied_logins() -> Vec<(String, Vec<String>)> {
+    let names = |cell: &str| quoted(cell).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    rows("docs/monitoring.md")
+        .iter()
+        .filter(|row| row.len() == 3 && row[2].starts_with('`'))
+        .map(|row| (names(&row[0]).concat(), names(&row[2])))
+        .collect()
+}
+
+#[test]
+fn the_table_of_denied_logins_has_each_reason_with_its_kind() {
+    let reasons = |kind| Cause::ALL.into_iter().filter(move |(cause, _)| cause.kind() == kind);
+    let expected: Vec<_> = Kind::ALL
+        .into_iter()
+        .map(|(kind, name)| {
+            (name.as_str().to_owned(), reasons(kind).map(|(_, name)| name.as_str().to_owned()).collect::<Vec<_>>())
+        })
+        .collect();
+    assert_eq!(denied_logins(), expected);
 }
 
 #[test]
