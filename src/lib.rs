@@ -9,7 +9,8 @@
 //! - [`sts`]: the question to AWS STS and its answer.
 //! - [`sigv4`], [`principal`]: the client's signature header, the user's name.
 //! - [`aws`]: the partitions, their regions and STS hosts.
-//! - [`config`], [`metrics`], [`events`]: the parameters, the counters, the lines for the server's log.
+//! - [`parameters`], [`settings`]: the names, defaults and checks; the values in force.
+//! - [`metrics`], [`events`]: the counters, the lines for the server's log.
 //! - [`process`]: what all logins share.
 //!
 //! Text from outside passes one grammar each. It is written where it is decided, and nowhere else, as ABNF (RFC 5234;
@@ -32,17 +33,18 @@
 compile_error!("psmdb-aws-iam must be built with panic=unwind: a panic has to end one login, not the server");
 
 pub mod aws;
-pub mod config;
 pub mod denial;
 pub mod events;
 #[allow(unsafe_code, reason = "the C ABI is the one place that handles raw pointers")]
 pub mod ffi;
 pub mod login;
 pub mod metrics;
+pub mod parameters;
 pub mod principal;
 pub mod process;
 pub mod sasl;
 pub mod secret;
+pub mod settings;
 pub mod sigv4;
 pub mod sts;
 pub mod trust;

@@ -1,9 +1,8 @@
 //! One login, from its first message to its verdict: the conversation, the question to STS, the user's name.
 
-use crate::config::{Settings, Store};
 use crate::denial::Denial;
 use crate::sasl::{Conversation, Moment, Next};
-use crate::sts::client::{Client, Reach};
+use crate::settings::{Settings, Store};
 use crate::sts::hosts::Host;
 use bson::raw::{RawDocumentBuf, cstr};
 use std::sync::Arc;
@@ -40,12 +39,10 @@ pub struct Authenticated {
 }
 
 impl Login {
-    /// Begins a login with the settings in force.
-    pub fn new(store: &Store) -> Self {
+    /// Begins a login now, with the settings in force.
+    pub fn new(store: &Store, now: Instant) -> Self {
         let settings = store.current();
-        let hosts = settings.hosts();
-        hosts.check_recovery(settings.process(), check(&settings));
-        let host = Arc::clone(hosts.current());
+        let host = settings.sts().host_for_login(now);
         let conversation = Conversation::new(host.name().clone());
         Self { settings, host, conversation, spent: Duration::ZERO }
     }
@@ -64,7 +61,7 @@ impl Login {
         });
         self.spent += begun.elapsed();
         if !matches!(result, Ok(Step::Continue(_))) {
-            self.settings.process().metrics.login_latency.add(self.spent);
+            store.process().metrics.login_latency.add(self.spent);
         }
         result
     }
@@ -78,9 +75,7 @@ impl Login {
                 let access_key_id = request.authorization.claimed_access_key_id();
                 let Self { settings, host, .. } = self;
                 settings.check_trust_unchanged(&store.current())?;
-                let process = settings.process();
-                let attempted = |reach| settings.hosts().record_attempt(host, reach, process, check(settings));
-                let identity = settings.client(host)?.get_caller_identity(&request, attempted)?;
+                let identity = settings.sts().ask(host, &request)?;
                 // What was changed while STS was asked counts too.
                 let current = store.current();
                 settings.check_trust_unchanged(&current)?;
@@ -95,12 +90,6 @@ impl Login {
             }
         }
     }
-}
-
-/// What sends the constant request to a host.
-fn check(settings: &Arc<Settings>) -> impl Fn(&Host) -> Reach + Send + 'static {
-    let settings = Arc::clone(settings);
-    move |host| settings.client(host).map_or(Reach::Unknown, Client::check)
 }
 
 impl Authenticated {

@@ -1,10 +1,7 @@
-//! What lives as long as the process, whatever the parameters are: counters, and what bounds the questions to STS.
+//! What lives as long as the process, whatever the parameters are.
 
 use crate::events::Events;
 use crate::metrics::Metrics;
-use crate::sts::admission::Admission;
-use crate::sts::hosts::Outage;
-use crate::sts::pacing::Pacing;
 use bson::DateTime;
 use bson::raw::{RawDocumentBuf, cstr};
 use once_cell::sync::OnceCell;
@@ -18,12 +15,6 @@ pub struct Process {
     pub metrics: Metrics,
     /// What the server's log should say.
     pub events: Events,
-    /// Since when no STS host is reachable.
-    pub outage: Outage,
-    /// How many questions may be under way at once.
-    pub admission: Admission,
-    /// How fast the questions of a throttled account may follow each other.
-    pub pacing: Pacing,
     /// What the process is, and what the plugin is in it.
     pub server: Server,
 }

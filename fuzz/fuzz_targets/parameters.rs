@@ -5,10 +5,11 @@
 //! BSON element, `p` the content of the file that the text names.
 #![no_main]
 
-use bson::raw::RawDocumentBuf;
+use bson::raw::{RawDocumentBuf, cstr};
 use bson::{Bson, Document};
 use libfuzzer_sys::{Corpus, fuzz_target};
-use psmdb_aws_iam::config::{PARAMETERS, Parameter, Store};
+use psmdb_aws_iam::parameters::{self, PARAMETERS, Parameter};
+use psmdb_aws_iam::settings::Store;
 use std::fs;
 use tempfile::{NamedTempFile, TempDir};
 
@@ -29,9 +30,9 @@ fuzz_target!(|data: &[u8]| -> Corpus {
                 let folder = TempDir::new().expect("a temporary folder");
                 fs::write(folder.path().join("roots.pem"), "no certificate").expect("it can be written");
                 let path = format!("{}{text}", folder.path().to_str().expect("UTF-8"));
-                let _ = check(&prepared(), parameter, &path, |store| parameter.set_text(store, &path));
+                let _ = check(&prepared(), parameter, &path, |store| store.set_text(parameter, &path));
             } else {
-                let _ = check(&prepared(), parameter, text, |store| parameter.set_text(store, text));
+                let _ = check(&prepared(), parameter, text, |store| store.set_text(parameter, text));
             }
         }
         b'b' => return bson(parameter, value, is_file),
@@ -39,7 +40,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
             let file = NamedTempFile::new().expect("a temporary file");
             fs::write(file.path(), value).expect("it can be written");
             let path = file.path().to_str().expect("UTF-8");
-            let _ = check(&prepared(), parameter, path, |store| parameter.set_text(store, path));
+            let _ = check(&prepared(), parameter, path, |store| store.set_text(parameter, path));
         }
         _ => return Corpus::Reject,
     }
@@ -65,9 +66,9 @@ fn bson(parameter: &Parameter, element: &[u8], is_file: bool) -> Corpus {
     }
     let store = prepared();
     store.complete_startup();
-    let accepts = parameter.validate_bson(&store, &raw);
+    let accepts = store.validate_bson(parameter, &raw);
     let text = text.unwrap_or_default();
-    assert_eq!(check(&store, parameter, &text, |store| parameter.set_bson(store, &raw)), accepts);
+    assert_eq!(check(&store, parameter, &text, |store| store.set_bson(parameter, &raw)), accepts);
     if accepts.is_ok() {
         chosen_among_startup_values(parameter.name, &text);
     }
@@ -101,14 +102,14 @@ fn prepared() -> Store {
         ("awsStsFallbackHosts", "sts.eu-west-2.amazonaws.com=https://[::1]:8443"),
         ("awsIamRoleUserFormat", "assumedRole"),
     ] {
-        let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).expect("it exists");
-        parameter.set_text(&store, value).expect("it is good");
+        let parameter = parameters::find(name).expect("it exists");
+        store.set_text(parameter, value).expect("it is good");
     }
     store
 }
 
 fn values(store: &Store) -> Vec<String> {
-    PARAMETERS.iter().map(|parameter| parameter.to_text(store)).collect()
+    PARAMETERS.iter().map(|parameter| store.text(parameter)).collect()
 }
 
 fn check(
@@ -131,17 +132,17 @@ fn check(
         }
         Ok(()) => accepted(parameter, text, store),
     }
-    let shown = Document::from_reader(parameter.to_bson(store, "value").expect("no NUL").as_bytes());
+    let shown = Document::from_reader(store.bson(parameter, cstr!("value")).as_bytes());
     match shown.expect("it is BSON").get("value").expect("it has the name") {
-        Bson::String(shown) => assert_eq!(shown, &parameter.to_text(store)),
-        Bson::Int32(shown) => assert_eq!(shown.to_string(), parameter.to_text(store)),
+        Bson::String(shown) => assert_eq!(shown, &store.text(parameter)),
+        Bson::Int32(shown) => assert_eq!(shown.to_string(), store.text(parameter)),
         shown => panic!("{shown:?}"),
     }
     result
 }
 
 fn accepted(parameter: &Parameter, text: &str, store: &Store) {
-    let value = parameter.to_text(store);
+    let value = store.text(parameter);
     match parameter.name {
         "awsStsTimeoutMS" => {
             assert_eq!(value.parse(), text.parse::<i64>());
@@ -149,7 +150,7 @@ fn accepted(parameter: &Parameter, text: &str, store: &Store) {
         }
         "awsStsHost" => {
             assert_eq!(value, text);
-            let region = store.current().hosts().first().name().region().to_owned();
+            let region = store.current().sts().first_host().name().region().to_owned();
             assert!(!region.is_empty() && !region.contains(|c: char| c != '-' && !c.is_ascii_alphanumeric()));
             assert!(text == "sts.amazonaws.com" || !matches!(text.split('.').nth(1), None | Some("sts" | "amazonaws")));
             // To a second reader: below this suffix there is only STS, and no region of a partition with another.
@@ -186,8 +187,8 @@ fn accepted(parameter: &Parameter, text: &str, store: &Store) {
                 let (host, endpoint) = entry.split_once('=').map_or((entry, None), |(host, at)| (host, Some(at)));
                 let alone = Store::default();
                 let set = |name: &str, value: &str| {
-                    let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).expect("it exists");
-                    parameter.set_text(&alone, value)
+                    let parameter = parameters::find(name).expect("it exists");
+                    alone.set_text(parameter, value)
                 };
                 set("awsStsHost", host).expect("a host that is good here is good there");
                 if let Some(endpoint) = endpoint {

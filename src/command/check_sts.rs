@@ -44,7 +44,7 @@ pub struct CheckSts {
 /// When an option is wrong, or nothing can be printed.
 pub fn run(arguments: &CheckSts) -> Outcome {
     let settings = arguments.route.settings()?;
-    let host = settings.hosts().first();
+    let host = settings.sts().first_host();
     let mut text = format!("{}:\n", host.name());
     let answer = match Steps::of(&settings, Client::ask_unsigned) {
         Ok((answer, steps)) => {

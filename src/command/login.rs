@@ -99,7 +99,7 @@ pub fn run(arguments: &Login) -> Outcome {
         settings(&[("--tls-ca-file", "awsStsCAFile", path_value("--tls-ca-file", arguments.tls_ca_file.as_ref())?)])?;
     let tls = match arguments.tls {
         false => None,
-        true => Some(settings.route(settings.hosts().first()).map_err(|_| {
+        true => Some(settings.sts().route(settings.sts().first_host()).map_err(|_| {
             "no root certificate is there to verify the server with: install the system's ca-certificates, or give \
              --tls-ca-file"
                 .to_owned()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use psmdb_aws_iam::config::Settings;
+use psmdb_aws_iam::settings::Settings;
 
 use super::settings::{path_value, settings};
 use super::setup::sts_host;

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 
-use psmdb_aws_iam::config::{PARAMETERS, Settings, Store};
+use psmdb_aws_iam::parameters;
+use psmdb_aws_iam::settings::{Settings, Store};
 
 /// Makes settings of options: what each is called here, the plugin's name of it, and its value if it was given.
 ///
@@ -13,11 +14,8 @@ pub fn settings(options: &[(&str, &str, Option<String>)]) -> Result<Arc<Settings
     let store = Store::default();
     for (option, name, value) in options {
         let Some(value) = value else { continue };
-        let parameter = PARAMETERS
-            .iter()
-            .find(|parameter| parameter.name == *name)
-            .ok_or_else(|| format!("{option}: the plugin has no {name}"))?;
-        parameter.set_text(&store, value).map_err(|why| {
+        let parameter = parameters::find(name).ok_or_else(|| format!("{option}: the plugin has no {name}"))?;
+        store.set_text(parameter, value).map_err(|why| {
             let why = why.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&why);
             format!("{option}: {why}")
         })?;

@@ -69,12 +69,5 @@ pub fn sign_identity_request(
     }
     let expected = Expected { date: &date, region: host.region(), with_token: token.is_some() };
     let authorization = Authorization::parse(header("authorization"), &expected).map_err(|denial| wrong(&denial))?;
-    let host = host.clone();
-    Ok(IdentityRequest {
-        host,
-        authorization,
-        date,
-        token: token.map(|token| Secret::new(token.expose().to_owned())),
-        nonce,
-    })
+    Ok(IdentityRequest { authorization, date, token: token.map(|token| Secret::new(token.expose().to_owned())), nonce })
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use psmdb_aws_iam::config::Settings;
 use psmdb_aws_iam::denial::Denial;
+use psmdb_aws_iam::settings::Settings;
 use psmdb_aws_iam::sts::client::Client;
 use psmdb_aws_iam::sts::connection::{End, Step, Tried};
 use psmdb_aws_iam::sts::resolver::FixedTarget;
@@ -113,8 +113,8 @@ impl Steps {
         ask: impl FnOnce(&Client) -> Result<T, E>,
     ) -> Result<(Result<T, E>, Self), Denial> {
         let seen = Arc::new(Mutex::new(Self::default()));
-        let route = settings.route(settings.hosts().first())?;
-        let client = Client::with_agent(route, Arc::clone(settings.process()), |connector, config, target| {
+        let route = settings.sts().route(settings.sts().first_host())?;
+        let client = Client::with_agent(route, Arc::clone(settings.sts().process()), |connector, config, target| {
             let for_connector = Arc::clone(&seen);
             let connector = connector.observed(Arc::new(move |tried: &[Tried]| {
                 lock(&for_connector).tried = tried.iter().map(Address::of).collect();

@@ -78,7 +78,7 @@ pub fn run(arguments: &WhoAmI) -> Outcome {
     let credentials = sources.credentials()?;
     let mut nonce = [0; NONCE_LENGTH];
     getrandom::fill(&mut nonce).map_err(|error| format!("no random bytes: {error}"))?;
-    let host = settings.hosts().first();
+    let host = settings.sts().first_host();
     let request = sign_identity_request(&credentials, host.name(), &nonce)?;
 
     let (answer, steps) =

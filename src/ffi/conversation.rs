@@ -7,6 +7,7 @@ use crate::denial::{Cause, Denial, Kind};
 use crate::events::Event;
 use crate::login::{Authenticated, Login, Step};
 use crate::sasl::Moment;
+use std::time::Instant;
 
 /// One login of one client. Made by psmdb_aws_iam_conversation_new, freed by psmdb_aws_iam_conversation_free, used by
 /// one thread at a time.
@@ -27,7 +28,9 @@ enum Progress {
 
 impl Conversation {
     fn new() -> Self {
-        Self { progress: Progress::Underway { login: Box::new(Login::new(store())), reply: Vec::new() } }
+        Self {
+            progress: Progress::Underway { login: Box::new(Login::new(store(), Instant::now())), reply: Vec::new() },
+        }
     }
 
     /// Takes a message. The progress is `Denied` while the login works on it, so that a panic leaves it so.
@@ -223,7 +226,7 @@ pub unsafe extern "C" fn psmdb_aws_iam_conversation_logged_in(conversation: *con
         if let Some(who) = conversation.and_then(|conversation| confirmed(&conversation.progress)) {
             let process = store().process();
             process.server.login_reported();
-            process.admission.remember(who.access_key_id(), who.account());
+            store().current().sts().remember(who.access_key_id(), who.account());
         }
     });
 }
@@ -243,7 +246,7 @@ pub unsafe extern "C" fn psmdb_aws_iam_conversation_not_reported(conversation: *
             process.metrics.not_reported.add();
             // A server that runs with quiet reports no login: then all that STS confirms may have succeeded.
             if !process.server.reports_logins() {
-                process.admission.remember(who.access_key_id(), who.account());
+                store().current().sts().remember(who.access_key_id(), who.account());
             }
             let (arn, user_name) = (who.arn().to_owned(), who.user_name().to_owned());
             process.events.push(Event::NotReported { arn, user_name });

@@ -2,8 +2,9 @@
 
 use super::boundary::{bytes, guard};
 use super::types::{Buffer, Bytes, ResultCode};
-use crate::config::{PARAMETERS, Parameter, Store};
-use bson::raw::RawDocumentBuf;
+use crate::parameters::{PARAMETERS, Parameter};
+use crate::settings::Store;
+use bson::raw::{CStr, RawDocumentBuf};
 use once_cell::sync::Lazy;
 
 static STORE: Lazy<Store> = Lazy::new(Store::default);
@@ -48,8 +49,8 @@ pub unsafe extern "C" fn psmdb_aws_iam_parameter_set(
         // SAFETY: readable for this call, as the caller promises.
         let text = unsafe { bytes(text, text_length) };
         let set = |parameter: &Parameter, text: &[u8]| match str::from_utf8(text) {
-            Ok(text) => parameter.set_text(store(), text),
-            Err(_) => Err(format!("{}: UTF-8 is allowed", parameter.name)),
+            Ok(text) => store().set_text(parameter, text),
+            Err(_) => Err(format!("{}: must be UTF-8", parameter.name)),
         };
         // SAFETY: as the caller promises.
         unsafe { apply(index, text, reason_out, set) }
@@ -71,7 +72,7 @@ pub unsafe extern "C" fn psmdb_aws_iam_parameter_set_bson(
     guard(ResultCode::Panic, || {
         // SAFETY: readable for this call, as the caller promises.
         let element = unsafe { bytes(element, element_length) };
-        let set = |parameter: &Parameter, element: &[u8]| parameter.set_bson(store(), &document(element)?);
+        let set = |parameter: &Parameter, element: &[u8]| store().set_bson(parameter, &document(element)?);
         // SAFETY: as the caller promises.
         unsafe { apply(index, element, reason_out, set) }
     })
@@ -91,7 +92,7 @@ pub unsafe extern "C" fn psmdb_aws_iam_parameter_validate_bson(
     guard(ResultCode::Panic, || {
         // SAFETY: readable for this call, as the caller promises.
         let element = unsafe { bytes(element, element_length) };
-        let check = |parameter: &Parameter, element: &[u8]| parameter.validate_bson(store(), &document(element)?);
+        let check = |parameter: &Parameter, element: &[u8]| store().validate_bson(parameter, &document(element)?);
         // SAFETY: as the caller promises.
         unsafe { apply(index, element, reason_out, check) }
     })
@@ -101,7 +102,7 @@ pub unsafe extern "C" fn psmdb_aws_iam_parameter_validate_bson(
 #[unsafe(no_mangle)]
 pub extern "C" fn psmdb_aws_iam_parameter_get(index: usize) -> *mut Buffer {
     guard(std::ptr::null_mut(), || match PARAMETERS.get(index) {
-        Some(parameter) => Buffer::into_raw(parameter.to_text(store()).into_bytes()),
+        Some(parameter) => Buffer::into_raw(store().text(parameter).into_bytes()),
         None => std::ptr::null_mut(),
     })
 }
@@ -120,13 +121,10 @@ pub unsafe extern "C" fn psmdb_aws_iam_parameter_get_bson(
     guard(std::ptr::null_mut(), || {
         // SAFETY: readable for this call, as the caller promises.
         let name = unsafe { bytes(name, name_length) }.and_then(|name| str::from_utf8(name).ok());
-        let (Some(parameter), Some(name)) = (PARAMETERS.get(index), name) else {
+        let (Some(parameter), Some(Ok(name))) = (PARAMETERS.get(index), name.map(<&CStr>::try_from)) else {
             return std::ptr::null_mut();
         };
-        match parameter.to_bson(store(), name) {
-            Ok(document) => Buffer::into_raw(document.into_bytes()),
-            Err(_) => std::ptr::null_mut(),
-        }
+        Buffer::into_raw(store().bson(parameter, name).into_bytes())
     })
 }
 

@@ -58,11 +58,8 @@ pub unsafe extern "C" fn psmdb_aws_iam_server_status(name: *const u8, name_lengt
         let Some(Ok(name)) = name.map(<&CStr>::try_from) else {
             return std::ptr::null_mut();
         };
-        let settings = store().current();
-        let hosts = settings.hosts();
-        let section = store().process().status(hosts.current().name().as_str(), hosts.current_since());
         let mut document = RawDocumentBuf::new();
-        document.append(name, section);
+        document.append(name, store().status());
         Buffer::into_raw(document.into_bytes())
     })
 }

@@ -1,4 +1,4 @@
-//! The HTTPS client towards STS: one pool of keep-alive connections, one deadline for the whole question.
+//! The HTTPS client of one STS host: its pool of keep-alive connections, and one attempt of a request.
 //!
 //! Every setting of the HTTP library that matters here is set explicitly: https only, no redirect followed, no proxy
 //! from the environment, a status is not an error, every size has an upper bound.
@@ -10,12 +10,11 @@ use super::resolver::FixedTarget;
 use super::response::{self, Answer, CallerIdentity};
 use super::tls;
 use super::unreached::{Names, Sent, Unreached};
-use crate::denial::{Cause, Denial, Kind, Retry};
+use crate::denial::{Cause, Denial, Kind};
 use crate::process::Process;
 use rustls::ClientConfig;
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use ureq::config::Config;
 use ureq::http::{HeaderMap, HeaderValue};
@@ -36,21 +35,13 @@ const MAX_IDLE_CONNECTIONS: usize = 64;
 /// How long an idle connection is kept. STS is not known to drop one earlier.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
 
-/// The part of a login's time that a kept connection has to answer in. If it died unseen, the rest is for a new one.
-const KEPT_PATIENCE_PART: u32 = 3;
+/// The share of a login's time in which a kept connection must answer. If it died unseen, the rest
+/// is for a new one.
+pub const STALE_CONNECTION_SHARE: u32 = 3;
 
-/// No attempt is begun with less time than this, or than the same part of a login's time if that is less: it would run out
-/// of time itself, and blame STS for it.
-const LEAST_TIME: Duration = Duration::from_secs(1);
-
-/// How long one check of a host may take. awsStsTimeoutMS does not count: a short one must not prove that STS is down.
+/// The maximum time of one check of a host. awsStsTimeoutMS does not count: a short one must not
+/// prove that STS is unreachable.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How long the first pause before another attempt can be; it doubles with each attempt.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest that a pause can become.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How to reach STS.
 #[derive(Clone, Debug)]
@@ -63,8 +54,7 @@ pub struct Route<'a> {
     pub proxy: Option<&'a Proxy>,
     /// The settings of TLS, with the roots that are trusted.
     pub tls: Arc<ClientConfig>,
-    /// Whole time one question may take: a turn, name resolution, connection, TLS, answer, and all of it once more when it
-    /// has to be asked again.
+    /// The maximum time of one login's request, retries included.
     pub timeout: Duration,
 }
 
@@ -72,9 +62,9 @@ pub struct Route<'a> {
 #[derive(Debug)]
 pub struct Client {
     names: Names,
-    check_url: String,
+    url: String,
     timeout: Duration,
-    kept_patience: Duration,
+    stale_connection_timeout: Duration,
     process: Arc<Process>,
     agent: Agent,
     /// Takes no kept connection and keeps none.
@@ -92,27 +82,29 @@ enum Unanswered {
 /// An attempt that failed.
 #[derive(Debug)]
 pub struct Failure {
-    denial: Denial,
-    /// For how long STS wants to be left alone, if it has said so.
-    retry_after: Option<Duration>,
-    reach: Reach,
+    /// Why the login is denied, unless another attempt succeeds.
+    pub denial: Denial,
+    /// How long to wait before the next attempt, if STS has said so.
+    pub retry_after: Option<Duration>,
+    /// What the attempt says of the host.
+    pub outcome: Outcome,
 }
 
-/// What one request says of its STS host. A client chooses part of a login's request, so that only the constant request
-/// of [`Client::check`] proves that a host is unreachable.
+/// What one request says of its STS host. A client chooses part of a login's request, so only the
+/// constant request of [`Client::check`] proves that a host is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum Outcome {
     /// STS named an identity, or refused with an error code of its own.
     Reached,
     /// There was no response, a server error, or a response that STS does not send.
     NotReached,
     /// The request failed for lack of time, or of a resource of this machine.
-    Unknown,
+    Inconclusive,
 }
 
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Self {
-        Self { denial, retry_after: None, reach: Reach::NotReached }
+        Self { denial, retry_after: None, outcome: Outcome::NotReached }
     }
 }
 
@@ -152,91 +144,20 @@ impl Client {
             Some(proxy) => (FixedTarget::new(proxy.authority()), Some(sts)),
             None => (FixedTarget::new(sts), None),
         };
-        let (timeout, kept_patience) = (route.timeout, route.timeout / KEPT_PATIENCE_PART);
-        let connector = StsConnector::new(tunnel, route.tls, kept_patience, Arc::clone(&process));
+        let (timeout, stale_connection_timeout) = (route.timeout, route.timeout / STALE_CONNECTION_SHARE);
+        let connector = StsConnector::new(tunnel, route.tls, stale_connection_timeout, Arc::clone(&process));
         let new_connections = new_agent(&connector, &config(0), &target);
         let agent = agent(&connector, &config(MAX_IDLE_CONNECTIONS), &target);
-        let check_url = format!("https://{}/", route.host);
-        Self { names, check_url, timeout, kept_patience, process, agent, new_connections }
+        let url = format!("https://{}/", route.host);
+        Self { names, url, timeout, stale_connection_timeout, process, agent, new_connections }
     }
 
-    /// Asks STS once who signed the request, and reads the answer. It is for those who want to see what one attempt meets;
-    /// a login has [`get_caller_identity`](Self::get_caller_identity).
+    /// Asks STS once who signed the request: one attempt, where a login makes several.
     ///
     /// # Errors
     /// A refusal when STS says no, an unavailable denial when it could not be asked.
     pub fn ask_once(&self, request: &IdentityRequest) -> Result<CallerIdentity, Denial> {
         self.attempt(request, Instant::now() + self.timeout, &mut false).map_err(|failure| failure.denial)
-    }
-
-    /// Asks STS who signed the request and reads the answer.
-    ///
-    /// Blocks until the answer is there, at most for the route's timeout. In that time it waits for its turn while too
-    /// many others ask, and asks again, with the same signature, when STS cannot be reached, cannot answer or throttles:
-    /// after a random pause of growing length (AWS, "Exponential backoff and jitter"), or when STS says. `attempted`
-    /// receives what each attempt says of the host.
-    ///
-    /// # Errors
-    /// A refusal when STS says no, an unavailable denial when it could not be asked in time.
-    pub fn get_caller_identity(
-        &self,
-        request: &IdentityRequest,
-        attempted: impl Fn(Reach),
-    ) -> Result<CallerIdentity, Denial> {
-        let deadline = Instant::now() + self.timeout;
-        let latest_start = deadline - LEAST_TIME.min(self.timeout / KEPT_PATIENCE_PART);
-        let Process { metrics, admission, pacing, .. } = &*self.process;
-        let claimed = admission.claim(request.authorization.claimed_access_key_id());
-        let (mut last, mut kept_died): (Option<Denial>, bool) = (None, false);
-        for attempt in 0_u32.. {
-            let queued = metrics.sts_queued.hold();
-            if pacing.wait(claimed, latest_start).is_err() {
-                return Err(
-                    last.unwrap_or_else(|| self.too_late(Cause::Throttled, "STS is limiting the account's requests"))
-                );
-            }
-            let Some(turn) = admission.enter(claimed, latest_start) else {
-                return Err(last.unwrap_or_else(|| self.too_late(Cause::QueueTimeout, "too many logins at once")));
-            };
-            drop(queued);
-            if attempt > 0 {
-                metrics.sts_retries.add();
-            }
-            let in_flight = metrics.sts_in_flight.hold();
-            let little_time = self.has_little_time(deadline);
-            let result = self.attempt(request, deadline, &mut kept_died);
-            drop(in_flight);
-            drop(turn);
-            let mut failure = match result {
-                Ok(identity) => {
-                    // A no is not counted: anybody can have it for any account.
-                    pacing.answered(claimed);
-                    attempted(Reach::Reached);
-                    return Ok(identity);
-                }
-                Err(failure) => failure,
-            };
-            if little_time && Instant::now() >= deadline {
-                // It had waited for its turn, and ran out of time itself.
-                failure.reach = Reach::Unknown;
-            }
-            attempted(failure.reach);
-            match failure.denial.retry() {
-                Retry::Never => return Err(failure.denial),
-                Retry::AfterThrottling => {
-                    metrics.sts_throttled.add();
-                    pacing.throttled(claimed, failure.retry_after);
-                }
-                Retry::AfterPause => {}
-            }
-            let pause = pause(attempt).max(failure.retry_after.unwrap_or_default());
-            if Instant::now() + pause >= latest_start {
-                return Err(failure.denial);
-            }
-            thread::sleep(pause);
-            last = Some(failure.denial);
-        }
-        Err(Denial::internal("more attempts to ask STS than can be"))
     }
 
     /// Asks STS once without a signature, which needs no credentials. Returns what STS says to that, as a login's
@@ -245,61 +166,84 @@ impl Client {
     /// # Errors
     /// An unavailable denial when it could not be asked, or when what answered is in trouble or is not STS.
     pub fn ask_unsigned(&self) -> Result<String, Denial> {
-        let post = self.agent.post(&self.check_url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
+        let post = self.agent.post(&self.url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
         match self.exchange(post, self.timeout) {
-            Ok(_) => Err(Denial::invalid_response("what answered for STS named a caller, though nobody had signed")),
-            Err(Unanswered::Denied(Failure { denial, reach: Reach::Reached, .. })) => Ok(denial.reason().to_owned()),
+            Ok(_) => Err(Denial::invalid_response(
+                "the response is not a valid STS response: it names a caller of a request without a signature",
+            )),
+            Err(Unanswered::Denied(Failure { denial, outcome: Outcome::Reached, .. })) => {
+                Ok(denial.reason().to_owned())
+            }
             Err(Unanswered::Denied(failure) | Unanswered::Transport(_, failure)) => Err(failure.denial),
         }
     }
 
     /// Sends a request that is always the same and has no signature, over a connection of its own, and judges the
     /// response as that of a login. Blocks for at most [`CHECK_TIMEOUT`].
-    pub fn check(&self) -> Reach {
-        let post = self.new_connections.post(&self.check_url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
+    pub fn check(&self) -> Outcome {
+        let post = self.new_connections.post(&self.url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
         let post = post.config().timeout_global(Some(CHECK_TIMEOUT)).build();
         match self.exchange(post, CHECK_TIMEOUT) {
-            Ok(_) => Reach::Reached,
-            Err(Unanswered::Denied(failure) | Unanswered::Transport(_, failure)) => failure.reach,
+            Ok(_) => Outcome::Reached,
+            Err(Unanswered::Denied(failure) | Unanswered::Transport(_, failure)) => failure.outcome,
         }
     }
 
-    /// Asks once. A kept connection may turn out to be dead when it is used: then the request goes over a new one. The
-    /// others stay in the pool, since the client's own bytes may be why it died; `kept_died` keeps the login's later
-    /// attempts from trying them too.
-    fn attempt(
+    /// Sends the request once. A kept connection may turn out to be dead when it is used: then the
+    /// request goes over a new one. The others stay in the pool, since the client's own bytes may be
+    /// why it died; `has_stale_connections` keeps later attempts of the login from trying them too.
+    ///
+    /// # Errors
+    /// Why there is no identity, and what that says of the host.
+    pub fn attempt(
         &self,
         request: &IdentityRequest,
         deadline: Instant,
-        kept_died: &mut bool,
+        has_stale_connections: &mut bool,
+    ) -> Result<CallerIdentity, Failure> {
+        let was_nearly_due = self.is_nearly_due(deadline);
+        self.send_once_or_twice(request, deadline, has_stale_connections).map_err(|mut failure| {
+            if was_nearly_due && Instant::now() >= deadline {
+                // It had waited for a permit, and ran out of time itself.
+                failure.outcome = Outcome::Inconclusive;
+            }
+            failure
+        })
+    }
+
+    fn send_once_or_twice(
+        &self,
+        request: &IdentityRequest,
+        deadline: Instant,
+        has_stale_connections: &mut bool,
     ) -> Result<CallerIdentity, Failure> {
         let left = || deadline.saturating_duration_since(Instant::now());
-        let little_time = self.has_little_time(deadline);
-        let agent = if *kept_died { &self.new_connections } else { &self.agent };
-        let (result, connected) = tls::noting_connections(|| self.ask(agent, request, left()));
+        let was_nearly_due = self.is_nearly_due(deadline);
+        let agent = if *has_stale_connections { &self.new_connections } else { &self.agent };
+        let (result, connected) = tls::noting_connections(|| self.send(agent, request, left()));
         let (error, failure) = match result {
             Ok(identity) => return Ok(identity),
             Err(Unanswered::Denied(failure)) => return Err(failure),
             Err(Unanswered::Transport(error, failure)) => (error, failure),
         };
-        // Nor does it say anything about the kept ones if one of them had less time than it needs.
-        if connected || little_time && matches!(error, Error::Timeout(_)) {
+        // A connection that had less time than it needs says nothing about the kept ones either.
+        if connected || was_nearly_due && matches!(error, Error::Timeout(_)) {
             return Err(failure);
         }
-        *kept_died = true;
+        *has_stale_connections = true;
         if left().is_zero() {
             return Err(failure);
         }
         self.process.metrics.sts_retries.add();
-        self.ask(&self.new_connections, request, left()).map_err(|unanswered| match unanswered {
+        self.send(&self.new_connections, request, left()).map_err(|unanswered| match unanswered {
             Unanswered::Denied(failure) | Unanswered::Transport(_, failure) => failure,
         })
     }
 
-    /// Asks once over one connection.
-    fn ask(&self, agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<CallerIdentity, Unanswered> {
+    /// Sends the request over one connection.
+    fn send(&self, agent: &Agent, request: &IdentityRequest, timeout: Duration) -> Result<CallerIdentity, Unanswered> {
         let denied = |denial: Denial| Unanswered::Denied(denial.into());
-        let mut post = agent.post(request.url()).config().timeout_global(Some(timeout)).build();
+        let mut post = agent.post(&self.url).config().timeout_global(Some(timeout)).build();
         for (name, value) in request.headers() {
             let mut value = HeaderValue::from_maybe_shared(value.into_bytes())
                 .map_err(|_| denied(Denial::internal("a checked value is not a header value after all")))?;
@@ -322,7 +266,7 @@ impl Client {
         let unreached = |unreached: Unreached| Failure {
             denial: unreached.denial,
             retry_after: None,
-            reach: if unreached.is_local { Reach::Unknown } else { Reach::NotReached },
+            outcome: if unreached.is_local { Outcome::Inconclusive } else { Outcome::NotReached },
         };
         let mut answer = post.send(BODY).map_err(|error| {
             let failure = unreached(self.names.explain(&error, &sent(false)));
@@ -353,19 +297,15 @@ impl Client {
                 Cause::Throttled => response::has_error_code(&answer),
                 cause => cause.kind() == Kind::RefusedBySts,
             };
-            let reach = if of_sts { Reach::Reached } else { Reach::NotReached };
+            let outcome = if of_sts { Outcome::Reached } else { Outcome::NotReached };
             let denial = response::explain_clock(denial, &date, SystemTime::now());
-            Unanswered::Denied(Failure { denial, retry_after, reach })
+            Unanswered::Denied(Failure { denial, retry_after, outcome })
         })
     }
 
-    /// Whether an attempt that begins now has less time than a kept connection is given to answer in.
-    fn has_little_time(&self, deadline: Instant) -> bool {
-        deadline.saturating_duration_since(Instant::now()) < self.kept_patience
-    }
-
-    fn too_late(&self, cause: Cause, why: &str) -> Denial {
-        Denial::new(cause, format!("{why}: there was no turn to ask STS within {} ms", self.timeout.as_millis()))
+    /// Whether an attempt that begins now has less time than a kept connection has to answer in.
+    fn is_nearly_due(&self, deadline: Instant) -> bool {
+        deadline.saturating_duration_since(Instant::now()) < self.stale_connection_timeout
     }
 }
 
@@ -378,15 +318,6 @@ fn new_agent(connector: &StsConnector, config: &Config, target: &FixedTarget) ->
 pub(super) fn is_local(error: &io::Error) -> bool {
     let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN, libc::EADDRNOTAVAIL];
     error.raw_os_error().is_some_and(|code| short.contains(&code))
-}
-
-/// A random pause before the next attempt ("full jitter"), so that those who failed together do not come back together.
-fn pause(attempt: u32) -> Duration {
-    let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE);
-    let mut random = [0; 4];
-    // Without random bytes no login gets this far.
-    let _ = getrandom::fill(&mut random);
-    longest.mul_f64(f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX))
 }
 
 /// Whether the header says in one way where the body ends. The HTTP library lets chunks win over a length, as RFC 9112
@@ -413,11 +344,9 @@ pub(super) fn printable(error: &dyn std::fmt::Display) -> String {
 mod tests {
     use super::*;
     use crate::sigv4::{AmzDate, Authorization, Expected};
-    use crate::sts::admission::Admission;
     use local_sts::LocalSts;
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
-    use std::sync::Mutex;
 
     /// A question that STS refuses, since the signature is nobody's.
     fn forged() -> IdentityRequest {
@@ -429,41 +358,37 @@ mod tests {
         );
         let expected = Expected { date: &date, region: "us-east-1", with_token: false };
         let authorization = Authorization::parse(&header, &expected).unwrap();
-        IdentityRequest { host: StsHost::default(), authorization, date, token: None, nonce: "AAAA".to_owned() }
+        IdentityRequest { authorization, date, token: None, nonce: "AAAA".to_owned() }
     }
 
-    /// An attempt that was left little time by those before it says nothing of STS, and a kept connection that had little
-    /// time is no dead one.
+    /// An attempt that a wait for a permit left little time says nothing of STS, and a kept
+    /// connection that had little time is not a dead one.
     #[test]
-    fn a_login_whose_time_ran_out_in_the_queue_blames_no_host() {
+    fn a_request_whose_time_ran_out_in_the_queue_blames_no_host() {
         let sts = LocalSts::builder().start().unwrap();
         let roots: Vec<_> = CertificateDer::pem_slice_iter(sts.ca_pem().as_bytes()).map(Result::unwrap).collect();
-        let process = Arc::new(Process { admission: Admission::new(1), ..Process::default() });
         let endpoint = Endpoint::parse(&sts.endpoint()).unwrap();
+        let timeout = Duration::from_secs(6);
         let route = Route {
             host: &StsHost::default(),
             endpoint: Some(&endpoint),
             proxy: None,
             tls: tls::client_config(&roots).unwrap(),
-            timeout: Duration::from_secs(6),
+            timeout,
         };
-        let client = Client::new(route, process);
-        let attempts = Mutex::new(Vec::new());
-        let ask =
-            || client.get_caller_identity(&forged(), |reached| attempts.lock().unwrap().push(reached)).unwrap_err();
+        let client = Client::new(route, Arc::default());
+        let (request, mut has_stale_connections) = (forged(), false);
+        let mut attempt =
+            |time| client.attempt(&request, Instant::now() + time, &mut has_stale_connections).unwrap_err();
+        let answered = attempt(timeout);
+        assert!(answered.denial.reason().starts_with("STS answered 403"), "{answered:?}");
+        assert_eq!(answered.outcome, Outcome::Reached);
 
-        // The first takes 4.5 of 6 seconds, which leaves the second less than the third that a connection can ask for.
-        sts.set_thinking_time(Duration::from_millis(4500));
-        let reasons = thread::scope(|scope| {
-            let both = [scope.spawn(ask), scope.spawn(ask)];
-            both.map(|thread| thread.join().unwrap().reason().to_owned())
-        });
-        assert!(reasons.iter().any(|reason| reason.starts_with("STS answered 403")), "{reasons:?}");
-        assert!(
-            reasons.iter().any(|reason| reason.starts_with("no response from sts.amazonaws.com (127.0.0.1:")),
-            "{reasons:?}"
-        );
-        assert_eq!(attempts.into_inner().unwrap(), [Reach::Reached, Reach::Unknown]);
+        sts.set_thinking_time(Duration::from_millis(1500));
+        let late = attempt(Duration::from_millis(750));
+        assert!(late.denial.reason().starts_with("no response from sts.amazonaws.com (127.0.0.1:"), "{late:?}");
+        assert_eq!((late.outcome, sts.request_count()), (Outcome::Inconclusive, 2), "it is not sent again");
+        assert!(!has_stale_connections);
     }
 
     #[test]

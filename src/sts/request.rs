@@ -5,7 +5,6 @@
 
 use crate::secret::Secret;
 use crate::sigv4::{AmzDate, Authorization};
-use crate::sts::endpoint::StsHost;
 
 /// The body that every driver signs.
 pub const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
@@ -19,8 +18,6 @@ pub const GS2_CB_FLAG: &str = "n";
 /// One question to STS: "who signed this?"
 #[derive(Clone, Debug)]
 pub struct IdentityRequest {
-    /// The host the client signed for.
-    pub host: StsHost,
     /// The client's checked Authorization header.
     pub authorization: Authorization,
     /// The client's checked date.
@@ -32,11 +29,6 @@ pub struct IdentityRequest {
 }
 
 impl IdentityRequest {
-    /// The URL: the root of the STS host.
-    pub fn url(&self) -> String {
-        format!("https://{}/", self.host)
-    }
-
     /// The headers in the order they are sent, without Host and Content-Length, which the HTTP client writes.
     pub fn headers(&self) -> Vec<(&'static str, Secret)> {
         let plain = |text: &str| Secret::new(text.to_owned());

@@ -404,7 +404,7 @@ in_each_series! {
     fn a_bad_value_at_startup_stops_the_server_with_a_sentence(series: &str) {
         for (name, value, reason) in [
             ("awsStsHost", "https://sts.amazonaws.com", "must be a host name in lower case"),
-            ("awsStsTimeoutMS", "5", "from 100 to 60000"),
+            ("awsStsTimeoutMS", "5", "between 100 and 60000 milliseconds"),
         ] {
             let output = Options::of_series(series).parameter(name, value).run(&["quit"]);
             assert_eq!(output.status.code(), Some(1));

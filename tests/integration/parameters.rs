@@ -73,13 +73,13 @@ fn a_bad_value_at_startup_stops_the_server_with_a_sentence() {
         ),
         ("awsStsEndpoint", "http://127.0.0.1:80", "https://host or https://host:port is allowed"),
         ("awsStsCAFile", "/does/not/exist.pem", "/does/not/exist.pem cannot be read"),
-        ("awsStsTimeoutMS", "5", "from 100 to 60000"),
+        ("awsStsTimeoutMS", "5", "between 100 and 60000 milliseconds"),
         ("awsIamAllowedAccounts", "1234", "account ids of 12 digits, separated by commas"),
         ("awsStsProxy", "proxy:3128", "http://host:port is allowed"),
         (
             "awsStsFallbackHosts",
             "sts.us-west-2.amazonaws.com,ec2.eu-west-1.amazonaws.com",
-            "wrong in it: must be a host name of STS with a region, such as sts.eu-west-1.amazonaws.com",
+            "without spaces; entry 2 must be a host name of STS with a region, such as sts.eu-west-1.amazonaws.com",
         ),
         ("awsIamRoleUserFormat", "role", "iamRole (arn:...:iam::ACCOUNT:role/ROLE) or assumedRole"),
     ] {

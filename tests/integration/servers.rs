@@ -59,7 +59,11 @@ fn round(version: &str) {
     assert!(mongod.shutdown().success());
 
     let exit = Mongod::builder().version(version).parameter("awsStsTimeoutMS", 5).expect_exit();
-    assert!(!exit.status.success() && exit.output().contains("from 100 to 60000"), "{}", exit.output());
+    assert!(
+        !exit.status.success() && exit.output().contains("between 100 and 60000 milliseconds"),
+        "{}",
+        exit.output()
+    );
     assert_works_in_the_background(version);
 }
 

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use bson::Document;
 use local_sts::{Answer, Failures, LocalSts, ServiceError};
-use psmdb_aws_iam::config::{PARAMETERS, Store};
 use psmdb_aws_iam::events::Event;
 use psmdb_aws_iam::login::{Login, Step};
+use psmdb_aws_iam::parameters;
 use psmdb_aws_iam::sasl::Moment;
-use psmdb_aws_iam::sts::client::Reach;
+use psmdb_aws_iam::settings::Store;
+use psmdb_aws_iam::sts::client::Outcome;
 use tempfile::TempDir;
 
 use crate::support::aws_client::{Credentials, Signer, client_first, client_second};
@@ -40,15 +41,15 @@ impl Client {
             ("awsStsEndpoint", endpoint.clone()),
             ("awsStsFallbackHosts", format!("{SECOND}={endpoint}")),
         ] {
-            let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).expect("it exists");
-            parameter.set_text(&client.store, &value).expect("it is good");
+            let parameter = parameters::find(name).expect("it exists");
+            client.store.set_text(parameter, &value).expect("it is good");
         }
         client
     }
 
     /// Logs in with a key that nobody has; returns the reason of the denial.
     fn forge(&self, access_key_id: &str) -> String {
-        let mut login = Login::new(&self.store);
+        let mut login = Login::new(&self.store, Instant::now());
         let mut step = |message: &[u8]| login.step(&self.store, message, Moment::now().expect("a clock"));
         let Ok(Step::Continue(challenge)) = step(&client_first(&[1; 32])) else { panic!("no challenge") };
         let challenge = Document::from_reader(&challenge[..]).expect("BSON");
@@ -98,23 +99,23 @@ fn an_sts_that_never_gets_to_the_end_of_an_answer_is_not_reached() {
 fn only_an_error_code_of_sts_answers_the_constant_request() {
     let client = Client::new(Duration::from_secs(1));
     let settings = client.store.current();
-    let sts = settings.client(settings.hosts().first()).expect("roots");
-    assert_eq!(sts.check(), Reach::Reached);
+    let check = || settings.sts().check(settings.sts().first_host());
+    assert_eq!(check(), Outcome::Reached);
     client.sts.set_failures(Failures::all(ServiceError::ServiceUnavailable));
-    assert_eq!(sts.check(), Reach::NotReached);
+    assert_eq!(check(), Outcome::NotReached);
     client.sts.set_failures(None);
     let html = || vec![("Content-Type".to_owned(), "text/html".to_owned())];
     for status in [200, 301, 403, 429, 431] {
         client.sts.set_answer(Answer::Fixed { status, headers: html(), body: b"<html>blocked</html>".to_vec() });
-        assert_eq!(sts.check(), Reach::NotReached, "{status}");
+        assert_eq!(check(), Outcome::NotReached, "{status}");
     }
     client.sts.set_answer(Answer::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()));
-    assert_eq!(sts.check(), Reach::NotReached);
+    assert_eq!(check(), Outcome::NotReached);
     client.sts.set_answer(Answer::Verified);
-    assert_eq!(sts.check(), Reach::Reached);
+    assert_eq!(check(), Outcome::Reached);
     let Client { sts: gone, .. } = client;
     drop(gone);
-    assert_eq!(sts.check(), Reach::NotReached);
+    assert_eq!(check(), Outcome::NotReached);
 }
 
 #[test]

@@ -322,9 +322,9 @@ fn options_are_checked_as_the_server_checks_its_parameters() {
         (["--proxy", "127.0.0.1:3128"], "--proxy, the server's awsStsProxy: http://host:port is allowed"),
         (
             ["--timeout-ms", "99"],
-            "--timeout-ms, the server's awsStsTimeoutMS: a number of milliseconds from 100 to 60000",
+            "--timeout-ms, the server's awsStsTimeoutMS: must be between 100 and 60000 milliseconds",
         ),
-        (["--timeout-ms", "soon"], "--timeout-ms, the server's awsStsTimeoutMS: a whole number is allowed"),
+        (["--timeout-ms", "soon"], "--timeout-ms, the server's awsStsTimeoutMS: must be a whole number"),
         (
             ["--ca-file", "/nonexistent/ca.pem"],
             "--ca-file, the server's awsStsCAFile: must be a PEM file of CA certificates",

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use bson::{Bson, Document, doc};
 use psmdb_aws_iam::aws::PARTITIONS;
-use psmdb_aws_iam::config::{PARAMETERS, Store};
 use psmdb_aws_iam::denial::{Cause, Kind};
+use psmdb_aws_iam::parameters::{self, PARAMETERS};
+use psmdb_aws_iam::settings::Store;
 use serde_json::Value;
 
 use super::{blocks, examples, pages, quoted, read, root, rows};
@@ -17,7 +18,7 @@ use crate::support::mongod::Mongod;
 fn the_table_of_parameters_has_every_parameter_with_its_default() {
     let store = Store::default();
     let expected: BTreeMap<_, _> =
-        PARAMETERS.iter().map(|parameter| (parameter.name.to_owned(), parameter.to_text(&store))).collect();
+        PARAMETERS.iter().map(|parameter| (parameter.name.to_owned(), store.text(parameter))).collect();
     let mut shown = BTreeMap::new();
     for row in rows("docs/configure.md").iter().filter(|row| row.len() == 5) {
         let name = row[0].trim_matches('`').to_owned();
@@ -45,13 +46,13 @@ fn the_table_of_parameters_says_which_take_any_value_at_runtime() {
             other => panic!("{other} has no values here"),
         };
         let store = Store::default();
-        let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).unwrap();
-        parameter.set_text(&store, at_startup).unwrap();
+        let parameter = parameters::find(name).unwrap();
+        store.set_text(parameter, at_startup).unwrap();
         store.complete_startup();
-        let set = parameter.set_text(&store, other);
+        let set = store.set_text(parameter, other);
         assert_eq!(set.is_ok(), row[4] == "any value", "{name}: {set:?}, and the page says: {}", row[4]);
         assert!(row[4] == "any value" || row[4].contains("at startup") || row[4].contains("startup value"), "{name}");
-        parameter.set_text(&store, at_startup).unwrap();
+        store.set_text(parameter, at_startup).unwrap();
         checked += 1;
     }
     assert_eq!(checked, PARAMETERS.len());
