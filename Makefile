@@ -17,6 +17,11 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 # What is built by it has no path of this machine in it.
 RELEASE_CARGO = $(PYTHON) tools/release_cargo.py
+BUILD_OBJECT = $(RELEASE_CARGO) build --release --locked
+# The command is built with the library, and with it cargo makes a shared object, of the same name as the one that is
+# shipped and with other features. It stays in a folder of its own; only the command itself gets beside the object.
+BUILD_COMMAND = CARGO_BUILD_BUILD_DIR=$${CARGO_TARGET_DIR:-target}/command \
+	$(RELEASE_CARGO) build --release --locked --package psmdb-aws-iam-command
 
 # For make fuzz: how many seconds for each target, and which.
 SECONDS = 60
@@ -45,8 +50,9 @@ help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 build: ## build the plugin, the command and local-sts, optimised
-	@# Two builds: one would give the object also those features of dependencies that only local-sts wants.
-	$(RELEASE_CARGO) build --release --locked
+	@# Three builds: one would give the object also those features of dependencies that only the others want.
+	$(BUILD_OBJECT)
+	$(BUILD_COMMAND)
 	$(RELEASE_CARGO) build --release --locked --package local-sts
 
 fetch: ## download the servers that tests and demo run on, once
@@ -92,7 +98,8 @@ bench: build ## measure logins, and write docs/benchmarks.md (PARTS=storm for a 
 	$(RELEASE_CARGO) bench --locked -p benches --bench logins -- $(PARTS)
 
 packages: ## build a .deb and a .rpm in target/packages
-	$(RELEASE_CARGO) build --release --locked
+	$(BUILD_OBJECT)
+	$(BUILD_COMMAND)
 	@$(PYTHON) tools/packages.py
 
 test-packages: build packages ## install the packages, log in with what is installed, and remove them again

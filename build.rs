@@ -1,5 +1,6 @@
 //! Generates the C header from `src/ffi`, compiles the C++ shim and puts it into the shared object.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -7,6 +8,8 @@ const HEADER: &str = "include/psmdb_aws_iam.h";
 const EXPORTS: [&str; 4] =
     ["src/ffi/types.rs", "src/ffi/conversation.rs", "src/ffi/parameters.rs", "src/ffi/server_status.rs"];
 const SHIM: &str = "cpp-shim";
+/// The files of the shim that check a server. They need no more of it than each other.
+const SERVER_CHECKS: [&str; 2] = ["server_symbols", "vtable"];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -37,8 +40,8 @@ fn generate_header() {
     }
 }
 
-/// Compiles every file of the shim. It becomes part of the shared object, and its checks of a server part of the
-/// command; the Rust library has nothing to register with.
+/// Compiles every file of the shim. It becomes part of the shared object; the Rust library has nothing to register with.
+/// The command makes the same checks of a server's file: its build script is told where they are.
 fn compile_shim() {
     println!("cargo:rerun-if-changed={SHIM}");
     let sources: Vec<PathBuf> = files_of(Path::new(SHIM), "cpp");
@@ -66,14 +69,21 @@ fn compile_shim() {
         .warnings_into_errors(true)
         .cargo_metadata(false)
         .compile_intermediates();
-    for object in objects {
+    for object in &objects {
         println!("cargo:rustc-link-arg-cdylib={}", object.display());
-        // The command makes the same checks of a server's file.
-        let name = object.file_name().unwrap_or_default().to_string_lossy();
-        if name.ends_with("server_symbols.o") || name.ends_with("vtable.o") {
-            println!("cargo:rustc-link-arg-bins={}", object.display());
-        }
     }
+    // cc puts a hash before the name.
+    let checks: Vec<_> = objects
+        .iter()
+        .filter(|object| {
+            let name = object.file_stem().and_then(OsStr::to_str).and_then(|stem| stem.split_once('-'));
+            name.is_some_and(|(_, name)| SERVER_CHECKS.contains(&name))
+        })
+        .collect();
+    assert_eq!(checks.len(), SERVER_CHECKS.len(), "the checks of a server are among {objects:?}");
+    let checks = env::join_paths(checks).expect("the target folder's name has no colon");
+    // Cargo gives it to build scripts of packages that depend on this one, as DEP_PSMDB_AWS_IAM_SERVER_CHECKS.
+    println!("cargo:server_checks={}", checks.display());
     // Symbolic functions: the object's own functions are bound inside it, whatever else the process has loaded. (With
     // all of -Bsymbolic, dlsym would look into the object before it looks into the server.)
     for flag in ["-Wl,-Bsymbolic-functions", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--build-id"] {

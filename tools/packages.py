@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Packs the release build into target/packages: a .deb, a .rpm, and the list of what they are made of.
+"""Packs the release build into target/packages: a .deb, a .rpm, and the lists of what is in the object and the command.
 
 `make packages` makes that build first. packaging/nfpm.yaml says what is in the packages; this collects it:
 
 - the object and the command, without symbols;
 - manual pages and completions, written by the command itself;
-- licence, notices and list of the crates in them, from their own folders: see shipped.py.
+- licence, notices and a list for each of the crates in them, from the crates' own folders: see shipped.py.
 
 All times are that of the last commit, or SOURCE_DATE_EPOCH, so that the same commit gives the same bytes.
 """
@@ -31,6 +31,8 @@ PACKAGING = ROOT / "packaging"
 OBJECT = "libpsmdb_aws_iam.so"
 COMMAND = "psmdb-aws-iam"
 INSTALLED = {OBJECT: f"/usr/lib/psmdb-aws-iam/{OBJECT}", COMMAND: f"/usr/bin/{COMMAND}"}
+# The package of Cargo's that each is built from, whose name the list of what is in it has.
+BUILT_FROM = {OBJECT: shipped.OBJECT, COMMAND: shipped.COMMAND}
 
 
 def folder():
@@ -107,8 +109,10 @@ def debian_changelog(version, seconds):
 
 
 def collect_documents(stage, seconds):
-    """Returns the crates in the packages, the project's own first."""
-    crates = shipped.crates()
+    """Returns the crates in the packages, those of the object first, and of these the project's own."""
+    parts = {name: shipped.crates(package) for name, package in BUILT_FROM.items()}
+    crates = {key: crate for part in parts.values() for key, crate in part.items()}
+    shipped.need_added_texts_of(crates)
     library = shipped.standard_library()
     write_compressed(stage / "THIRD-PARTY-NOTICES.gz", shipped.notices(crates, library).encode())
     write_compressed(stage / "changelog.gz", (ROOT / "CHANGELOG.md").read_bytes())
@@ -119,10 +123,11 @@ def collect_documents(stage, seconds):
     for page in (ROOT / "docs").glob("*.md"):
         shutil.copy(page, stage / "docs")
     shutil.copytree(PACKAGING / "systemd", stage / "systemd")
-    files = [(path, hashlib.sha256((stage / name).read_bytes()).hexdigest()) for name, path in INSTALLED.items()]
     time = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    bill = shipped.bill_of_materials(crates, library, files, time)
-    (stage / f"{COMMAND}.cdx.json").write_text(bill, encoding="utf-8")
+    for name, part in parts.items():
+        files = [(INSTALLED[name], hashlib.sha256((stage / name).read_bytes()).hexdigest())]
+        bill = shipped.bill_of_materials(part, library, files, time)
+        (stage / f"{BUILT_FROM[name]}.cdx.json").write_text(bill, encoding="utf-8")
     version = next(iter(crates.values())).version
     write_compressed(stage / "changelog.Debian.gz", debian_changelog(version, seconds).encode())
     return crates
@@ -165,7 +170,8 @@ def main():
             )
             if made.returncode != 0:
                 raise cache.ToolError(f"{name} was not made: see above; packaging/nfpm.yaml says what is in it")
-        shutil.copy(stage / f"{COMMAND}.cdx.json", packages / f"{COMMAND}-{version}.cdx.json")
+        for name in BUILT_FROM.values():
+            shutil.copy(stage / f"{name}.cdx.json", packages / f"{name}-{version}.cdx.json")
     made = sorted(path for path in packages.iterdir() if path.is_file())
     sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in made)
     (packages / "SHA256SUMS").write_text(sums, encoding="ascii")

@@ -1,6 +1,6 @@
-"""What is in the object and the command besides this project's own code: crates and Rust's standard library.
+"""What is in the object and in the command besides this project's own code: crates and Rust's standard library.
 
-The crates are those that cargo resolves for the build that is packed, without what only runs while it is built
+The crates are those that cargo resolves for the build of one package, without what only runs while it is built
 (build scripts, macros, tests). Of each, the licence texts in its own folder are taken, and the hash in Cargo.lock.
 """
 
@@ -15,7 +15,9 @@ import uuid
 import cache
 import release_cargo
 
-PACKAGE = "psmdb-aws-iam"
+# The packages that the object and the command are built from.
+OBJECT = "psmdb-aws-iam"
+COMMAND = "psmdb-aws-iam-command"
 TARGET = "x86_64-unknown-linux-gnu"
 # Names of files that hold a licence, a notice or a copyright.
 LICENCE_FILE = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)([-_. ].*)?", re.IGNORECASE)
@@ -78,14 +80,14 @@ def licence_texts(folder):
     return texts
 
 
-def crates():
-    """The crates in what is packed, by (name, version); the first is this project's."""
-    tree = ["cargo", "tree", "--locked", "--package", PACKAGE, "--target", TARGET, "--edges", "normal,no-proc-macro"]
+def crates(package):
+    """The crates in what is built of PACKAGE, by (name, version); the first is the package itself."""
+    tree = ["cargo", "tree", "--locked", "--package", package, "--target", TARGET, "--edges", "normal,no-proc-macro"]
     lines = release_cargo.output_of([*tree, "--prefix", "depth", "--no-dedupe", "--format", " {p}"]).splitlines()
     metadata = json.loads(
         release_cargo.output_of(["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", TARGET])
     )
-    packages = {(package["name"], package["version"]): package for package in metadata["packages"]}
+    known = {(entry["name"], entry["version"]): entry for entry in metadata["packages"]}
     lock = (release_cargo.ROOT / "Cargo.lock").read_text(encoding="utf-8")
     checksums = {(name, version): checksum for name, version, checksum in LOCKED.findall(lock)}
 
@@ -96,29 +98,35 @@ def crates():
         depth, name, version = line.split()[:3]
         key = (name, version.removeprefix("v"))
         if key not in found:
-            package = packages[key]
-            folder = pathlib.Path(package["manifest_path"]).parent
-            foreign = package["source"] is not None
+            described = known[key]
+            folder = pathlib.Path(described["manifest_path"]).parent
+            foreign = described["source"] is not None
             texts = licence_texts(folder) if foreign else []
             if name in added:
                 if texts:
                     raise cache.ToolError(f"{name} has come to have a licence text: remove {added[name]}")
-                texts = [Text.of("LICENSE", added.pop(name).read_text(encoding="utf-8"))]
+                texts = [Text.of("LICENSE", added[name].read_text(encoding="utf-8"))]
             # As old manifests write it.
-            licence = (package["license"] or "").replace("/", " OR ")
+            licence = (described["license"] or "").replace("/", " OR ")
             if not licence or foreign and not (texts and key in checksums):
                 raise cache.ToolError(
                     f"{name} {key[1]} has no licence, no text of it or no hash in Cargo.lock; what is shipped must have "
                     f"all three: look into {folder}, and put a text that it lacks into {ADDED_TEXTS / name}.txt"
                 )
-            found[key] = Crate(*key, licence, package["description"] or "", checksums.get(key), set(), texts)
+            found[key] = Crate(*key, licence, described["description"] or "", checksums.get(key), set(), texts)
         del above[int(depth) :]
         if above:
             found[above[-1]].uses.add(key)
         above.append(key)
-    if added:
-        raise cache.ToolError(f"{min(added.values())} is of no crate that is shipped: remove it")
     return found
+
+
+def need_added_texts_of(found):
+    """Says when a text in ADDED_TEXTS is of none of the crates."""
+    names = {crate.name for crate in found.values()}
+    for path in sorted(ADDED_TEXTS.glob("*.txt")):
+        if path.stem not in names:
+            raise cache.ToolError(f"{path} is of no crate that is shipped: remove it")
 
 
 class NoticesOfRust(html.parser.HTMLParser):
@@ -197,7 +205,7 @@ def notices(found, library):
         return [title, *(f"    {text.name}: text {number(text)}" for text in texts), ""]
 
     lines = [
-        f"Besides the code of {PACKAGE}, its object and its command hold code of the following projects. Each is under",
+        f"Besides the code of {OBJECT}, its object and its command hold code of the following projects. Each is under",
         "the licence that is named with it. Texts that several projects have in common are printed once, at the end.",
         "",
     ]
@@ -231,10 +239,15 @@ def licence_field(found):
 
 
 def bill_of_materials(found, library, files, moment):
-    """A CycloneDX document. FILES are (installed path, sha256); MOMENT is its time, as 2026-01-31T00:00:00Z."""
+    """A CycloneDX document of what crates() has FOUND in a package, whose build made FILES: (installed path, sha256).
+
+    MOMENT is the document's time, as 2026-01-31T00:00:00Z.
+    """
     main = next(iter(found.values()))
 
     def component(crate):
+        # A crate of this repository has none.
+        hashes = [{"alg": "SHA-256", "content": crate.sha256}] if crate.sha256 else []
         return {
             "type": "library",
             "bom-ref": crate.purl,
@@ -242,7 +255,7 @@ def bill_of_materials(found, library, files, moment):
             "version": crate.version,
             "description": " ".join(crate.description.split()),
             "scope": "required",
-            "hashes": [{"alg": "SHA-256", "content": crate.sha256}],
+            **({"hashes": hashes} if hashes else {}),
             "licenses": [{"expression": crate.licence}],
             "purl": crate.purl,
         }

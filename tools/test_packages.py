@@ -189,8 +189,8 @@ def check_rpm(rpm, files):
     return expected
 
 
-def check_documents(root, beside):
-    """What is installed below ROOT, but for the programs."""
+def check_documents(root, bills):
+    """What is installed below ROOT, but for the programs. BILLS are the lists beside the packages, by Cargo's name."""
     share = root / "usr/share"
     for page in (f"{NAME}.1", f"{NAME}-check-server.1"):
         text = gzip.decompress((share / "man/man1" / f"{page}.gz").read_bytes())
@@ -203,25 +203,31 @@ def check_documents(root, beside):
         setting = f"\n[Service]\nEnvironment=LD_PRELOAD={packages.INSTALLED[packages.OBJECT]}\n"
         need(setting in example.read_text(encoding="utf-8"), f"{example} does not preload the object that is installed")
 
-    bill_file = share / NAME / f"{NAME}.cdx.json"
-    need(bill_file.read_bytes() == beside.read_bytes(), f"{bill_file} is not {beside.name}")
-    bill = json.loads(bill_file.read_text(encoding="utf-8"))
-    for file in bill["metadata"]["component"]["components"]:
-        content = (root / file["name"].lstrip("/")).read_bytes()
-        need(
-            file["hashes"][0]["content"] == sha256(content),
-            f"the hash of {file['name']} in {bill_file} is of another file",
-        )
     notices = gzip.decompress((share / "doc" / NAME / "THIRD-PARTY-NOTICES.gz").read_bytes()).decode()
     lock = (release_cargo.ROOT / "Cargo.lock").read_text(encoding="utf-8")
-    crates = [component for component in bill["components"] if "hashes" in component]
-    need(len(crates) > 50, f"{bill_file} has {len(crates)} crates only")
-    for crate in crates:
-        named = f"{crate['name']} {crate['version']}"
-        need(
-            f"\n{named}: {crate['licenses'][0]['expression']}\n" in notices, f"no licence of {named} is in the notices"
-        )
-        need(crate["hashes"][0]["content"] in lock, f"the hash of {named} is not in Cargo.lock")
+    listed = {}
+    for package, beside in bills.items():
+        bill_file = share / NAME / f"{package}.cdx.json"
+        need(bill_file.read_bytes() == beside.read_bytes(), f"{bill_file} is not {beside.name}")
+        bill = json.loads(bill_file.read_text(encoding="utf-8"))
+        for file in bill["metadata"]["component"]["components"]:
+            listed[file["name"]] = package
+            content = (root / file["name"].lstrip("/")).read_bytes()
+            need(
+                file["hashes"][0]["content"] == sha256(content),
+                f"the hash of {file['name']} in {bill_file} is of another file",
+            )
+        crates = [component for component in bill["components"] if "hashes" in component]
+        need(len(crates) > 50, f"{bill_file} has {len(crates)} crates only")
+        for crate in crates:
+            named = f"{crate['name']} {crate['version']}"
+            need(
+                f"\n{named}: {crate['licenses'][0]['expression']}\n" in notices,
+                f"no licence of {named} is in the notices",
+            )
+            need(crate["hashes"][0]["content"] in lock, f"the hash of {named} is not in Cargo.lock")
+    wanted = {path: packages.BUILT_FROM[name] for name, path in packages.INSTALLED.items()}
+    need(listed == wanted, f"the lists of what is in the programs are of {listed}, not of {wanted}")
 
 
 def check_programs(root):
@@ -344,7 +350,9 @@ def main():
     command = sys.argv[1:]
     if not command:
         raise cache.ToolError("name the command that runs the tests: see `make test-packages`")
-    deb, rpm, bill = one("*.deb"), one("*.rpm"), one("*.cdx.json")
+    deb, rpm = one("*.deb"), one("*.rpm")
+    # The version begins with a digit, which tells one name from another that begins with it.
+    bills = {name: one(f"{name}-[0-9]*.cdx.json") for name in packages.BUILT_FROM.values()}
     need_tools()
     check_control(deb)
     files = files_of_deb(deb)
@@ -353,7 +361,7 @@ def main():
 
     def test(root):
         check_programs(root)
-        check_documents(root, bill)
+        check_documents(root, bills)
         run_tests(command, root)
 
     if is_root():

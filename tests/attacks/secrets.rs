@@ -16,7 +16,7 @@ use mongodb::sync::Client;
 
 use crate::support::aws_client::{Conversation, Credentials, SignedLogin, Signer, client_first, client_second};
 use crate::support::fixture::{ACCOUNT, Fixture, ROLE_USER_NAME, STS_HOST, credentials};
-use crate::support::mongod::plugin;
+use crate::support::plugin;
 use crate::support::wire::WireClient;
 
 /// A shorter piece proves nothing: what a vector register held of a text, 16 bytes, turns up in the unused parts of whatever

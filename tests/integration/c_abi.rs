@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::support::aws_client::{Credentials, Signer, client_first, client_second};
 use crate::support::fixture::{ACCOUNT, ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::memory;
-use crate::support::mongod::plugin;
+use crate::support::plugin;
 
 const DENIED_MALFORMED: &str = "1";
 const DENIED_BY_STS: &str = "2";

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use local_sts::{Answer, DelayProxy, Dns, DnsAnswer, Fate, NetworkFault};
 
-use crate::proxy::TunnelProxy;
 use crate::support::dns;
 use crate::support::fixture::Fixture;
+use crate::support::proxy::TunnelProxy;
 
 /// What a login may take whose connection has to be made while an address is dead; it has ten.
 const SOON: Duration = Duration::from_secs(1);

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::support::aws_client::{Credentials, MECHANISM, Signer, client_first, client_second};
 use crate::support::fixture::{ACCOUNT, ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::memory;
-use crate::support::mongod::plugin;
+use crate::support::plugin;
 
 const BAD_VALUE: i32 = 2;
 const AUTHENTICATION_FAILED: i32 = 18;

@@ -1,31 +1,18 @@
 //! What the linker was told to make hard for an attacker who has found a defect, read in the files themselves.
 
+use std::fs;
 use std::path::PathBuf;
-use std::{env, fs};
 
 use object::LittleEndian;
 use object::elf;
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 
-use crate::support::mongod::plugin;
+use crate::support::{command, plugin};
 
 type Header = elf::FileHeader64<LittleEndian>;
 type Segment = elf::ProgramHeader64<LittleEndian>;
 
 const ENDIAN: LittleEndian = LittleEndian;
-
-/// The command as users get it: of the release build, or the installed one.
-fn command() -> PathBuf {
-    let path = env::var_os("PSMDB_AWS_IAM_COMMAND").map_or_else(
-        || {
-            let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(target).join("release/psmdb-aws-iam")
-        },
-        PathBuf::from,
-    );
-    assert!(path.exists(), "no command at {}: run cargo build --release", path.display());
-    path
-}
 
 /// The headers that the loader acts on.
 struct Image {

@@ -6,8 +6,6 @@
 mod support;
 
 mod c_abi;
-mod check_server;
-mod command;
 mod connecting;
 mod dns;
 mod docs;

@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use crate::support::aws_client::{self, MECHANISM, client_first};
 use crate::support::fixture::{Fixture, STS_HOST};
-use crate::support::mongod::{Builder, DEFAULT_VERSION, Mongod, plugin};
+use crate::support::mongod::{Builder, DEFAULT_VERSION, Mongod};
+use crate::support::plugin;
 use crate::support::wire::{WireClient, is_ok};
 
 /// The plugin's log line about its own mechanism.

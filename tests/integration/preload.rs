@@ -4,7 +4,8 @@ use std::process::{Command, Output};
 
 use crate::support::aws_client::{MECHANISM, client_first};
 use crate::support::fixture::Fixture;
-use crate::support::mongod::{DEFAULT_VERSION, Mongod, command_of, plugin};
+use crate::support::mongod::{DEFAULT_VERSION, Mongod, command_of};
+use crate::support::plugin;
 use crate::support::wire::{WireClient, is_ok};
 use local_sts::Answer;
 

@@ -6,14 +6,15 @@ use std::process::Command;
 
 use local_sts::Dns;
 
-use super::mongod::{Builder, plugin};
+use super::mongod::Builder;
+use super::{plugin, root};
 
 /// What glibc is told about DNS: a second for each of five tries, in place of five for each of two.
 const RES_OPTIONS: &str = "timeout:1 attempts:5";
 
 /// Compiles the object that does it into `folder`, and adds it to what the server preloads.
 pub fn asking(builder: Builder, dns: &Dns, folder: &Path) -> Builder {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/dns.c");
+    let source = root().join("tests/support/dns.c");
     let object = folder.join("dns.so");
     let compiled = Command::new("cc")
         .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"])

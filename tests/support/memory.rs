@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::process::Command;
 use std::sync::Once;
 
-use super::mongod::plugin;
+use super::plugin;
 
 /// Whether the plugin to be tested is built with AddressSanitizer. What it finds is on standard error, and the program
 /// ends with a failure.

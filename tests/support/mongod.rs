@@ -17,6 +17,7 @@ use mongodb::sync::Client;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::plugin;
 use super::wire::{WireClient, is_ok};
 
 /// The version that tests run on, unless they or `PSMDB_AWS_IAM_MONGOD_VERSION` say otherwise.
@@ -485,20 +486,5 @@ pub fn binary_of(version: &str) -> PathBuf {
     let hint =
         if version == DEFAULT_VERSION { "make fetch".to_owned() } else { format!("tools/fetch_mongod.py {version}") };
     assert!(path.exists(), "no mongod at {}: run {hint}", path.display());
-    path
-}
-
-/// The plugin as users get it: the release build.
-pub fn plugin() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = env::var_os("PSMDB_AWS_IAM_PLUGIN").map_or_else(
-        || {
-            let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-            root.join(target).join("release/libpsmdb_aws_iam.so")
-        },
-        PathBuf::from,
-    );
-    // The loader passes over a file that is not there with no more than a line on stderr.
-    assert!(path.exists(), "no plugin at {}: run cargo build --release", path.display());
     path
 }

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use super::servers::{Files, configurations};
 use super::shell::commands;
 use super::{examples, section};
-use crate::support::mongod::{Builder, DEFAULT_VERSION, Mongod, binary_of, plugin};
+use crate::support::mongod::{Builder, DEFAULT_VERSION, Mongod, binary_of};
+use crate::support::plugin;
 
 /// Why a server does not start although its configuration is right.
 #[derive(Clone, Copy, Debug)]

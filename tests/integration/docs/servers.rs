@@ -20,7 +20,8 @@ use super::shell::{self, Statement};
 use super::{INSTALLED, examples};
 use crate::support::aws_client;
 use crate::support::fixture::{ACCOUNT, Fixture, ROLE_USER_NAME, credentials};
-use crate::support::mongod::{Builder, DEFAULT_VERSION, Mongod, command_of, plugin};
+use crate::support::mongod::{Builder, DEFAULT_VERSION, Mongod, command_of};
+use crate::support::plugin;
 use crate::support::wire::{WireClient, is_ok};
 
 /// Files that examples name, made for the test.

@@ -10,7 +10,8 @@ use bson::{Bson, Document, doc};
 use serde_json::Value;
 
 use super::{examples, quoted, read, root, rows, section};
-use crate::support::mongod::{DEFAULT_VERSION, binary_of, plugin};
+use crate::support::mongod::{DEFAULT_VERSION, binary_of};
+use crate::support::plugin;
 
 /// How a command is kept true.
 enum How {
@@ -25,13 +26,12 @@ enum How {
 }
 
 /// Commands by their beginning; the first that fits counts.
-const SHELL: [(&str, How); 31] = [
+const SHELL: [(&str, How); 30] = [
     ("make ", How::Make),
     ("psmdb-aws-iam ", How::Own),
     ("target/release/psmdb-aws-iam ", How::Own),
     ("sudo install -D -o root -g root -m 0644 /usr/share/", How::Not("it takes what the package has installed")),
     ("sudo install -D ", How::InFolder),
-    ("cargo build --release --locked", How::Not("make build is this, and has built what these tests run")),
     ("sudo restorecon ", How::Not("it needs SELinux")),
     ("sudo systemctl ", How::Not("it needs systemd and root")),
     ("sudo journalctl ", How::Not("it needs systemd")),
@@ -113,8 +113,8 @@ fn assert_is_target(command: &str) {
 fn run_own(place: &str, command: &str) {
     let mut words: Vec<String> =
         command.split_whitespace().skip(1).map(|word| word.trim_matches('\'').to_owned()).collect();
-    let run = |words: &[String]| Command::new(env!("CARGO_BIN_EXE_psmdb-aws-iam")).args(words).output().unwrap();
-    // tests/integration/command runs these, against an STS and a server of its own.
+    let run = |words: &[String]| Command::new(crate::support::command()).args(words).output().unwrap();
+    // command/tests runs these, against an STS and a server of its own.
     let needs_the_world = ["whoami", "check-sts", "login"];
     if words.first().is_some_and(|word| needs_the_world.contains(&word.as_str())) {
         let help = run(&[words[0].clone(), "--help".to_owned()]);
@@ -157,7 +157,7 @@ fn the_new_server_is_checked_in_its_unpacked_package() {
     let built = Command::new("dpkg-deb").arg("--build").args([&package, &name]).output();
     let Ok(built) = built else { return eprintln!("skipped: this system has no dpkg-deb") };
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let text = block.text.replace("psmdb-aws-iam ", concat!(env!("CARGO_BIN_EXE_psmdb-aws-iam"), " "));
+    let text = block.text.replace("psmdb-aws-iam ", &format!("{} ", crate::support::command().display()));
     let output = Command::new("sh").args(["-euc", &text]).current_dir(&folder).output().unwrap();
     assert!(output.status.success(), "{block}: {}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -166,7 +166,7 @@ fn the_new_server_is_checked_in_its_unpacked_package() {
 
 #[test]
 fn the_table_of_subcommands_has_every_one() {
-    let help = Command::new(env!("CARGO_BIN_EXE_psmdb-aws-iam")).arg("--help").output().unwrap();
+    let help = Command::new(crate::support::command()).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let list = help.split_once("Commands:\n").unwrap().1.split("\n\n").next().unwrap();
     let names = list.lines().map(|line| line.split_whitespace().next().unwrap().to_owned());

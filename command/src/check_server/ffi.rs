@@ -1,7 +1,6 @@
 //! The table and the checks of the C++ shim, applied to a file.
 //!
-//! They are the ones that run when the object is preloaded. This module is part of the command only: it is included by
-//! `main.rs`, and the shared object has neither it nor what it calls.
+//! They are the ones that run when the object is preloaded: `build.rs` links the object files of the shim that hold them.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};

@@ -168,7 +168,7 @@ fn what_cannot_be_read_is_said_on_standard_error_with_status_2() {
 
 #[test]
 fn the_command_s_parts_are_not_in_the_shared_object() {
-    let plugin = fs::read(crate::support::mongod::plugin()).unwrap();
+    let plugin = fs::read(crate::support::plugin()).unwrap();
     let contains = |wanted: &[u8]| plugin.windows(wanted.len()).any(|window| window == wanted);
     assert!(contains(b"MONGODB-AWS"));
     for part in [&b"the file is cut off"[..], b"AWS_SHARED_CREDENTIALS_FILE", b"connectionStatus", b"compgen"] {

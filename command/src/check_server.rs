@@ -1,13 +1,16 @@
 //! `check-server`: whether the plugin works in a server, read from its file.
 
+#[allow(unsafe_code, reason = "the bridge to the C++ shim handles raw pointers")]
+mod ffi;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 
+use self::ffi::{Check, Report, check};
 use super::{Outcome, print};
-use crate::check_server::{Check, Report, check};
 use crate::server_file::{Kind, ServerFile, Trouble};
 
 const HELP: &str = "\

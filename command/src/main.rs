@@ -1,4 +1,10 @@
-//! The subcommands, one file each, and what they share: the command line, the exit status, the two outputs.
+//! The operator's command `psmdb-aws-iam`: the subcommands, one file each, and what they share: the command line, the
+//! exit status, the two outputs.
+//!
+//! It shares with the shared object what both must decide alike: the grammars, the names of users and the words of the
+//! parameters, which are the library's, and the C++ shim's table of what the plugin needs in a server. What the command
+//! alone needs is here, and nothing of it is in the shared object.
+#![deny(unsafe_code)]
 
 mod check_server;
 mod check_sts;
@@ -8,6 +14,7 @@ mod login;
 mod manual;
 mod metadata;
 mod route;
+mod server_file;
 mod settings;
 mod setup;
 mod signing;
@@ -105,8 +112,7 @@ impl From<Format> for RoleUserFormat {
     }
 }
 
-/// Runs the command that the command line asks for.
-pub fn run() -> ExitCode {
+fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::CheckServer(arguments) => check_server::run(&arguments),
         Command::CheckSts(arguments) => check_sts::run(&arguments),

@@ -1,5 +1,10 @@
 //! The operator's command: what it prints, and with which exit status it ends.
 
+// A server with the plugin, an STS and their clients, as the tests of the shared object have them.
+#[path = "../../../tests/support/mod.rs"]
+mod support;
+
+mod check_server;
 mod check_sts;
 mod generated;
 mod login;

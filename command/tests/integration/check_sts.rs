@@ -7,7 +7,7 @@ use local_sts::{Answer, DelayProxy, Failures, LocalSts, NetworkFault, ServiceErr
 use regex_lite::Regex;
 
 use super::{Ended, command, run};
-use crate::proxy::TunnelProxy;
+use crate::support::proxy::TunnelProxy;
 
 /// An STS and a file of its CA.
 struct Setting {

@@ -14,8 +14,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Ended, assert_hides, command, run, with_credentials};
-use crate::proxy::TunnelProxy;
 use crate::support::fixture::ACCOUNT;
+use crate::support::proxy::TunnelProxy;
 
 /// An STS, two principals whom it knows, and a file of its CA.
 struct Setting {

@@ -10,7 +10,8 @@ use psmdb_aws_iam::aws::PARTITIONS;
 use tempfile::TempDir;
 
 use super::{Ended, command, run};
-use crate::support::mongod::{DEFAULT_VERSION, Mongod, binary_of, command_of, plugin};
+use crate::support::mongod::{DEFAULT_VERSION, Mongod, binary_of, command_of};
+use crate::support::plugin;
 
 const OBJECT: &str = "/usr/lib/psmdb-aws-iam/libpsmdb_aws_iam.so";
 
