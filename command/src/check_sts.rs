@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use clap::Args;
 use psmdb_aws_iam::denial::{Cause, Denial};
-use psmdb_aws_iam::sts::client::Client;
+use psmdb_aws_iam::sts::client::{Client, Failure, Outcome};
 use psmdb_aws_iam::sts::connection::Step;
 
+use super::print;
 use super::route::RouteOptions;
 use super::steps::{Phase, Steps, milliseconds};
-use super::{Outcome, print};
 
 const HELP: &str = "\
 Run it on the server's machine, with the options that are the server's
@@ -42,11 +42,11 @@ pub struct CheckSts {
 ///
 /// # Errors
 /// When an option is wrong, or nothing can be printed.
-pub fn run(arguments: &CheckSts) -> Outcome {
+pub fn run(arguments: &CheckSts) -> super::Outcome {
     let settings = arguments.route.settings()?;
     let host = settings.sts().first_host();
     let mut text = format!("{}:\n", host.name());
-    let answer = match Steps::of(&settings, Client::ask_unsigned) {
+    let answer = match Steps::of(&settings, send_unsigned) {
         Ok((answer, steps)) => {
             text.push_str(&table(&steps, answer.as_deref().ok()));
             let failed = steps.laps().iter().find(|lap| !lap.done).map(|lap| lap.phase);
@@ -61,6 +61,17 @@ pub fn run(arguments: &CheckSts) -> Outcome {
     };
     print(&text)?;
     Ok(answer.is_ok())
+}
+
+/// Sends a request without a signature; returns how STS refuses it.
+fn send_unsigned(client: &Client, timeout: Duration) -> Result<String, Denial> {
+    match client.check(timeout) {
+        Err(Failure { denial, outcome: Outcome::Reached, .. }) => Ok(denial.reason().to_owned()),
+        Err(failure) => Err(failure.denial),
+        Ok(_) => Err(Denial::invalid_response(
+            "the response is not a valid STS response: it names a caller of a request without a signature",
+        )),
+    }
 }
 
 /// A line for each step, with its time and what came of it.

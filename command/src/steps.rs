@@ -7,13 +7,7 @@ use std::time::{Duration, Instant};
 use psmdb_aws_iam::denial::Denial;
 use psmdb_aws_iam::settings::Settings;
 use psmdb_aws_iam::sts::client::Client;
-use psmdb_aws_iam::sts::connection::{End, Step, Tried};
-use psmdb_aws_iam::sts::resolver::FixedTarget;
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
-use ureq::{Agent, Error};
+use psmdb_aws_iam::sts::connection::{Connecting, End, Step, Tried};
 
 /// What was seen of one question.
 #[derive(Debug, Default)]
@@ -104,29 +98,34 @@ pub struct Lap {
 }
 
 impl Steps {
-    /// Asks STS once, with this client's method.
+    /// Sends one request to the preferred host. `send` does, with a client that has no connection, and
+    /// within the time that it is given.
     ///
     /// # Errors
     /// When no client can be made.
     pub fn of<T, E>(
         settings: &Settings,
-        ask: impl FnOnce(&Client) -> Result<T, E>,
+        send: impl FnOnce(&Client, Duration) -> Result<T, E>,
     ) -> Result<(Result<T, E>, Self), Denial> {
-        let seen = Arc::new(Mutex::new(Self::default()));
-        let route = settings.sts().route(settings.sts().first_host())?;
-        let client = Client::with_agent(route, Arc::clone(settings.sts().process()), |connector, config, target| {
-            let for_connector = Arc::clone(&seen);
-            let connector = connector.observed(Arc::new(move |tried: &[Tried]| {
-                lock(&for_connector).tried = tried.iter().map(Address::of).collect();
-            }));
-            let resolver = Timed { target: target.clone(), seen: Arc::clone(&seen) };
-            Agent::with_parts(config.clone(), connector, resolver)
-        });
-        let began = Instant::now();
-        let answer = ask(&client);
-        let mut steps = std::mem::take(&mut *lock(&seen));
-        (steps.whole, steps.answered) = (began.elapsed(), answer.is_ok());
-        Ok((answer, steps))
+        let steps = Arc::new(Mutex::new(Self::default()));
+        let sts = settings.sts();
+        let route = sts.route(sts.first_host())?;
+        let timeout = route.timeout;
+        let (began, observed) = (Instant::now(), Arc::clone(&steps));
+        let observer = move |connecting: Connecting<'_>| {
+            let mut steps = lock(&observed);
+            let took = connecting.began.saturating_duration_since(began);
+            steps.resolution = Some((took, Some(connecting.addresses.to_vec())));
+            steps.tried = connecting.tried.iter().map(Address::of).collect();
+        };
+        let client = Client::new(route, Some(Arc::new(observer)), Arc::clone(sts.process()));
+        let result = send(&client, timeout);
+        let mut steps = std::mem::take(&mut *lock(&steps));
+        (steps.whole, steps.answered) = (began.elapsed(), result.is_ok());
+        // A request that failed before it had an address failed in name resolution.
+        let whole = steps.whole;
+        steps.resolution.get_or_insert((whole, None));
+        Ok((result, steps))
     }
 
     /// The parts one after another, on the way of the address that decided; together they took the whole time.
@@ -150,23 +149,6 @@ impl Steps {
 
 fn lock(seen: &Mutex<Steps>) -> std::sync::MutexGuard<'_, Steps> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Name resolution that is measured.
-#[derive(Debug)]
-struct Timed {
-    target: FixedTarget,
-    seen: Arc<Mutex<Steps>>,
-}
-
-impl Resolver for Timed {
-    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let began = Instant::now();
-        let result = self.target.resolve(uri, config, timeout);
-        let addresses = result.as_ref().ok().map(|addresses| addresses.to_vec());
-        lock(&self.seen).resolution = Some((began.elapsed(), addresses));
-        result
-    }
 }
 
 /// A time, with a tenth of a millisecond.

@@ -1,9 +1,11 @@
 //! `whoami`: asks STS who the caller's credentials belong to, as the plugin asks it, and measures that.
 
 use std::fmt::Write as _;
+use std::time::Instant;
 
 use clap::Args;
 use psmdb_aws_iam::denial::{Cause, Denial, Kind};
+use psmdb_aws_iam::sts::client::Client;
 use psmdb_aws_iam::sts::endpoint::StsHost;
 use psmdb_aws_iam::sts::response::CallerIdentity;
 use serde_json::{Map, Value, json};
@@ -81,10 +83,10 @@ pub fn run(arguments: &WhoAmI) -> Outcome {
     let host = settings.sts().first_host();
     let request = sign_identity_request(&credentials, host.name(), &nonce)?;
 
-    let (answer, steps) =
-        Steps::of(&settings, |client| client.ask_once(&request)).map_err(|denial| denial.to_string())?;
+    let send = |client: &Client, timeout| client.attempt(&request, Instant::now() + timeout, &mut false);
+    let (answer, steps) = Steps::of(&settings, send).map_err(|denial| denial.to_string())?;
     let laps = steps.laps();
-    let identity = answer.map_err(|denial| failure(&denial, &laps))?;
+    let identity = answer.map_err(|failed| failure(&failed.denial, &laps))?;
     let answer =
         Answer { identity, credentials: &credentials, host: host.name(), laps: &laps, format: arguments.format };
     print(&if arguments.json { format!("{:#}\n", answer.json()) } else { answer.text() })?;

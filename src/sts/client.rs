@@ -3,7 +3,7 @@
 //! Every setting of the HTTP library that matters here is set explicitly: https only, no redirect followed, no proxy
 //! from the environment, a status is not an error, every size has an upper bound.
 
-use super::connection::StsConnector;
+use super::connection::{Observer, StsConnector};
 use super::endpoint::{Endpoint, Proxy, StsHost};
 use super::request::{BODY, CONTENT_TYPE, IdentityRequest};
 use super::resolver::FixedTarget;
@@ -21,18 +21,18 @@ use ureq::http::{HeaderMap, HeaderValue};
 use ureq::typestate::WithBody;
 use ureq::{Agent, Error, RequestBuilder};
 
-/// Largest answer header that is read, in bytes. Real ones have about 300.
+/// The maximum length of a response header, in bytes. Those of STS have about 300.
 const MAX_HEADER_LENGTH: usize = 8 * 1024;
 
-/// Sizes of a connection's buffers, in bytes. The first holds an answer's header, the second a request's longest
-/// header, the session token.
+/// The sizes of a connection's buffers, in bytes. The first holds the header of a response, the
+/// second the longest header of a request, the session token.
 const INPUT_BUFFER_LENGTH: usize = 16 * 1024;
 const OUTPUT_BUFFER_LENGTH: usize = 24 * 1024;
 
-/// Idle connections that are kept. A login storm opens more and closes them again.
+/// The maximum number of idle connections. A login storm opens more and closes them again.
 const MAX_IDLE_CONNECTIONS: usize = 64;
 
-/// How long an idle connection is kept. STS is not known to drop one earlier.
+/// How long an idle connection is kept. STS is not known to close one earlier.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
 
 /// The share of a login's time in which a kept connection must answer. If it died unseen, the rest
@@ -43,16 +43,16 @@ pub const STALE_CONNECTION_SHARE: u32 = 3;
 /// prove that STS is unreachable.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How to reach STS.
+/// How to reach one STS host.
 #[derive(Clone, Debug)]
 pub struct Route<'a> {
     /// The name of STS.
     pub host: &'a StsHost,
-    /// Where to connect instead of the host's own port 443.
+    /// The address to connect to instead of the host's port 443.
     pub endpoint: Option<&'a Endpoint>,
-    /// The proxy to go through.
+    /// The proxy that connections go through.
     pub proxy: Option<&'a Proxy>,
-    /// The settings of TLS, with the roots that are trusted.
+    /// The TLS configuration, with the trusted roots.
     pub tls: Arc<ClientConfig>,
     /// The maximum time of one login's request, retries included.
     pub timeout: Duration,
@@ -63,7 +63,6 @@ pub struct Route<'a> {
 pub struct Client {
     names: Names,
     url: String,
-    timeout: Duration,
     stale_connection_timeout: Duration,
     process: Arc<Process>,
     agent: Agent,
@@ -71,12 +70,20 @@ pub struct Client {
     new_connections: Agent,
 }
 
-/// Why an attempt has no answer.
+/// Why an attempt has no identity.
 enum Unanswered {
-    /// There was no answer at all, not even the beginning of one.
+    /// No response began.
     Transport(Error, Failure),
-    /// There was an answer, and it denies the login; or there cannot be one.
+    /// A response denies the login, or there cannot be one.
     Denied(Failure),
+}
+
+impl Unanswered {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Denied(failure) | Self::Transport(_, failure) => failure,
+        }
+    }
 }
 
 /// An attempt that failed.
@@ -109,17 +116,9 @@ impl From<Denial> for Failure {
 }
 
 impl Client {
-    /// Makes a client. Nothing is looked up or sent.
-    pub fn new(route: Route<'_>, process: Arc<Process>) -> Self {
-        Self::with_agent(route, process, new_agent)
-    }
-
-    /// Makes a client whose first connections are made by another agent, which has to follow the same settings.
-    pub fn with_agent(
-        route: Route<'_>,
-        process: Arc<Process>,
-        agent: impl FnOnce(&StsConnector, &Config, &FixedTarget) -> Agent,
-    ) -> Self {
+    /// Makes a client. Nothing is looked up or sent. An observer receives how each of its
+    /// connections was made.
+    pub fn new(route: Route<'_>, observer: Option<Observer>, process: Arc<Process>) -> Self {
         let config = |max_idle_connections| {
             Config::builder()
                 .https_only(true)
@@ -144,49 +143,24 @@ impl Client {
             Some(proxy) => (FixedTarget::new(proxy.authority()), Some(sts)),
             None => (FixedTarget::new(sts), None),
         };
-        let (timeout, stale_connection_timeout) = (route.timeout, route.timeout / STALE_CONNECTION_SHARE);
+        let stale_connection_timeout = route.timeout / STALE_CONNECTION_SHARE;
         let connector = StsConnector::new(tunnel, route.tls, stale_connection_timeout, Arc::clone(&process));
-        let new_connections = new_agent(&connector, &config(0), &target);
-        let agent = agent(&connector, &config(MAX_IDLE_CONNECTIONS), &target);
+        let connector = observer.map_or(connector.clone(), |observer| connector.observed(observer));
+        let agent = |config| Agent::with_parts(config, connector.clone(), target.clone());
+        let (agent, new_connections) = (agent(config(MAX_IDLE_CONNECTIONS)), agent(config(0)));
         let url = format!("https://{}/", route.host);
-        Self { names, url, timeout, stale_connection_timeout, process, agent, new_connections }
+        Self { names, url, stale_connection_timeout, process, agent, new_connections }
     }
 
-    /// Asks STS once who signed the request: one attempt, where a login makes several.
+    /// Sends a request that is always the same and has no signature, over a connection of its own, and
+    /// judges the response as that of a login. Blocks for at most the timeout.
     ///
     /// # Errors
-    /// A refusal when STS says no, an unavailable denial when it could not be asked.
-    pub fn ask_once(&self, request: &IdentityRequest) -> Result<CallerIdentity, Denial> {
-        self.attempt(request, Instant::now() + self.timeout, &mut false).map_err(|failure| failure.denial)
-    }
-
-    /// Asks STS once without a signature, which needs no credentials. Returns what STS says to that, as a login's
-    /// reason.
-    ///
-    /// # Errors
-    /// An unavailable denial when it could not be asked, or when what answered is in trouble or is not STS.
-    pub fn ask_unsigned(&self) -> Result<String, Denial> {
-        let post = self.agent.post(&self.url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
-        match self.exchange(post, self.timeout) {
-            Ok(_) => Err(Denial::invalid_response(
-                "the response is not a valid STS response: it names a caller of a request without a signature",
-            )),
-            Err(Unanswered::Denied(Failure { denial, outcome: Outcome::Reached, .. })) => {
-                Ok(denial.reason().to_owned())
-            }
-            Err(Unanswered::Denied(failure) | Unanswered::Transport(_, failure)) => Err(failure.denial),
-        }
-    }
-
-    /// Sends a request that is always the same and has no signature, over a connection of its own, and judges the
-    /// response as that of a login. Blocks for at most [`CHECK_TIMEOUT`].
-    pub fn check(&self) -> Outcome {
+    /// Why there is no identity. [`Outcome::Reached`] means that STS refused the request, as it does.
+    pub fn check(&self, timeout: Duration) -> Result<CallerIdentity, Failure> {
         let post = self.new_connections.post(&self.url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
-        let post = post.config().timeout_global(Some(CHECK_TIMEOUT)).build();
-        match self.exchange(post, CHECK_TIMEOUT) {
-            Ok(_) => Outcome::Reached,
-            Err(Unanswered::Denied(failure) | Unanswered::Transport(_, failure)) => failure.outcome,
-        }
+        let post = post.config().timeout_global(Some(timeout)).build();
+        self.exchange(post, timeout).map_err(Unanswered::into_failure)
     }
 
     /// Sends the request once. A kept connection may turn out to be dead when it is used: then the
@@ -235,9 +209,7 @@ impl Client {
             return Err(failure);
         }
         self.process.metrics.sts_retries.add();
-        self.send(&self.new_connections, request, left()).map_err(|unanswered| match unanswered {
-            Unanswered::Denied(failure) | Unanswered::Transport(_, failure) => failure,
-        })
+        self.send(&self.new_connections, request, left()).map_err(Unanswered::into_failure)
     }
 
     /// Sends the request over one connection.
@@ -247,20 +219,20 @@ impl Client {
         for (name, value) in request.headers() {
             let mut value = HeaderValue::from_maybe_shared(value.into_bytes())
                 .map_err(|_| denied(Denial::internal("a checked value is not a header value after all")))?;
-            // Keeps it out of whatever prints headers.
+            // Keeps it out of logs of headers.
             value.set_sensitive(true);
             post = post.header(name, value);
         }
         self.exchange(post, timeout)
     }
 
-    /// Sends a question, which must be answered within the timeout, and reads the answer.
+    /// Sends a request and reads the response, which must be complete within the timeout.
     fn exchange(&self, post: RequestBuilder<WithBody>, timeout: Duration) -> Result<CallerIdentity, Unanswered> {
         let denied = |denial: Denial| Unanswered::Denied(denial.into());
         let metrics = &self.process.metrics;
         let begun = Instant::now();
         metrics.sts_requests.add();
-        // What an earlier request of this thread has left there.
+        // An earlier request of this thread may have left one.
         tls::take_peer();
         let sent = |response_begun| Sent { peer: tls::take_peer(), took: begun.elapsed().min(timeout), response_begun };
         let unreached = |unreached: Unreached| Failure {
@@ -276,12 +248,12 @@ impl Client {
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !header("content-encoding").is_empty() {
             return Err(denied(Denial::invalid_response(
-                "what answered for STS sent an encoding that was not asked for",
+                "the response is not a valid STS response: its content is encoded, which the request does not allow",
             )));
         }
         if !is_framed_once(answer.headers()) {
             return Err(denied(Denial::invalid_response(
-                "what answered for STS sent a body whose end can be read in two ways",
+                "the response is not a valid STS response: its header says in two ways where the body ends",
             )));
         }
         let content_type = header("content-type").to_owned();
@@ -309,19 +281,15 @@ impl Client {
     }
 }
 
-/// An agent that keeps as many connections as the settings say.
-fn new_agent(connector: &StsConnector, config: &Config, target: &FixedTarget) -> Agent {
-    Agent::with_parts(config.clone(), connector.clone(), target.clone())
-}
-
-/// Whether it is this machine that is short of something.
+/// Whether the error says that this machine lacks a resource.
 pub(super) fn is_local(error: &io::Error) -> bool {
-    let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN, libc::EADDRNOTAVAIL];
-    error.raw_os_error().is_some_and(|code| short.contains(&code))
+    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN, libc::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| shortages.contains(&code))
 }
 
-/// Whether the header says in one way where the body ends. The HTTP library lets chunks win over a length, as RFC 9112
-/// (6.3) allows, and passes over codings that it does not know; whoever passed the answer on may have read it otherwise.
+/// Whether the header says in one way where the body ends. The HTTP library prefers chunks to a
+/// length, as RFC 9112 (6.3) allows, and ignores codings that it does not know; a proxy in between
+/// may have read the response otherwise.
 fn is_framed_once(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all("transfer-encoding").iter();
     match (codings.next(), codings.next()) {
@@ -333,7 +301,7 @@ fn is_framed_once(headers: &HeaderMap) -> bool {
     }
 }
 
-/// A TLS error may repeat names from a certificate that nobody vouches for: what is shown of it is short and printable.
+/// An error's text, short and printable: a TLS error may repeat names from an untrusted certificate.
 pub(super) fn printable(error: &dyn std::fmt::Display) -> String {
     const LONGEST: usize = 300;
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
@@ -348,7 +316,7 @@ mod tests {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
 
-    /// A question that STS refuses, since the signature is nobody's.
+    /// A request that STS refuses: no key made the signature.
     fn forged() -> IdentityRequest {
         let date = AmzDate::parse("20261121T191300Z").unwrap();
         let header = format!(
@@ -376,7 +344,7 @@ mod tests {
             tls: tls::client_config(&roots).unwrap(),
             timeout,
         };
-        let client = Client::new(route, Arc::default());
+        let client = Client::new(route, None, Arc::default());
         let (request, mut has_stale_connections) = (forged(), false);
         let mut attempt =
             |time| client.attempt(&request, Instant::now() + time, &mut has_stale_connections).unwrap_err();
@@ -392,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_an_answer_says_once_where_its_body_ends() {
+    fn miri_a_response_must_say_once_where_its_body_ends() {
         let framed_once = |fields: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in fields {

@@ -173,8 +173,19 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Is shown how each attempt to make a connection went, once it is made or has failed; the last of them decided that.
-pub type Observer = Arc<dyn Fn(&[Tried]) + Send + Sync>;
+/// How connecting went, once there is a connection or every address has failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Connecting<'a> {
+    /// When it began. Name resolution ended then.
+    pub began: Instant,
+    /// The addresses that name resolution returned.
+    pub addresses: &'a [SocketAddr],
+    /// The addresses that were tried; the last of them decided.
+    pub tried: &'a [Tried],
+}
+
+/// Receives how connecting went; for a command that shows it.
+pub type Observer = Arc<dyn Fn(Connecting<'_>) + Send + Sync>;
 
 /// Makes TLS connections to STS, through a tunnel of the proxy if there is one. Clones share what they remember.
 #[derive(Clone)]
@@ -208,6 +219,7 @@ impl Connector for StsConnector {
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<TlsTransport>, Error> {
         tls::note_connection();
+        let resolved = Instant::now();
         let name = details.uri.host().unwrap_or_default().to_owned();
         let name = ServerName::try_from(name).map_err(|_| Error::Tls("the host is not a DNS name"))?;
         let began = match details.now {
@@ -219,7 +231,7 @@ impl Connector for StsConnector {
         let race = Race::new(Target { tunnel: self.tunnel.as_deref(), tls: &self.tls, name }, addresses);
         let (winner, tried) = race.run(began.checked_add(*details.timeout.after));
         if let Some(observer) = &self.observer {
-            observer(&tried);
+            observer(Connecting { began: resolved, addresses: &details.addrs, tried: &tried });
         }
         let Some((address, stream)) = winner else {
             return Err(ConnectError::of(tried).map_or(Error::HostNotFound, |error| Error::Other(Box::new(error))));
@@ -799,7 +811,7 @@ mod tests {
         let tried = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&tried);
         let connector = StsConnector::new(None, Arc::clone(&network.tls), SOON, Arc::clone(&process))
-            .observed(Arc::new(move |all: &[Tried]| seen.lock().unwrap().push(all.len())));
+            .observed(Arc::new(move |connecting| seen.lock().unwrap().push(connecting.tried.len())));
         let config = Config::builder().max_idle_connections(0).timeout_global(Some(ENOUGH));
         let config = config.http_status_as_error(false).build();
         let agent = ureq::Agent::with_parts(config, connector, Fixed(network.addresses()));

@@ -241,7 +241,7 @@ impl Sts {
     }
 
     fn client<'a>(&self, host: &'a Host) -> Result<&'a Client, Denial> {
-        host.client.get_or_try_init(|| Ok(Client::new(self.route(host)?, Arc::clone(&self.process))))
+        host.client.get_or_try_init(|| Ok(Client::new(self.route(host)?, None, Arc::clone(&self.process))))
     }
 
     fn record_outcome(self: &Arc<Self>, host: &Arc<Host>, outcome: Outcome) {
@@ -270,7 +270,8 @@ impl Sts {
 
     /// Sends the constant request to a host. Blocks for at most [`client::CHECK_TIMEOUT`].
     pub fn check(&self, host: &Host) -> Outcome {
-        self.client(host).map_or(Outcome::Inconclusive, Client::check)
+        let Ok(client) = self.client(host) else { return Outcome::Inconclusive };
+        client.check(client::CHECK_TIMEOUT).map_or_else(|failure| failure.outcome, |_| Outcome::Reached)
     }
 
     fn queue_timeout(&self, cause: Cause, why: &str) -> Denial {

@@ -357,10 +357,10 @@ fn http_tricks_log_nobody_in() {
 
     const TYPE: &str = "its content type is not text/xml";
     const NO_CODE: &str = "without a code of its own";
-    const ENCODING: &str = "an encoding that was not asked for";
+    const ENCODING: &str = "its content is encoded, which the request does not allow";
     const NO_HTTP: &str = "what answered for STS does not speak HTTP as expected";
     const BROKE_OFF: &str = "closed before the response was complete";
-    const TWO_WAYS: &str = "a body whose end can be read in two ways";
+    const TWO_WAYS: &str = "its header says in two ways where the body ends";
     const BROKEN: &str = "it is not one well-formed document";
     const CLOSED: &str = "was closed before the response, after ";
     let with = |fields: &str, body: &str| raw(&format!("{ok}\r\n{fields}"), body);
