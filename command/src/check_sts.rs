@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 use psmdb_aws_iam::denial::{Cause, Denial};
-use psmdb_aws_iam::sts::client::{Client, Failure, Outcome};
+use psmdb_aws_iam::sts::client::{Client, Failure};
 use psmdb_aws_iam::sts::connection::Step;
+use psmdb_aws_iam::sts::health::Outcome;
 
 use super::print;
 use super::route::RouteOptions;

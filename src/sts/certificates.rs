@@ -2,7 +2,7 @@
 //!
 //! Nothing here decides whether a certificate is trusted; rustls does, and [`explain`] only rewords its errors.
 
-use super::client::printable;
+use super::errors::printable;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{CertificateError, Error, OtherError};
 use std::fmt;

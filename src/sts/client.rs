@@ -4,16 +4,16 @@
 //! from the environment, a status is not an error, every size has an upper bound.
 
 use super::connection::{Observer, StsConnector};
-use super::endpoint::{Endpoint, Proxy, StsHost};
+use super::endpoint::Endpoint;
+use super::health::Outcome;
 use super::request::{BODY, CONTENT_TYPE, IdentityRequest};
 use super::resolver::FixedTarget;
 use super::response::{self, Answer, CallerIdentity};
+use super::route::Route;
 use super::tls;
 use super::unreached::{Names, Sent, Unreached};
 use crate::denial::{Cause, Denial, Kind};
 use crate::process::Process;
-use rustls::ClientConfig;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use ureq::config::Config;
@@ -42,21 +42,6 @@ pub const STALE_CONNECTION_SHARE: u32 = 3;
 /// The maximum time of one check of a host. awsStsTimeoutMS does not count: a short one must not
 /// prove that STS is unreachable.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How to reach one STS host.
-#[derive(Clone, Debug)]
-pub struct Route<'a> {
-    /// The name of STS.
-    pub host: &'a StsHost,
-    /// The address to connect to instead of the host's port 443.
-    pub endpoint: Option<&'a Endpoint>,
-    /// The proxy that connections go through.
-    pub proxy: Option<&'a Proxy>,
-    /// The TLS configuration, with the trusted roots.
-    pub tls: Arc<ClientConfig>,
-    /// The maximum time of one login's request, retries included.
-    pub timeout: Duration,
-}
 
 /// A client that can be used by many threads at once.
 #[derive(Debug)]
@@ -95,18 +80,6 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// What the attempt says of the host.
     pub outcome: Outcome,
-}
-
-/// What one request says of its STS host. A client chooses part of a login's request, so only the
-/// constant request of [`Client::check`] proves that a host is unreachable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// STS named an identity, or refused with an error code of its own.
-    Reached,
-    /// There was no response, a server error, or a response that STS does not send.
-    NotReached,
-    /// The request failed for lack of time, or of a resource of this machine.
-    Inconclusive,
 }
 
 impl From<Denial> for Failure {
@@ -281,12 +254,6 @@ impl Client {
     }
 }
 
-/// Whether the error says that this machine lacks a resource.
-pub(super) fn is_local(error: &io::Error) -> bool {
-    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN, libc::EADDRNOTAVAIL];
-    error.raw_os_error().is_some_and(|code| shortages.contains(&code))
-}
-
 /// Whether the header says in one way where the body ends. The HTTP library prefers chunks to a
 /// length, as RFC 9112 (6.3) allows, and ignores codings that it does not know; a proxy in between
 /// may have read the response otherwise.
@@ -301,17 +268,11 @@ fn is_framed_once(headers: &HeaderMap) -> bool {
     }
 }
 
-/// An error's text, short and printable: a TLS error may repeat names from an untrusted certificate.
-pub(super) fn printable(error: &dyn std::fmt::Display) -> String {
-    const LONGEST: usize = 300;
-    let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    error.to_string().chars().take(LONGEST).map(plain).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sigv4::{AmzDate, Authorization, Expected};
+    use crate::sts::endpoint::StsHost;
     use local_sts::LocalSts;
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;

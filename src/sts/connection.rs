@@ -5,7 +5,7 @@
 //! own thread, over sockets that do not block, so that a login storm against a dead address starts no thread.
 
 use super::certificates;
-use super::client::{is_local, printable};
+use super::errors::{is_local, printable};
 use super::proxy::{self, NoTunnel};
 use super::tls::{self, Socket, TlsTransport};
 use crate::process::Process;

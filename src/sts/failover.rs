@@ -1,8 +1,7 @@
 //! Which STS host new logins use. A client signs for the host that it was sent, so a login keeps its
 //! host to the end.
 
-use super::client::Outcome;
-use super::health::CheckReason;
+use super::health::{CheckReason, Outcome};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

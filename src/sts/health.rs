@@ -4,7 +4,6 @@
 //! row that did not reach the current host, a constant request decides. While another host than the
 //! preferred one is current, and in an outage, such a request also finds out whether that is over.
 
-use super::client::Outcome;
 use super::endpoint::StsHost;
 use crate::events::{Event, Events};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,6 +17,18 @@ const SUSPICION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the preferred host is checked while another is current, and all hosts in an outage.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What one request says of its STS host. A client chooses part of a login's request, so only the
+/// constant request of a check proves that a host is unreachable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// STS named an identity, or refused with an error code of its own.
+    Reached,
+    /// There was no response, a server error, or a response that STS does not send.
+    NotReached,
+    /// The request failed for lack of time, or of a resource of this machine.
+    Inconclusive,
+}
 
 /// Why hosts are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

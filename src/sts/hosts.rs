@@ -4,10 +4,10 @@
 //! together, under one lock, and where changes are logged.
 
 use super::HostConfig;
-use super::client::{Client, Outcome};
+use super::client::Client;
 use super::endpoint::{Endpoint, StsHost};
 use super::failover::{CheckResult, Failover};
-use super::health::{CheckReason, Health, Outage};
+use super::health::{CheckReason, Health, Outage, Outcome};
 use crate::events::{Event, Events};
 use crate::metrics::Metrics;
 use once_cell::sync::OnceCell;

@@ -3,16 +3,18 @@
 //!
 //! Inside, [`hosts`] holds the hosts, [`health`] decides whether one can be reached, and [`failover`]
 //! which one new logins use. [`admission`] and [`pacing`] say when a request may be sent; [`request`]
-//! is what is sent, [`client`] sends it and [`response`] reads the response. [`endpoint`] has the
-//! grammars of addresses, [`resolver`] looks them up, and [`connection`], with [`proxy`] and [`tls`],
-//! connects. [`roots`] holds the trusted certificates, [`certificates`] describes what is wrong with
-//! others, and [`unreached`] why there is no response.
+//! is what is sent, [`client`] sends it by a [`route`], and [`response`] reads the response.
+//! [`endpoint`] has the grammars of addresses, [`resolver`] looks them up, and [`connection`], with
+//! [`proxy`] and [`tls`], connects. [`roots`] holds the trusted certificates. [`certificates`],
+//! [`unreached`] and [`errors`] describe what is wrong with other certificates, why there is no
+//! response, and what errors of libraries mean.
 
 pub mod admission;
 pub mod certificates;
 pub mod client;
 pub mod connection;
 pub mod endpoint;
+pub mod errors;
 pub mod failover;
 pub mod health;
 pub mod hosts;
@@ -23,21 +25,23 @@ pub mod request;
 pub mod resolver;
 pub mod response;
 pub mod roots;
+pub mod route;
 pub mod tls;
 pub mod unreached;
 
 use crate::denial::{Cause, Denial, Retry};
 use crate::process::Process;
 use admission::Admission;
-use client::{Client, Failure, Outcome, Route};
+use client::{Client, Failure};
 use endpoint::{Endpoint, Proxy, StsHost};
-use health::{CheckReason, Outage};
+use health::{CheckReason, Outage, Outcome};
 use hosts::{Host, Hosts};
 use once_cell::sync::OnceCell;
 use pacing::Pacing;
 use request::IdentityRequest;
 use response::CallerIdentity;
 use roots::CaFile;
+use route::Route;
 use rustls::ClientConfig;
 use std::sync::Arc;
 use std::thread;

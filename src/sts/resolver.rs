@@ -4,7 +4,7 @@
 //! such thread at a time, and a few more only when one does not come back: whoever else needs the name waits for the same answer, and an answer serves for a
 //! while, so that a hung resolver piles up nothing and a login over a kept connection asks nobody.
 
-use super::client::is_local;
+use super::errors::is_local;
 use super::tls::note_connection;
 use std::fmt;
 use std::io;

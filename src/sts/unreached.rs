@@ -1,9 +1,10 @@
 //! Says why there is no answer of STS: the host, the address, the step that failed and how long it took, and nothing of
 //! what the other side has sent.
 
-use super::client::{Route, is_local, printable};
 use super::connection::{ConnectError, Step, Trouble};
 use super::endpoint::Endpoint;
+use super::errors::{is_local, printable};
+use super::route::Route;
 use crate::aws::GLOBAL_HOST;
 use crate::denial::{Cause, Denial, Retry};
 use std::fmt;

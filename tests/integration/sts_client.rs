@@ -10,7 +10,7 @@ use psmdb_aws_iam::login::{Login, Step};
 use psmdb_aws_iam::parameters;
 use psmdb_aws_iam::sasl::Moment;
 use psmdb_aws_iam::settings::Store;
-use psmdb_aws_iam::sts::client::Outcome;
+use psmdb_aws_iam::sts::health::Outcome;
 use tempfile::TempDir;
 
 use crate::support::aws_client::{Credentials, Signer, client_first, client_second};
