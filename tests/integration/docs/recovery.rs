@@ -192,7 +192,7 @@ impl Etc {
 
     /// Does what the page says, but for systemd's part, and sees that its last look finds nothing more.
     fn recover(&self) {
-        let section = section("docs/upgrade-and-rollback.md", "When a member does not start any more");
+        let section = section("docs/upgrade-and-rollback.md", "Restore a member that does not start");
         let commands: Vec<_> =
             examples("sh", "").iter().filter(|block| section(block)).flat_map(|block| commands(&block.text)).collect();
         let (looks, steps): (Vec<_>, Vec<_>) = commands

@@ -143,7 +143,7 @@ fn run_own(place: &str, command: &str) {
 /// What upgrade-and-rollback.md says to do with a package of the next server.
 #[test]
 fn the_new_server_is_checked_in_its_unpacked_package() {
-    let below = section("docs/upgrade-and-rollback.md", "A new version of the server");
+    let below = section("docs/upgrade-and-rollback.md", "Upgrade the server");
     let block = examples("sh", "").into_iter().find(|block| below(block) && block.text.contains("dpkg-deb")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let package = folder.path().join("package");
