@@ -116,7 +116,7 @@ def collect_documents(stage, seconds):
     library = shipped.standard_library()
     write_compressed(stage / "THIRD-PARTY-NOTICES.gz", shipped.notices(crates, library).encode())
     write_compressed(stage / "changelog.gz", (ROOT / "CHANGELOG.md").read_bytes())
-    for document in (PACKAGING / "copyright", ROOT / "LICENSE", ROOT / "README.md"):
+    for document in (PACKAGING / "copyright", ROOT / "LICENSE", ROOT / "SECURITY.md"):
         shutil.copy(document, stage)
     # Not compressed, so that their links to each other lead somewhere.
     (stage / "docs").mkdir()
