@@ -25,8 +25,8 @@ impl Machine {
         });
         format!(
             "{date}, commit {commit}; {cores} cores ({model}), {memory} of memory, Linux {kernel}; mongod {DEFAULT_VERSION}; \
-             libcurl {libcurl}. The run took {took:.0} s. Load average before it: {load}: what is far above 0 says that other \
-             programs ran too.",
+             libcurl {libcurl}. The run took {took:.0} s. Load average before it: {load}: a value far above 0 means \
+             that other programs ran.",
             date = output("date", &["-u", "+%Y-%m-%d"]),
             commit = output("git", &["-C", &crate::root().display().to_string(), "describe", "--always", "--dirty"]),
             model = field("/proc/cpuinfo", "model name").unwrap_or_default(),

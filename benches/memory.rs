@@ -16,16 +16,16 @@ use crate::support::fixture::ACCOUNT;
 use crate::support::mongod::{DEFAULT_VERSION, command_of};
 
 const METHOD_GROWTH: &str = "\
-Resident memory (`Rss` of `smaps_rollup`) of two servers that log clients in by turns, 1,000 logins each time by 8 clients of \
-the driver, a new connection for each: one with the plugin by MONGODB-AWS, and as a control one without the plugin by \
-SCRAM-SHA-256. A server's own memory grows with its connections; what it grows more than the control is the plugin's. The \
+Resident memory (`Rss` of `smaps_rollup`) of two servers, alternately, 1,000 logins at a time by 8 clients of the \
+driver on new connections: one server with the plugin and MONGODB-AWS, and as a control one without the plugin and \
+SCRAM-SHA-256. A server's own memory grows with its connections; growth beyond the control is the plugin's. The \
 first 1,000 logins are the warm-up.";
 
 const METHOD_START: &str = "\
-Starts of a server with and without the plugin by turns, on a database that is there, in memory (`/dev/shm`). Time: from \
-the start of the process to the first connection that it accepts. CPU: of all its threads until then. Resident memory: a \
-second later, before any login. A start differs from the next by more than the plugin takes; so `mongod --version` is \
-timed as well, which loads the plugin and lets it check the server, and ends.";
+Starts of a server with and without the plugin, alternately, on an existing database in memory (`/dev/shm`). Time: \
+from the start of the process to the first accepted connection. CPU: of all threads until then. Resident memory: one \
+second later, before any login. Starts vary by more than the plugin costs; so `mongod --version` is timed as well, \
+which loads the plugin, lets it check the server, and exits.";
 
 /// Pairs of servers, one pair after another.
 const PAIRS: usize = 3;
@@ -95,14 +95,14 @@ fn growth(report: &mut Report) {
         ],
     );
     report.goal(
-        "Memory from 1,000 to 20,000 logins, more than the control",
+        "Memory growth from 1,000 to 20,000 logins, beyond the control",
         net.median(),
         2,
         Limit::AtMost(1.0),
         " MiB",
     );
     let more = mib(&with[0].more_than(&without[0]));
-    report.goal("Memory after 1,000 logins, more than the control", more.median(), 2, Limit::AtMost(6.0), " MiB");
+    report.goal("Memory after 1,000 logins, beyond the control", more.median(), 2, Limit::AtMost(6.0), " MiB");
 }
 
 fn mib(kib: &Series) -> Series {
@@ -151,10 +151,10 @@ fn start(report: &mut Report) {
     report.table(["", "with the plugin", "without", "difference"], &rows);
     let difference = |what: usize| with[what].more_than(&without[what]).median();
     let load = loads[0].more_than(&loads[1]).median();
-    report.goal("`mongod --version`: time, more than without the plugin", load, 1, Limit::AtMost(20.0), " ms");
-    report.goal("Start: time, more than without the plugin", difference(0), 1, Limit::AtMost(20.0), " ms");
-    report.goal("Start: CPU, more than without the plugin", difference(1), 1, Limit::AtMost(20.0), " ms");
-    report.goal("Memory after the start, more than without", difference(2), 2, Limit::AtMost(6.0), " MiB");
+    report.goal("`mongod --version`: time added by the plugin", load, 1, Limit::AtMost(20.0), " ms");
+    report.goal("Start: time added by the plugin", difference(0), 1, Limit::AtMost(20.0), " ms");
+    report.goal("Start: CPU added by the plugin", difference(1), 1, Limit::AtMost(20.0), " ms");
+    report.goal("Memory after the start, added by the plugin", difference(2), 2, Limit::AtMost(6.0), " MiB");
 }
 
 /// What `mongod --version` takes with the plugin, and without, in milliseconds.

@@ -17,10 +17,10 @@ use crate::support::fixture::{ACCOUNT, credentials};
 use crate::support::wire::{WireClient, is_ok};
 
 const METHOD: &str = "\
-2,000 logins of one account by 500 connections at once, four on each, as fast as the server answers; STS answers 600 \
-requests in a second, by a token bucket of 60 that is full at the beginning, and `Throttling` to all others. The server is \
-a new one each time, so that it knows nothing of the limit. libcurl asks the same questions from 500 threads with a kept \
-connection each, does not ask again, and has no server between.";
+2,000 logins of one account over 500 concurrent connections, four on each, as fast as the server responds. STS \
+accepts 600 requests per second (a token bucket of 60, initially full) and answers `Throttling` to all others. Each \
+run uses a new server, which does not know the limit. libcurl sends the same requests from 500 threads with a kept \
+connection each, without retries and without a server in between.";
 
 const LOGINS: usize = 2000;
 const CONNECTIONS: usize = 500;
@@ -78,16 +78,16 @@ pub fn run(report: &mut Report) {
         [name.to_owned(), failed.show(0), took.show(2), slowest, throttled.show(0)]
     };
     report.table(
-        ["Client", "failed of 2,000", "all, s", "slowest login, s", "throttled answers"],
+        ["Client", "failed of 2,000", "total, s", "slowest login, s", "throttled responses"],
         &[
             row("plugin in mongod", &plugin, plugin.slowest.show(2)),
-            row("libcurl, asked once", &libcurl, String::new()),
+            row("libcurl, no retries", &libcurl, String::new()),
         ],
     );
     let failed = plugin.failed.most();
-    report.goal("Storm: logins that failed, at the most", failed, 0, Limit::AtMost(0.0), "");
+    report.goal("Storm: failed logins, maximum", failed, 0, Limit::AtMost(0.0), "");
     let ideal = LOGINS as f64 / RATE;
-    report.goal("Storm: time, of 2,000/600 s", plugin.took.median() / ideal, 2, Limit::AtMost(1.2), "");
+    report.goal("Storm: time, relative to 2,000/600 s", plugin.took.median() / ideal, 2, Limit::AtMost(1.2), "");
 }
 
 /// Logs in by all connections at once; returns how long each login took that succeeded, in seconds, and all together.
