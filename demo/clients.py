@@ -1,4 +1,4 @@
-"""Who logs in and how: identities as AWS hands them out, PyMongo's clients, and the errors that they get."""
+"""Identities as AWS issues them, PyMongo's clients, and their errors."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ def random_text(alphabet, length):
 
 
 def identity(arn, prefix="AKIA", **more):
-    """An access key and its owner, as local-sts reads them."""
+    """An access key and its owner, in the format of local-sts."""
     return {
         "access_key_id": prefix + random_text(BASE32, 16),
         "secret_access_key": random_text(BASE64, 40),
@@ -42,7 +42,7 @@ def session(arn, expires_in):
 
 
 def forget_own_credentials():
-    """Keeps the AWS settings of whoever runs this, and AWS itself, out of the demo."""
+    """Keeps the user's AWS settings, and AWS itself, out of the demo."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
@@ -56,7 +56,7 @@ def client(port, **options):
 
 
 def log_in(port, credentials):
-    """A client that logs in when it is first used, with these credentials and no others."""
+    """A client that logs in at its first use, with these credentials only."""
     properties = {}
     if "session_token" in credentials:
         properties["authMechanismProperties"] = {"AWS_SESSION_TOKEN": credentials["session_token"]}
@@ -72,7 +72,7 @@ def log_in(port, credentials):
 
 @contextlib.contextmanager
 def aws_environment(credentials):
-    """Puts credentials where a host of AWS has them."""
+    """Puts credentials into the environment, as on AWS."""
     names = {
         "AWS_ACCESS_KEY_ID": "access_key_id",
         "AWS_SECRET_ACCESS_KEY": "secret_access_key",
@@ -87,20 +87,20 @@ def aws_environment(credentials):
 
 
 def log_in_from_environment(port):
-    """A client that takes its credentials from the environment when it is first used."""
+    """A client that takes its credentials from the environment at its first use."""
     return client(port, authSource="$external", authMechanism="MONGODB-AWS")
 
 
 def details_of(error):
-    """The server's reply that an error came from; empty if it came from elsewhere."""
+    """The server's reply behind an error; empty if the error has another source."""
     details = getattr(error, "details", None)
     return details if isinstance(details, dict) else {}
 
 
 def in_one_line(error):
-    """An error as a client's log has it, without the command's inner fields."""
+    """An error in one line, without the command's inner fields."""
     if error is None:
-        return "no error: the server did it"
+        return "no error"
     details = details_of(error)
     if not details:
         return " ".join(str(error).split())

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Logs in to a real mongod with PyMongo and AWS IAM identities, step by step: `make demo`.
 
-Nothing leaves this machine: local-sts stands in for AWS STS, and all credentials are made up at random. Exit status 0
-means that everything happened as it should, 1 that something did not, 130 that it was interrupted.
+Nothing leaves this machine: local-sts replaces AWS STS, and all credentials are random. Exit status: 0 if all checks
+passed, 1 if one failed, 130 if interrupted.
 """
 
 import contextlib
@@ -78,17 +78,17 @@ class Demo:
         self.logs_keep_secrets(mongod, sts)
 
     def start_sts(self, stack):
-        self.screen.step("local-sts starts: it stands in for AWS STS and checks every signature")
+        self.screen.step("Start local-sts, which replaces AWS STS and verifies every signature")
         known = [self.alice, self.reporting, self.expired, self.stranger]
         sts = LocalSts(self.folder / "local-sts", built("local-sts"), known)
         self.servers.append(sts)
         stack.enter_context(sts)
-        self.screen.say(f"It answers as {STS_HOST} at {sts.endpoint} and knows {len(known)} access keys, all made up.")
+        self.screen.say(f"It answers as {STS_HOST} at {sts.endpoint} and knows {len(known)} random access keys.")
         return sts
 
     def start_mongod(self, stack, sts):
         plugin = built("libpsmdb_aws_iam.so")
-        self.screen.step(f"An unchanged mongod {MONGOD_VERSION} starts with the plugin preloaded")
+        self.screen.step(f"Start a stock mongod {MONGOD_VERSION} with the plugin preloaded")
         parameters = {
             "authenticationMechanisms": "MONGODB-AWS,SCRAM-SHA-256",
             "awsStsHost": STS_HOST,
@@ -101,16 +101,16 @@ class Demo:
         self.screen.say(f"LD_PRELOAD={shortened(plugin)} mongod --config mongod.conf, where mongod.conf is:")
         self.screen.block(mongod.config.read_text(encoding="utf-8"))
         entry = mongod.wait_for_log(lambda entry: "provided by psmdb-aws-iam" in entry.get("msg", ""))
-        self.screen.check("mongod offers MONGODB-AWS", entry, entry["msg"] if entry else "its log does not say so")
+        self.screen.check("mongod offers MONGODB-AWS", entry, entry["msg"] if entry else "no such log line")
         return mongod
 
     def create_users(self, mongod):
-        self.screen.step("The administrator creates a MongoDB user for each IAM principal, in $external")
+        self.screen.step("Create a MongoDB user for each IAM principal, in $external")
         with client(mongod.port) as localhost:
             localhost.admin.command(
                 "createUser", "admin", pwd=self.admin_password, roles=["root"], mechanisms=["SCRAM-SHA-256"]
             )
-        self.screen.say("Through the localhost exception: the user admin, who then creates, in mongosh's words,")
+        self.screen.say("Through the localhost exception: the user admin, who then creates (as in mongosh):")
         with client(mongod.port, username="admin", password=self.admin_password) as admin:
             for arn, role in ((ALICE, "readWrite"), (ROLE, "read")):
                 admin["$external"].command("createUser", arn, roles=[{"role": role, "db": "shop"}])
@@ -119,7 +119,7 @@ class Demo:
                 self.screen.block(f'    roles: [{{ role: "{role}", db: "shop" }}] }})')
 
     def alice_works(self, mongod):
-        self.screen.step("alice, an IAM user, logs in with her access key")
+        self.screen.step("Log in as alice, an IAM user, with her access key")
         self.screen.block("MongoClient(host, username=<access key id>, password=<secret access key>,")
         self.screen.block('    authSource="$external", authMechanism="MONGODB-AWS")')
         with log_in(mongod.port, self.alice) as alice:
@@ -130,7 +130,7 @@ class Demo:
                 self.may_not("alice may not read admin", lambda: alice.admin["system.users"].find_one())
 
     def role_reports(self, mongod):
-        self.screen.step("A session of the role reporting logs in, with what is in its environment")
+        self.screen.step("Log in as a session of the role reporting, with credentials from the environment")
         position = mongod.log_position()
         self.screen.block("AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… AWS_SESSION_TOKEN=…")
         self.screen.block('MongoClient(host, authSource="$external", authMechanism="MONGODB-AWS")')
@@ -138,7 +138,7 @@ class Demo:
             if self.identity_is("the role", reporting, ROLE, "read on shop"):
                 entry = mongod.wait_for_log(lambda entry: entry.get("id") == LOGIN_SUCCEEDED, position)
                 arn = entry["attr"]["extraInfo"].get("awsArn", "none") if entry else "none"
-                self.screen.check("mongod's log has the session that STS named", arn == SESSION, arn)
+                self.screen.check("mongod's log contains the session's ARN", arn == SESSION, arn)
                 orders = reporting.shop.orders
                 self.may("the role may read shop.orders", orders.find_one)
                 self.may_not("the role may not insert into shop.orders", lambda: orders.insert_one({"item": "pen"}))
@@ -147,8 +147,8 @@ class Demo:
             self.identity_is("the role, its token in authMechanismProperties,", explicit, ROLE, "read on shop")
 
     def others_are_refused(self, mongod):
-        self.screen.step("Who cannot prove an identity, or has no user here, is refused")
-        self.screen.say("A client that proves nothing is told nothing; mongod's log has the reason for the administrator.")
+        self.screen.step("Logins without a valid identity, or without a MongoDB user, are denied")
+        self.screen.say("The client sees only a generic error; mongod's log contains the reason.")
         wrong_secret = {**self.alice, "secret_access_key": identity(ALICE)["secret_access_key"]}
         self.refused(mongod, "alice's access key id with a wrong secret key", wrong_secret, "SignatureDoesNotMatch")
         self.refused(mongod, "an access key that STS does not know", identity(ALICE), "InvalidClientTokenId")
@@ -156,33 +156,33 @@ class Demo:
         self.refused_without_user(mongod)
 
     def alice_logs_in_again(self, mongod):
-        self.screen.step("alice logs in again: refusals of others change nothing for her")
+        self.screen.step("Log in as alice again")
         with log_in(mongod.port, self.alice) as alice:
-            if self.identity_is("alice, once more,", alice, ALICE, "readWrite on shop"):
+            if self.identity_is("alice, again,", alice, ALICE, "readWrite on shop"):
                 self.may("alice finds her order", lambda: alice.shop.orders.find_one({"item": "ink"}))
 
     def operator_looks_at_the_status(self, mongod):
-        self.screen.step("The operator looks at db.serverStatus().awsIam")
+        self.screen.step("Show db.serverStatus().awsIam")
         with client(mongod.port, username="admin", password=self.admin_password) as admin:
             status = admin.admin.command("serverStatus")["awsIam"]
         logins, sts = status["logins"], status["sts"]
         refused = {reason: count for reason, count in logins["reasons"].items() if count}
         expected = {"unknownKey": 1, "wrongSignature": 1, "expiredToken": 1}
-        self.screen.check("each refusal is counted by its reason", refused == expected, json.dumps(refused))
+        self.screen.check("each denied login is counted by its reason", refused == expected, json.dumps(refused))
         self.screen.field("logins", f"{logins['started']} started, {logins['confirmed']} confirmed by STS")
         connections = sts["connections"]
-        self.screen.field("STS", f"{status['stsHost']}, asked {sts['requests']} times")
-        self.screen.field("connected", f"{connections['opened']} times; {connections['reused']} requests without")
+        self.screen.field("STS", f"{status['stsHost']}, {sts['requests']} requests")
+        self.screen.field("connections", f"{connections['opened']} opened, {connections['reused']} reused")
         took = status["latency"]["sts"]
-        self.screen.field("answers", f"{took['count']}, of which {took['atMost50ms']} within 50 ms")
+        self.screen.field("responses", f"{took['count']}, {took['atMost50ms']} of them within 50 ms")
 
     def operator_uses_the_command(self, mongod):
-        self.screen.step("The operator asks the command psmdb-aws-iam")
+        self.screen.step("Run the command psmdb-aws-iam")
         role_in_aws = ROLE.replace("role/", "role/apps/")
-        self.command_says("which user a role of AWS needs", 0, ROLE, "user", role_in_aws)
+        self.command_says("the user name for a role", 0, ROLE, "user", role_in_aws)
         place = f"127.0.0.1:{mongod.port}"
-        self.command_says("whether alice can log in", 0, ALICE, "login", place, identity=self.alice)
-        self.command_says("why a stranger cannot", 1, STRANGER, "login", place, identity=self.stranger)
+        self.command_says("alice can log in", 0, ALICE, "login", place, identity=self.alice)
+        self.command_says("a stranger cannot, with the reason", 1, STRANGER, "login", place, identity=self.stranger)
 
     def command_says(self, title, exit_status, words, *arguments, identity=None):
         environment = {"PATH": os.environ.get("PATH", "")}
@@ -197,17 +197,17 @@ class Demo:
         self.screen.block(said.rstrip())
 
     def logs_keep_secrets(self, mongod, sts):
-        self.screen.step("The servers' logs are searched for secret access keys and session tokens")
+        self.screen.step("Search the servers' logs for secret access keys and session tokens")
         credentials = [self.alice, self.reporting, self.expired, self.stranger]
         planted = [one[field] for one in credentials for field in ("secret_access_key", "session_token") if field in one]
         text = "".join(server.text_of(file) for server in (mongod, sts) for file in server.log_files)
         found = sum(secret in text for secret in planted)
         self.screen.check("no secret and no token in the servers' logs", not found, f"{found} of {len(planted)} found")
 
-    # --- What the steps expect.
+    # --- Expectations.
 
     def identity_is(self, who, connection, expected_user, expected_role):
-        """Logs in and asks the server who it sees; returns whether that went well."""
+        """Logs in and checks the connection's user and roles; returns whether the login succeeded."""
         try:
             seen = connection.admin.command("connectionStatus")["authInfo"]
         except PyMongoError as error:
@@ -227,7 +227,7 @@ class Demo:
         except PyMongoError as error:
             self.screen.check(title, False, in_one_line(error))
         else:
-            self.screen.check(title, done is not None, "" if done is not None else "nothing was there")
+            self.screen.check(title, done is not None, "" if done is not None else "no document found")
 
     def may_not(self, title, action):
         refusal = None
@@ -238,31 +238,31 @@ class Demo:
         self.screen.check(title, details_of(refusal).get("code") == UNAUTHORIZED, in_one_line(refusal))
 
     def refused(self, mongod, who, credentials, reason):
-        """Expects a login to fail, for a REASON that the server's log names and the client is not told."""
+        """Expects a login to fail, with REASON in the server's log only."""
         position = mongod.log_position()
         error = self.login_error(mongod, credentials)
         entry = mongod.wait_for_log(lambda entry: entry.get("id") == LOGIN_FAILED, position)
         logged = f"{entry['msg']}: {entry['attr'].get('error')}" if entry else "nothing"
         told = details_of(error)
         generic = told.get("code") == AUTHENTICATION_FAILED and told.get("errmsg") == "Authentication failed."
-        self.screen.check(f"refused: {who}", generic and reason in logged)
+        self.screen.check(f"denied: {who}", generic and reason in logged)
         self.screen.field("client", in_one_line(error))
         self.screen.field("mongod's log", logged)
 
     def refused_without_user(self, mongod):
-        """Here the client has proved who it is, and it is the server that looks for the user: it says which."""
+        """STS confirms the client, but the server finds no user; the client sees its name in the error."""
         position = mongod.log_position()
         error = self.login_error(mongod, self.stranger)
         told = details_of(error)
         named = told.get("code") == USER_NOT_FOUND and STRANGER in told.get("errmsg", "")
-        self.screen.check("refused: a proven IAM user without a MongoDB user", named)
+        self.screen.check("denied: a confirmed IAM user without a MongoDB user", named)
         self.screen.field("client", in_one_line(error))
         entry = mongod.find_in_log(lambda entry: STRANGER in json.dumps(entry), position)
-        silence = "nothing: this mongod leaves it to the client to report a user that is not there"
+        silence = "nothing: this mongod version does not log missing users"
         self.screen.field("mongod's log", entry["msg"] if entry else silence)
 
     def login_error(self, mongod, credentials):
-        """Logs in and returns the error; None if there is none."""
+        """Logs in and returns the error, or None."""
         try:
             with log_in(mongod.port, credentials) as connection:
                 connection.admin.command("connectionStatus")
@@ -275,17 +275,17 @@ def built(name):
     target = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
     path = target / "release" / name
     if not path.exists():
-        raise ServerError(f"there is no {path}: run make build")
+        raise ServerError(f"{path} is missing: run make build")
     return path
 
 
 def fetched_mongod():
-    """The path of the mongod, which tools/fetch_mongod.py downloads when it is not in the cache yet, and the folder of
-    the libraries that this system lacks, or None."""
+    """The path of the mongod, which tools/fetch_mongod.py downloads if needed, and the folder of libraries that this
+    system lacks, or None."""
     command = [sys.executable, ROOT / "tools" / "fetch_mongod.py", "--json", MONGOD_VERSION]
     fetched = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=False)
     if fetched.returncode != 0:
-        raise ServerError(f"mongod {MONGOD_VERSION} could not be fetched (see above)")
+        raise ServerError(f"cannot fetch mongod {MONGOD_VERSION} (see above)")
     found = json.loads(fetched.stdout)
     return found["mongod"], found["library_path"]
 
@@ -299,7 +299,7 @@ def show_logs(screen, servers):
         for file in server.log_files:
             lines = server.tail_of(file, 15)
             if lines:
-                screen.say(f"{server.name}, the end of its {file}:")
+                screen.say(f"{server.name}, end of {file}:")
                 screen.block("\n".join(lines))
 
 
@@ -309,34 +309,34 @@ def interrupt(*_):
 
 def conclusion(passed):
     if not passed:
-        return "Not everything went as it should. The ends of the servers' logs are above."
+        return "Some checks failed. The ends of the servers' logs are above."
     return (
-        f"A stock mongod {MONGOD_VERSION} with libpsmdb_aws_iam.so preloaded took logins of IAM principals: the client"
-        " signed a question to STS, the plugin asked it, and whoever STS named got the roles of the MongoDB user of"
-        " that name. No secret access key went to mongod, and nothing left this machine."
+        f"IAM principals logged in to a stock mongod {MONGOD_VERSION} with libpsmdb_aws_iam.so preloaded: the client"
+        " signed a request, the plugin sent it to STS, and the principal that STS named got the roles of the MongoDB user"
+        " of that name. No secret access key was sent to mongod, and nothing left this machine."
     )
 
 
 def run_and_stop(screen):
-    """Runs the demo; when this returns or raises, its servers have ended and its files are removed."""
+    """Runs the demo; afterwards its servers are stopped and its files removed, even after an error."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="psmdb-aws-iam-demo-"))
         demo = Demo(screen, folder)
         try:
             demo.run(stack)
         except (ServerError, PyMongoError) as error:
-            screen.check("the demo runs to its end", False, in_one_line(error))
+            screen.check("the demo runs to the end", False, in_one_line(error))
         except Exception:
-            # A defect of the demo or of what it stands on; Python will say where.
+            # A defect; Python prints the traceback.
             show_logs(screen, demo.servers)
             raise
         else:
-            screen.step("Both servers are stopped and their files removed")
+            screen.step("Stop both servers and remove their files")
             statuses = {server.name: server.stop() for server in reversed(demo.servers)}
             ended = ", ".join(f"{name} {status}" for name, status in statuses.items())
-            screen.check("both servers end in order", not any(statuses.values()), f"exit status: {ended}")
+            screen.check("both servers stop cleanly", not any(statuses.values()), f"exit status: {ended}")
         finally:
-            # What is left to do is short; a second Ctrl-C must not leave a server behind.
+            # The cleanup is short; a second Ctrl-C must not leave a server running.
             for number in ENDING_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
         if not screen.all_passed():
@@ -346,7 +346,7 @@ def run_and_stop(screen):
 def main():
     forget_own_credentials()
     for number in ENDING_SIGNALS:
-        # Under nohup, SIGHUP is ignored, and stays so.
+        # Under nohup, SIGHUP stays ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     screen = Screen()

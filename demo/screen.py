@@ -1,4 +1,4 @@
-"""What the demo shows: steps as they happen, checks, and the summary at the end."""
+"""The demo's output: steps, checks, and a summary at the end."""
 
 import os
 import shutil
@@ -9,10 +9,10 @@ GREEN, RED, BOLD, DIM = "32", "31", "1", "2"
 
 
 class Screen:
-    """Writes plain text that fits a terminal of 80 to 110 columns, in colour when that is a terminal."""
+    """Writes text for 80 to 110 columns, in colour on a terminal."""
 
     def __init__(self):
-        # A terminal that cannot show a character must not end the demo.
+        # A character that the terminal cannot show must not end the demo.
         sys.stdout.reconfigure(errors="replace")
         self.checks = []
         self._steps = 0
@@ -28,20 +28,20 @@ class Screen:
         self._line(self._paint(BOLD, f"{self._steps}. {text}"))
 
     def say(self, text):
-        """A sentence of the demo's own."""
+        """A sentence of the demo."""
         self._wrapped("   ", "   ", text)
 
     def field(self, name, text):
-        """What one side said or has: its name in a column of its own."""
+        """A name and a value in two columns."""
         self._wrapped(f"   {name + ':':14}", " " * 17, text)
 
     def block(self, text):
-        """Lines that stay as they are, such as a file."""
+        """Verbatim lines, such as a file."""
         for line in text.splitlines():
             self._line(self._paint(DIM, f"   | {line}"))
 
     def check(self, title, passed, detail=""):
-        """Records whether what was expected came true. DETAIL is shown where it happens, not in the summary."""
+        """Records a check. DETAIL is shown immediately, not in the summary."""
         self.checks.append((title, bool(passed)))
         self._wrapped(f"   {self._verdict(passed)}", " " * 10, title + (f": {detail}" if detail else ""))
 
@@ -49,7 +49,7 @@ class Screen:
         return all(passed for _, passed in self.checks)
 
     def summary(self, conclusion):
-        """The last screen: what happened, and every check."""
+        """The conclusion and all checks."""
         self._line("")
         self._line(self._paint(BOLD, " Summary ".center(self._width, "=")))
         self._wrapped("", "", conclusion)
@@ -67,7 +67,7 @@ class Screen:
         return self._paint(GREEN, "ok     ") if passed else self._paint(RED, "FAILED ")
 
     def _wrapped(self, first, rest, text):
-        # The first line's beginning may hold colours, which take no room; its room is that of the others.
+        # The first line's prefix may contain colour codes without width, so REST gives the width.
         lines = textwrap.wrap(text, self._width - len(rest), break_long_words=False, break_on_hyphens=False) or [""]
         self._line(first + lines[0])
         for line in lines[1:]:

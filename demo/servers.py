@@ -1,4 +1,4 @@
-"""The demo's two servers as child processes: local-sts in place of AWS STS, and mongod with the plugin preloaded."""
+"""The demo's two servers as child processes: local-sts, which replaces AWS STS, and mongod with the plugin."""
 
 import json
 import os
@@ -7,20 +7,20 @@ import socket
 import subprocess
 import time
 
-PATIENCE = 30  # seconds that a server may take to start or to stop
-POLL = 0.05  # seconds between two looks
-PORT_TRIES = 5  # another program can take a port between the moment it is found free and mongod's bind
+START_STOP_LIMIT = 30  # seconds for a server to start or to stop
+POLL = 0.05  # seconds between checks
+PORT_TRIES = 5  # another program can take the port before mongod binds it
 
 
 class ServerError(Exception):
-    """A server did not do what it has to; the text says which and what."""
+    """A server failed; the text names it and what failed."""
 
 
 class Server:
     """A child process whose output goes to files in FOLDER, stopped by its own handle at the end of a `with` block."""
 
     name = ""
-    # The files in its folder in which to look when something went wrong.
+    # The files in its folder to show after a failure.
     log_files = ("stdout", "stderr")
 
     def __init__(self, folder):
@@ -43,7 +43,7 @@ class Server:
         raise NotImplementedError
 
     def stop(self):
-        """Ends the process and returns its exit status; None when it never ran."""
+        """Stops the process and returns its exit status; None if it never ran."""
         child = self._child
         if child is None:
             return None
@@ -52,14 +52,14 @@ class Server:
         if child.poll() is None:
             child.terminate()
             try:
-                child.wait(PATIENCE)
+                child.wait(START_STOP_LIMIT)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
         return child.returncode
 
     def run(self, command, environment, **options):
-        """Starts the process away from the terminal's signals: Ctrl-C is for the demo, which then stops it."""
+        """Starts the process in its own session: Ctrl-C reaches only the demo, which then stops it."""
         with open(self.folder / "stdout", "wb") as stdout, open(self.folder / "stderr", "wb") as stderr:
             try:
                 self._child = subprocess.Popen(
@@ -71,7 +71,7 @@ class Server:
                     **options,
                 )
             except OSError as error:
-                raise ServerError(f"{self.name} cannot be started: {command[0]}: {error.strerror}") from error
+                raise ServerError(f"cannot start {self.name}: {command[0]}: {error.strerror}") from error
 
     def text_of(self, name):
         try:
@@ -80,28 +80,28 @@ class Server:
             return ""
 
     def tail_of(self, name, count):
-        """The last COUNT lines of one of its files, each cut where it gets too long to read."""
+        """The last COUNT lines of one of its files, each truncated."""
         lines = self.text_of(name).splitlines()[-count:]
         return [line if len(line) <= 400 else line[:400] + "…" for line in lines]
 
-    def wait_until(self, condition, what, patience=PATIENCE):
+    def wait_until(self, condition, what, limit=START_STOP_LIMIT):
         """Returns the first true value of CONDITION()."""
-        until = time.monotonic() + patience
+        until = time.monotonic() + limit
         while True:
-            # Looked at first: what a process wrote before it ended still counts.
+            # Read the status first: output before the exit still counts.
             status = self._child.poll()
             value = condition()
             if value:
                 return value
             if status is not None:
-                raise ServerError(f"{self.name} ended with exit status {status} before {what}")
+                raise ServerError(f"{self.name} exited with status {status} before {what}")
             if time.monotonic() > until:
-                raise ServerError(f"{self.name}: {patience} seconds went by without {what}")
+                raise ServerError(f"{self.name}: timed out after {limit} seconds waiting for {what}")
             time.sleep(POLL)
 
 
 class LocalSts(Server):
-    """An STS on loopback that verifies signatures. It knows the identities it is given."""
+    """An STS on loopback that verifies signatures, for the given identities."""
 
     name = "local-sts"
 
@@ -122,12 +122,12 @@ class LocalSts(Server):
             line = self.text_of("stdout")
             return line.endswith("\n") and json.loads(line)
 
-        ready = self.wait_until(announced, "saying where it listens")
+        ready = self.wait_until(announced, "its endpoint")
         self.endpoint, self.ca_file = ready["endpoint"], ready["ca_file"]
 
 
 class Mongod(Server):
-    """A mongod with an empty database that wants passwords, and the plugin preloaded."""
+    """A mongod with an empty database, authorization and the plugin."""
 
     name = "mongod"
     log_files = ("stdout", "stderr", "mongod.log")
@@ -151,32 +151,32 @@ class Mongod(Server):
                 environment["LD_LIBRARY_PATH"] = self._library_path
             self.run([self._program, "--config", self.config], environment, stdin=subprocess.DEVNULL)
             try:
-                self.wait_until(lambda: "Waiting for connections" in self.text_of("mongod.log"), "serving")
+                self.wait_until(lambda: "Waiting for connections" in self.text_of("mongod.log"), "connections")
                 return
             except ServerError:
                 if self._child.poll() is None or "Address already in use" not in self.text_of("mongod.log"):
                     raise
-        raise ServerError(f"mongod found its port taken {PORT_TRIES} times")
+        raise ServerError(f"mongod found no free port in {PORT_TRIES} tries")
 
     def log_position(self):
-        """The end of the log as it is now, for wait_for_log."""
+        """The current end of the log, for wait_for_log."""
         return len(self.text_of("mongod.log"))
 
     def find_in_log(self, wanted, since=0):
-        """The first entry of the log after the position SINCE for which WANTED(entry) is true; None without one."""
+        """The first log entry after position SINCE for which WANTED(entry) is true, or None."""
         for line in self.text_of("mongod.log")[since:].splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # the last line, not written to its end yet
+                continue  # an incomplete last line
             if wanted(entry):
                 return entry
         return None
 
     def wait_for_log(self, wanted, since=0):
-        """As find_in_log, but gives mongod some seconds to write the entry."""
+        """Like find_in_log, but waits some seconds for the entry."""
         try:
-            return self.wait_until(lambda: self.find_in_log(wanted, since), "the entry in its log", patience=5)
+            return self.wait_until(lambda: self.find_in_log(wanted, since), "the entry in its log", limit=5)
         except ServerError:
             return None
 
@@ -203,7 +203,7 @@ class Mongod(Server):
 
 
 def yaml(value):
-    """A string as YAML writes it in quotes, which is as JSON does."""
+    """A quoted YAML string, which is the same as JSON's."""
     return json.dumps(str(value))
 
 
