@@ -1,4 +1,4 @@
-"""What the scripts in this folder share: the cache folder, its locks, and errors a person can act on."""
+"""Shared by the scripts in this folder: the cache folder, its locks, and errors for users."""
 
 import contextlib
 import fcntl
@@ -14,11 +14,11 @@ MULTIARCH = "x86_64-linux-gnu"
 
 
 class ToolError(Exception):
-    """Something the person at the keyboard can act on: the text says what was wrong and what to do."""
+    """An error that the user can fix: the text says what failed and what to do."""
 
 
 def say(text):
-    """Progress goes to stderr: stdout holds the result alone, for scripts to read."""
+    """Progress goes to stderr; stdout contains only the result, for scripts."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -35,14 +35,14 @@ def folder():
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ToolError(
-            f"the cache folder {path} cannot be created ({error.strerror}): set PSMDB_AWS_IAM_CACHE to one you can write to"
+            f"cannot create the cache folder {path} ({error.strerror}): set PSMDB_AWS_IAM_CACHE to a writable folder"
         ) from error
     return path
 
 
 @contextlib.contextmanager
 def locked(name):
-    """Holds the lock file NAME.lock of the cache: of two runs at once, the second waits for the first."""
+    """Holds the lock file NAME.lock of the cache; a concurrent run waits."""
     with open(folder() / f"{name}.lock", "w", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,16 +54,16 @@ def locked(name):
 
 @contextlib.contextmanager
 def built_apart(target):
-    """A temporary folder that takes TARGET's name once the block has ended well, so TARGET is whole or absent.
+    """A temporary folder that is renamed to TARGET when the block succeeds, so TARGET is complete or absent.
 
-    The caller holds TARGET's lock, so what an earlier, killed run left can go.
+    The caller holds TARGET's lock, so leftovers of killed runs can be removed.
     """
     for left in target.parent.glob(f".{target.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield temporary
-        # mkdtemp makes it private; what ends up in the cache is ordinary files.
+        # mkdtemp makes it private; the cache contains ordinary files.
         temporary.chmod(0o755)
         os.rename(temporary, target)
     finally:
@@ -81,12 +81,12 @@ def run(command, what, advice):
 
 
 def pip_arguments():
-    """Options of every pip call: quiet, and never asking."""
+    """Options of every pip call: quiet and non-interactive."""
     return ["--quiet", "--disable-pip-version-check", "--no-input"]
 
 
 def need_pip():
-    """Checks that this python has pip before anything is begun."""
+    """Checks early that this Python has pip."""
     found = subprocess.run(
         [sys.executable, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
     )
@@ -97,12 +97,12 @@ def need_pip():
 def unpacked_from_debian(packages, why):
     """Unpacks Debian PACKAGES, with the dependencies that this system lacks, into the cache; returns the folder.
 
-    Nothing is installed, so root is not needed. apt-get verifies what it downloads. WHY begins an error's sentence.
+    Nothing is installed, so root is not needed. apt-get verifies its downloads. WHY starts the error message.
     """
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
             raise ToolError(
-                f"{why}, and this system has no {program}: install your system's equivalent of Debian's "
+                f"{why}, and this system has no {program}: install your system's equivalents of Debian's "
                 f"{', '.join(packages)}, then run this again"
             )
     name = f"debian-{'+'.join(packages)}"
@@ -117,13 +117,13 @@ def unpacked_from_debian(packages, why):
 
 
 def downloaded_from_debian(packages, scratch):
-    """Downloads PACKAGES and their missing dependencies, with package lists in SCRATCH instead of the system's."""
+    """Downloads PACKAGES and their missing dependencies, with package lists in SCRATCH."""
     options = {
         "Dir::State": scratch / "state",
         "Dir::State::status": "/var/lib/dpkg/status",
         "Dir::Cache": scratch / "cache",
         "Debug::NoLocking": 1,
-        # The user _apt, to which apt-get switches as root, cannot write here.
+        # As root, apt-get switches to the user _apt, who cannot write here.
         "APT::Sandbox::User": "root",
     }
     archives = scratch / "cache" / "archives"
@@ -143,7 +143,7 @@ def library_folders(unpacked):
 
 
 def main(function):
-    """Runs a script's FUNCTION; a ToolError becomes one line and exit code 1."""
+    """Runs a script's FUNCTION; prints a ToolError as one line and exits with status 1."""
     try:
         function()
     except ToolError as error:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Runs a program for cargo, as .cargo/config.toml says: test programs with limits, all others as they are.
+"""Cargo's runner (.cargo/config.toml): runs test programs with limits, and all others unchanged.
 
     tools/cargo_runner.py PROGRAM [ARGUMENT ...]
 
-A test program, and each server that it starts, may have OPEN_FILES files open. It is killed, with all processes that it
-has started, when one of its tests runs longer than $PSMDB_AWS_IAM_TEST_SECONDS (600 by default), or all of them longer
-than six times that. The error names the test.
+A test program, and each server it starts, may have OPEN_FILES open files. It is killed, with all processes it started,
+when one of its tests runs longer than $PSMDB_AWS_IAM_TEST_SECONDS (600 by default), or the whole program longer than
+six times that. The error names the test.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ import time
 
 import cache
 
-# Tests hold hundreds of connections, of which both ends, and a proxy between them, are in one process.
+# Tests have hundreds of connections, with both ends and a proxy in one process.
 OPEN_FILES = 4096
 TEST_SECONDS = 600
 PROGRAM_FACTOR = 6
-# When Rust's test harness first says that a test still runs.
+# When Rust's test harness first reports a running test.
 NOTICE_SECONDS = 60
 STILL_RUNNING = re.compile(r"test (\S+) has been running for over ")
-# With one thread, the name stands before the test runs, and the result follows alone.
+# With one thread, the name is printed before the test runs, and the result follows without it.
 ENDED = re.compile(r"test (\S+)(?: - should panic)? \.\.\. |^(?:\x1b\[\d+m)?(?:ok|FAILED)\b")
 
 
 def is_test(program, arguments):
-    """Says whether PROGRAM is for tests, by the folder that cargo or rustdoc has put it into."""
+    """Whether PROGRAM is a test program, from the folder that cargo or rustdoc put it into."""
     folder = pathlib.Path(program).parent.name
     return (folder == "deps" and "--bench" not in arguments) or is_doctest(program)
 
@@ -61,7 +61,7 @@ def test_seconds():
 
 
 class Clock:
-    """Knows from the output of a test program which tests run for long, and how long they may."""
+    """Tracks, from a test program's output, which tests run long, and their deadlines."""
 
     def __init__(self, seconds):
         self.seconds = seconds
@@ -87,7 +87,7 @@ class Clock:
         return min([self.program_deadline, *self.deadlines.values()])
 
     def overdue(self):
-        """Says what has run for too long; None when nothing has."""
+        """Describes what has run too long, or None."""
         now = time.monotonic()
         names = sorted(name for name, deadline in self.deadlines.items() if deadline <= now)
         if names:
@@ -98,10 +98,10 @@ class Clock:
 
 
 def run(command, seconds):
-    """Runs a test program and returns its exit status, that of subprocess."""
+    """Runs a test program and returns its exit status, as subprocess does."""
     if sys.stdout.isatty():
         command = [*command, "--color=always"]
-    # A session of its own, so that all processes that it has started can be killed with it.
+    # A separate session, to kill all its processes together.
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
 
         def kill(*_):
@@ -121,7 +121,7 @@ def run(command, seconds):
                 sys.stdout.flush()
                 clock.read(output)
             elif child.poll() is not None:
-                # What it left behind still has its output open.
+                # A leftover process still has the output open.
                 break
             overdue = clock.overdue()
             if overdue:
@@ -135,12 +135,12 @@ def main():
     if not is_test(command[0], command[1:]):
         os.execv(command[0], command)
     if is_doctest(command[0]):
-        # rustdoc names the program to itself only where there is no runner.
+        # rustdoc sets this only without a runner.
         os.environ.setdefault("RUSTDOC_DOCTEST_BIN_PATH", command[0])
     raise_open_files()
     status = run(command, test_seconds())
     if status < 0:
-        # So that cargo says which signal it was.
+        # Lets cargo report the signal.
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Builds the packages of the last commit twice, in different surroundings, and compares them byte by byte.
+"""Builds the packages of the last commit twice, in different environments, and compares them byte by byte.
 
-The second build has another folder, with a longer name, another target folder, cargo home, time zone and umask.
-What is not committed is not in it.
+The second build uses another folder with a longer name, and another target folder, cargo home, time zone and umask.
+Uncommitted changes are not built.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import release_cargo
 
 
 def linked(source, copy):
-    """Links a file where that is possible: crates are many."""
+    """Hard-links a file if possible, because there are many crates."""
     try:
         os.link(source, copy)
     except OSError:
@@ -27,11 +27,11 @@ def linked(source, copy):
 
 
 def cargo_home(at):
-    """Makes a cargo home at AT with what has been downloaded; crates are unpacked anew."""
+    """Makes a cargo home at AT with the existing downloads; cargo unpacks the crates again."""
     home = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
     for part in ("index", "cache"):
         if (home / "registry" / part).is_dir():
-            # Cargo writes into files of the index, which therefore are not shared.
+            # Cargo writes to the index files, so they are copied.
             copy = linked if part == "cache" else shutil.copy2
             shutil.copytree(home / "registry" / part, at / "registry" / part, copy_function=copy)
     at.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def build(folder, umask, **changed):
         ["make", "packages"], cwd=folder, env=environment, umask=umask, stdout=sys.stderr, check=False
     )
     if made.returncode != 0:
-        raise cache.ToolError(f"`make packages` failed in {folder}: see above")
+        raise cache.ToolError(f"`make packages` failed in {folder} (see above)")
     packages = folder / environment.get("CARGO_TARGET_DIR", "target") / "packages"
     cache.say(f"built in {folder}, in {time.monotonic() - began:.0f} s")
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in packages.iterdir() if path.is_file()}
@@ -65,15 +65,15 @@ def main():
     folder = scratch / "another folder with a longer name"
     second = build(folder, 0o077, TZ="Asia/Tokyo", LC_ALL="C", CARGO_HOME=home, CARGO_TARGET_DIR="built")
     if not first or first.keys() != second.keys():
-        raise cache.ToolError(f"not the same files: {sorted(first)} and {sorted(second)}, in {scratch}")
+        raise cache.ToolError(f"the builds in {scratch} have different files: {sorted(first)} and {sorted(second)}")
     differing = [name for name in first if first[name] != second[name]]
     if differing:
         raise cache.ToolError(
-            f"not the same bytes: {', '.join(differing)}; both builds are in {scratch}: compare them with diffoscope, "
+            f"the builds in {scratch} differ: {', '.join(differing)}: compare them with diffoscope, "
             "or unpack them and compare their files"
         )
     for name, sha256 in sorted(first.items()):
-        print(f"the same twice: {sha256}  {name}")
+        print(f"identical: {sha256}  {name}")
     shutil.rmtree(scratch)
 
 

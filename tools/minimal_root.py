@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Runs commands as an ordinary user on a minimal Debian 12: what a newcomer's machine has, and nothing else.
+"""Runs commands as an ordinary user on a minimal Debian 12, such as a new contributor's machine.
 
     tools/minimal_root.py COMMAND [COMMAND ...]
 
-debootstrap makes the system in the cache, with PACKAGES. The commands run there in a clone of the last commit, with
-empty caches and the default soft limit of OPEN_FILES open files. Rust is this machine's, read-only. pip, cargo
-and apt-get reach their registries as they do on this machine: by its settings, certificates and environment.
+debootstrap creates the system in the cache, with PACKAGES. The commands run in a clone of the last commit, with empty
+caches and the default soft limit of OPEN_FILES open files. Rust is this machine's, read-only. pip, cargo and apt-get
+use this machine's settings, certificates and environment to reach their registries.
 
-It needs root, for chroot and mounts. The mounts are in a mount namespace of their own and end with it, and so do all
-processes. The system is removed when all commands succeed; when one fails it is kept, and the next run removes it.
+Requires root, for chroot and mounts. Mounts and processes are in separate namespaces and end with them. The system is
+removed if all commands succeed; otherwise it is kept until the next run.
 """
 
 import argparse
@@ -28,10 +28,10 @@ OPEN_FILES = 1024
 USER_ID = 1000
 HOME = pathlib.Path("home/user")
 RUST = pathlib.Path("opt/rust")
-# How long the making of the system and each command may take.
+# Time limit for creating the system and for each command.
 SECONDS = 2 * 60 * 60
 
-# How this machine reaches registries, below the user's home and below the root; absent files are left out.
+# Settings for reaching registries, below the user's home and below the root; absent files are skipped.
 SETTINGS_OF_USER = [".config/pip/pip.conf", ".pip/pip.conf"]
 SETTINGS = ["etc/hosts", "etc/pip.conf", "etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"]
 VARIABLES = ("PIP_", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_", "CARGO_SOURCE_")
@@ -41,33 +41,33 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 def need_root():
     if os.geteuid() != 0:
-        raise cache.ToolError("a root file system of its own needs chroot and mounts: run this as root")
+        raise cache.ToolError("this needs chroot and mounts: run it as root")
     for program in ("unshare", "chroot", "git", "rustc"):
         if shutil.which(program) is None:
-            raise cache.ToolError(f"no {program}: install it, then run this again")
+            raise cache.ToolError(f"{program} is missing: install it, then run this again")
 
 
 def isolated(command):
-    """Returns COMMAND in namespaces of its own, so that its mounts and processes end with it."""
+    """Returns COMMAND in separate namespaces, which end its mounts and processes with it."""
     return ["unshare", "--mount", "--pid", "--fork", "--kill-child", *command]
 
 
 def run(command, what, **options):
-    """Runs COMMAND, for SECONDS at most; says what failed."""
+    """Runs COMMAND, for at most SECONDS; raises an error that names WHAT failed."""
     cache.say(f"=== {what} ===")
     try:
         status = subprocess.run([str(part) for part in command], timeout=SECONDS, check=False, **options).returncode
     except subprocess.TimeoutExpired as error:
         raise cache.ToolError(f"{what} took longer than {SECONDS} seconds") from error
     if status != 0:
-        raise cache.ToolError(f"{what} failed with exit status {status}: see above")
+        raise cache.ToolError(f"{what} failed with exit status {status} (see above)")
 
 
 def debootstrap():
-    """The command that makes a Debian system: this machine's, or one unpacked from Debian's package."""
+    """The debootstrap command: this machine's, or one unpacked from Debian's package."""
     if shutil.which("debootstrap"):
         return ["debootstrap"], None
-    unpacked = cache.unpacked_from_debian(["debian-archive-keyring", "debootstrap"], "no debootstrap")
+    unpacked = cache.unpacked_from_debian(["debian-archive-keyring", "debootstrap"], "debootstrap is missing")
     environment = {**os.environ, "DEBOOTSTRAP_DIR": str(unpacked / "usr/share/debootstrap")}
     environment["PATH"] = f"{unpacked / 'usr/bin'}:{environment['PATH']}"
     keyring = unpacked / "usr/share/keyrings/debian-archive-keyring.gpg"
@@ -85,11 +85,11 @@ def make_root(root, mirror):
         copy_if_there(pathlib.Path.home() / name, root / HOME / name)
     cargo_home = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
     copy_if_there(cargo_home / "config.toml", root / HOME / ".cargo/config.toml")
-    # Files of certificates, for example.
+    # For example certificate files.
     for value in network_variables().values():
         if value.startswith("/"):
             copy_if_there(pathlib.Path(value), root / value.lstrip("/"))
-    # apt's settings may name programs of this machine: only how it downloads is taken.
+    # Other apt settings may refer to programs of this machine.
     settings = subprocess.run(["apt-config", "dump", "Acquire"], stdout=subprocess.PIPE, check=False)
     if settings.returncode == 0:
         (root / "etc/apt/apt.conf.d/90this-machine").write_bytes(settings.stdout)
@@ -104,16 +104,16 @@ def make_root(root, mirror):
 def copy_if_there(source, copy):
     if not source.is_file():
         return
-    # A link of the new system may lead out of it.
+    # A link in the new system may point outside.
     if not copy.parent.resolve().is_relative_to(cache.folder().resolve()):
-        raise cache.ToolError(f"{source} cannot be copied: {copy.parent} is a link")
+        raise cache.ToolError(f"cannot copy {source}: {copy.parent} is a link")
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.unlink(missing_ok=True)
     shutil.copyfile(source, copy)
 
 
 def network_variables():
-    """How this machine reaches registries, as far as its environment says."""
+    """This machine's environment variables for reaching registries."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -128,7 +128,7 @@ def user_environment():
 
 
 def inside(root, command):
-    """Runs COMMAND by a shell in the system, as its user; called in a mount and process namespace of its own."""
+    """Runs COMMAND in a shell in the system, as its user; called in separate mount and process namespaces."""
     sysroot = release_cargo.output_of(["rustc", "--print", "sysroot"]).strip()
     for mount in (
         ["--bind", "--read-only", sysroot, root / RUST],
@@ -144,10 +144,10 @@ def inside(root, command):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Runs commands as an ordinary user on a minimal Debian 12.")
-    parser.add_argument("--mirror", default="", help="where debootstrap downloads from, if not from its default")
+    parser = argparse.ArgumentParser(description="Run commands as an ordinary user on a minimal Debian 12.")
+    parser.add_argument("--mirror", default="", help="mirror for debootstrap")
     parser.add_argument("--inside", type=pathlib.Path, metavar="ROOT", help=argparse.SUPPRESS)
-    parser.add_argument("commands", metavar="COMMAND", nargs="+", help="a line for the shell")
+    parser.add_argument("commands", metavar="COMMAND", nargs="+", help="shell command line")
     arguments = parser.parse_args()
     need_root()
     if arguments.inside:
@@ -157,7 +157,7 @@ def main():
         if root.exists():
             shutil.rmtree(root)
         if subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=release_cargo.ROOT, check=False).returncode != 0:
-            cache.say("note: what is not committed is not tested")
+            cache.say("note: uncommitted changes are not tested")
         try:
             make_root(root, arguments.mirror)
             for command in arguments.commands:

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Packs the release build into target/packages: a .deb, a .rpm, and the lists of what is in the object and the command.
+"""Packs the release build into target/packages: a .deb, a .rpm, and an SBOM each for the object and the command.
 
-`make packages` makes that build first. packaging/nfpm.yaml says what is in the packages; this collects it:
+`make packages` builds first. packaging/nfpm.yaml lists the contents of the packages; this script collects them:
 
 - the object and the command, without symbols;
-- manual pages and completions, written by the command itself;
-- licence, notices and a list for each of the crates in them, from the crates' own folders: see shipped.py.
+- manual pages and completions, written by the command;
+- licences and notices of the crates, from their folders, and the SBOMs: see shipped.py.
 
-All times are that of the last commit, or SOURCE_DATE_EPOCH, so that the same commit gives the same bytes.
+All timestamps are the time of the last commit, or SOURCE_DATE_EPOCH: builds are reproducible.
 """
 
 import datetime
@@ -31,25 +31,25 @@ PACKAGING = ROOT / "packaging"
 OBJECT = "libpsmdb_aws_iam.so"
 COMMAND = "psmdb-aws-iam"
 INSTALLED = {OBJECT: f"/usr/lib/psmdb-aws-iam/{OBJECT}", COMMAND: f"/usr/bin/{COMMAND}"}
-# The package of Cargo's that each is built from, whose name the list of what is in it has.
+# The Cargo package that each is built from, which names its SBOM.
 BUILT_FROM = {OBJECT: shipped.OBJECT, COMMAND: shipped.COMMAND}
 
 
 def folder():
-    """Where the packages go."""
+    """The output folder."""
     return release_cargo.target_folder() / "packages"
 
 
 def moment():
-    """The time that everything in the packages has, in seconds since 1970."""
+    """The timestamp of all files in the packages, in seconds since 1970."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given:
         if not given.isdecimal():
-            raise cache.ToolError(f"SOURCE_DATE_EPOCH is {given!r}: it must be a number of seconds since 1970")
+            raise cache.ToolError(f"SOURCE_DATE_EPOCH must be a number of seconds since 1970, not {given!r}")
         return int(given)
     if not (ROOT / ".git").exists():
         raise cache.ToolError(
-            "this is no git repository, so the time of the release is not known: set SOURCE_DATE_EPOCH"
+            "this is not a git repository, so the release time is unknown: set SOURCE_DATE_EPOCH"
         )
     return int(release_cargo.output_of(["git", "log", "-1", "--format=%ct"]))
 
@@ -61,10 +61,10 @@ def tool(command, **options):
         finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False, **options)
     except OSError as error:
         raise cache.ToolError(
-            f"{command[0]} does not run ({error.strerror}): install it (binutils has strip and readelf)"
+            f"cannot run {command[0]} ({error.strerror}): install it (strip and readelf are in binutils)"
         ) from error
     if finished.returncode != 0:
-        raise cache.ToolError(f"`{' '.join(map(str, command))}` failed: see above")
+        raise cache.ToolError(f"`{' '.join(map(str, command))}` failed (see above)")
     return finished.stdout
 
 
@@ -74,13 +74,13 @@ def newest_symbols(files, prefix):
     versions = set(re.findall(rf"Name: {prefix}_([0-9.]+)\b", text))
     if not versions:
         raise cache.ToolError(
-            f"no symbol of {prefix}_x.y is needed by {', '.join(map(str, files))}: what has built it?"
+            f"{', '.join(map(str, files))} need no {prefix}_x.y symbol: check how they were built"
         )
     return max(versions, key=lambda version: [int(part) for part in version.split(".")])
 
 
 def write_compressed(path, content):
-    # The header of gzip has a name and a time, unless told otherwise.
+    # Without a name and a time in the gzip header.
     with open(path, "wb") as raw, gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=raw, mtime=0) as file:
         file.write(content)
 
@@ -89,7 +89,7 @@ def collect_programs(stage):
     release = release_cargo.target_folder() / "release"
     for name in INSTALLED:
         if not (release / name).is_file():
-            raise cache.ToolError(f"no {release / name}: run `make packages`, which builds it first")
+            raise cache.ToolError(f"{release / name} is missing: run `make packages`, which builds it")
         tool(["strip", "-o", stage / name, release / name])
     command = release / COMMAND
     tool([command, "manual", stage / "man"])
@@ -101,7 +101,7 @@ def collect_programs(stage):
 
 
 def debian_changelog(version, seconds):
-    """Debian wants a list of its own of what was packed when."""
+    """The changelog of the Debian package."""
     maintainer = re.search(r"^maintainer: (.*)$", (PACKAGING / "nfpm.yaml").read_text(encoding="utf-8"), re.MULTILINE)
     time = email.utils.format_datetime(datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc))
     change = f"  * Version {version}: see changelog.gz."
@@ -109,7 +109,7 @@ def debian_changelog(version, seconds):
 
 
 def collect_documents(stage, seconds):
-    """Returns the crates in the packages, those of the object first, and of these the project's own."""
+    """Collects the documents; returns the packaged crates, this project first."""
     parts = {name: shipped.crates(package) for name, package in BUILT_FROM.items()}
     crates = {key: crate for part in parts.values() for key, crate in part.items()}
     shipped.need_added_texts_of(crates)
@@ -118,7 +118,7 @@ def collect_documents(stage, seconds):
     write_compressed(stage / "changelog.gz", (ROOT / "CHANGELOG.md").read_bytes())
     for document in (PACKAGING / "copyright", ROOT / "LICENSE", ROOT / "SECURITY.md"):
         shutil.copy(document, stage)
-    # Not compressed, so that their links to each other lead somewhere.
+    # Uncompressed, to keep the links between them working.
     (stage / "docs").mkdir()
     for page in (ROOT / "docs").glob("*.md"):
         shutil.copy(page, stage / "docs")
@@ -153,7 +153,7 @@ def main():
         version = next(iter(crates.values())).version
         licences = shipped.licence_field(crates)
         if f"\nlicense: {licences}\n" not in (PACKAGING / "nfpm.yaml").read_text(encoding="utf-8"):
-            raise cache.ToolError(f"the licences of what is packed are {licences}: write that into packaging/nfpm.yaml")
+            raise cache.ToolError(f"write `license: {licences}` into packaging/nfpm.yaml: the packaged code has these")
         programs = [stage / name for name in INSTALLED]
         environment = {
             **os.environ,
@@ -169,7 +169,7 @@ def main():
                 [*command, "--target", packages / name], cwd=stage, env=environment, stdout=subprocess.PIPE, check=False
             )
             if made.returncode != 0:
-                raise cache.ToolError(f"{name} was not made: see above; packaging/nfpm.yaml says what is in it")
+                raise cache.ToolError(f"cannot build {name} (see above); packaging/nfpm.yaml lists its contents")
         for name in BUILT_FROM.values():
             shutil.copy(stage / f"{name}.cdx.json", packages / f"{name}-{version}.cdx.json")
     made = sorted(path for path in packages.iterdir() if path.is_file())

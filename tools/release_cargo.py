@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Runs cargo so that what it builds does not depend on where: the same sources and compilers give the same bytes.
+"""Runs cargo for reproducible builds: the same sources and compilers give the same bytes on any machine.
 
     tools/release_cargo.py build --release --locked
 
-Panic messages carry the paths of source files, so the folders of this machine are replaced by names of our own. The
-compiler's flags are told in the environment, which makes cargo pass over those in configuration files; RUSTFLAGS of
-the caller are kept.
+Panic messages contain paths of source files, so this machine's folders are replaced by fixed names. The compiler's
+flags are passed in the environment, which overrides those in configuration files; the caller's RUSTFLAGS are kept.
 """
 
 import os
@@ -23,38 +22,38 @@ def output_of(command):
     try:
         finished = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     except OSError as error:
-        raise cache.ToolError(f"{command[0]} does not run ({error.strerror}): install Rust") from error
+        raise cache.ToolError(f"cannot run {command[0]} ({error.strerror}): install Rust") from error
     if finished.returncode != 0:
-        raise cache.ToolError(f"`{' '.join(command)}` failed: see above")
+        raise cache.ToolError(f"`{' '.join(command)}` failed (see above)")
     return finished.stdout
 
 
 def target_folder():
-    """Where cargo puts what it builds."""
+    """Cargo's target folder."""
     return ROOT / (os.environ.get("CARGO_TARGET_DIR") or "target")
 
 
 def crates_folders():
-    """Where cargo unpacks crates: one folder for each registry, and for each name that it is reached by."""
+    """The folders where cargo unpacks crates: one per registry, and per name of it."""
     home = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
     return sorted((home.absolute() / "registry" / "src").glob("*"))
 
 
 def remappings():
-    """Each folder that may be in a path, and what is written instead; of two that fit, the later counts."""
+    """Folders that may be in a path, and their replacements; of two matches, the later wins."""
     verbose = output_of(["rustc", "--version", "--verbose"])
     commit = next(line.split()[1] for line in verbose.splitlines() if line.startswith("commit-hash:"))
     yield ROOT, "psmdb-aws-iam"
     yield target_folder(), "target"
     for folder in crates_folders():
         yield folder, "crates"
-    # Without Rust's sources on the machine, the compiler writes this by itself.
+    # The compiler's default if Rust's sources are not installed.
     sources = pathlib.Path(output_of(["rustc", "--print", "sysroot"]).strip()) / "lib/rustlib/src/rust"
     yield sources, f"/rustc/{commit}"
 
 
 def main():
-    # Unpacks the crates: only then their folder is known.
+    # Unpacks the crates; before that, their folder is unknown.
     output_of(["cargo", "fetch", "--locked", "--quiet"])
     flags = [f"--remap-path-prefix={folder}={name}" for folder, name in remappings()]
     given = os.environ.pop("RUSTFLAGS", "").split()

@@ -1,7 +1,7 @@
-"""What is in the object and in the command besides this project's own code: crates and Rust's standard library.
+"""Third-party code in the object and in the command: crates and Rust's standard library.
 
-The crates are those that cargo resolves for the build of one package, without what only runs while it is built
-(build scripts, macros, tests). Of each, the licence texts in its own folder are taken, and the hash in Cargo.lock.
+The crates are those that cargo resolves for the build of one package, without build scripts, macros and tests. The
+licence texts come from each crate's folder, the hashes from Cargo.lock.
 """
 
 import dataclasses
@@ -15,24 +15,24 @@ import uuid
 import cache
 import release_cargo
 
-# The packages that the object and the command are built from.
+# The Cargo packages of the object and the command.
 OBJECT = "psmdb-aws-iam"
 COMMAND = "psmdb-aws-iam-command"
 TARGET = "x86_64-unknown-linux-gnu"
-# Names of files that hold a licence, a notice or a copyright.
+# Names of licence, notice and copyright files.
 LICENCE_FILE = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)([-_. ].*)?", re.IGNORECASE)
-# An entry of Cargo.lock that has a hash; tomllib is not in every Python that these tools run on.
+# An entry of Cargo.lock with a hash; not all supported Pythons have tomllib.
 LOCKED = re.compile(
     r'^name = "([^"]+)"\nversion = "([^"]+)"\nsource = "[^"]+"\nchecksum = "([0-9a-f]{64})"$', re.MULTILINE
 )
-# Texts for crates that come without one, named after the crate.
+# Licence texts for crates without one, named after the crate.
 ADDED_TEXTS = release_cargo.ROOT / "packaging" / "licences"
 SEPARATOR = "=" * 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A licence text, with spaces at the ends of lines gone, so that equal ones are printed once."""
+    """A licence text without trailing spaces; equal texts are printed once."""
 
     name: str
     text: str
@@ -51,7 +51,7 @@ class Crate:
     description: str
     # As in Cargo.lock; None for a crate of this repository.
     sha256: str | None
-    # Keys of the crates that it uses.
+    # Keys of its dependencies.
     uses: set
     texts: list
 
@@ -62,12 +62,12 @@ class Crate:
 
 @dataclasses.dataclass
 class StandardLibrary:
-    """Rust's standard library, which is linked into everything."""
+    """Rust's standard library, which is linked into every binary."""
 
     version: str
-    # (name, version, licence, texts) of the crates in it.
+    # (name, version, licence, texts) of its crates.
     crates: list
-    # Names of crates in it of which Rust's own notices say nothing.
+    # Names of its crates that Rust's notices do not mention.
     unnamed: list
     texts: list
 
@@ -81,7 +81,7 @@ def licence_texts(folder):
 
 
 def crates(package):
-    """The crates in what is built of PACKAGE, by (name, version); the first is the package itself."""
+    """The crates built into PACKAGE, by (name, version); the first is the package itself."""
     tree = ["cargo", "tree", "--locked", "--package", package, "--target", TARGET, "--edges", "normal,no-proc-macro"]
     lines = release_cargo.output_of([*tree, "--prefix", "depth", "--no-dedupe", "--format", " {p}"]).splitlines()
     metadata = json.loads(
@@ -104,14 +104,14 @@ def crates(package):
             texts = licence_texts(folder) if foreign else []
             if name in added:
                 if texts:
-                    raise cache.ToolError(f"{name} has come to have a licence text: remove {added[name]}")
+                    raise cache.ToolError(f"{name} now has a licence text: remove {added[name]}")
                 texts = [Text.of("LICENSE", added[name].read_text(encoding="utf-8"))]
-            # As old manifests write it.
+            # Old manifests use a slash.
             licence = (described["license"] or "").replace("/", " OR ")
             if not licence or foreign and not (texts and key in checksums):
                 raise cache.ToolError(
-                    f"{name} {key[1]} has no licence, no text of it or no hash in Cargo.lock; what is shipped must have "
-                    f"all three: look into {folder}, and put a text that it lacks into {ADDED_TEXTS / name}.txt"
+                    f"{name} {key[1]} lacks a licence, a licence text or a hash in Cargo.lock, and packaged code needs "
+                    f"all three: look into {folder}, and add a missing text as {ADDED_TEXTS / name}.txt"
                 )
             found[key] = Crate(*key, licence, described["description"] or "", checksums.get(key), set(), texts)
         del above[int(depth) :]
@@ -122,15 +122,15 @@ def crates(package):
 
 
 def need_added_texts_of(found):
-    """Says when a text in ADDED_TEXTS is of none of the crates."""
+    """Checks that every text in ADDED_TEXTS belongs to one of the crates."""
     names = {crate.name for crate in found.values()}
     for path in sorted(ADDED_TEXTS.glob("*.txt")):
         if path.stem not in names:
-            raise cache.ToolError(f"{path} is of no crate that is shipped: remove it")
+            raise cache.ToolError(f"{path} belongs to no packaged crate: remove it")
 
 
 class NoticesOfRust(html.parser.HTMLParser):
-    """Reads the page of notices that comes with Rust: a heading for each crate, its licence, and the texts."""
+    """Parses Rust's page of notices: a heading for each crate, its licence, and the texts."""
 
     def __init__(self):
         super().__init__()
@@ -172,16 +172,16 @@ def standard_library():
     licences = sorted((documents / "licenses").glob("*.txt"))
     if not page.is_file() or not licences:
         raise cache.ToolError(
-            f"{documents} has no COPYRIGHT-library.html or no licenses: packages carry the notices of Rust's standard "
-            "library, so build them with a Rust that rustup has installed"
+            f"{documents} lacks COPYRIGHT-library.html or licenses: packages contain the notices of Rust's standard "
+            "library, so build them with a Rust installed by rustup"
         )
     reader = NoticesOfRust()
     reader.feed(page.read_text(encoding="utf-8"))
-    # The page has the crates of all platforms; those of this one are beside the library.
+    # The page lists the crates of all platforms; those of this platform are in the library folder.
     built = {path.name[3:].rsplit("-", 1)[0] for path in (sysroot / "lib/rustlib" / TARGET / "lib").glob("lib*.rlib")}
     own = {"alloc", "compiler_builtins", "core", "panic_abort", "panic_unwind", "proc_macro", "profiler_builtins"}
     own |= {"std", "std_detect", "sysroot", "test", "unwind"} | {name for name in built if "workspace" in name}
-    # For macros and for tests.
+    # Only for macros and tests.
     own |= {"getopts", "rustc_literal_escaper"}
     here = []
     for crate in reader.crates:
@@ -195,7 +195,7 @@ def standard_library():
 
 
 def notices(found, library):
-    """One text: what is in the packages, and under which licences."""
+    """The text of THIRD-PARTY-NOTICES."""
     numbers = {}
 
     def number(text):
@@ -205,8 +205,8 @@ def notices(found, library):
         return [title, *(f"    {text.name}: text {number(text)}" for text in texts), ""]
 
     lines = [
-        f"Besides the code of {OBJECT}, its object and its command hold code of the following projects. Each is under",
-        "the licence that is named with it. Texts that several projects have in common are printed once, at the end.",
+        f"The object and the command of {OBJECT} contain code of the following projects, each under the licence named",
+        "with it. The licence texts follow at the end; identical texts are printed once.",
         "",
     ]
     for crate in sorted(
@@ -219,7 +219,7 @@ def notices(found, library):
         lines += entry(f"{name} {version}, in Rust's standard library: {licence}", texts)
     if library.unnamed:
         lines += [
-            "Rust's standard library has these crates too, for which it gives no notices of their own:",
+            "Rust's standard library also contains these crates, which have no separate notices:",
             "    " + ", ".join(library.unnamed),
             "",
         ]
@@ -229,7 +229,7 @@ def notices(found, library):
 
 
 def licence_field(found):
-    """The licences of all that is packed as one SPDX expression; where there is a choice, Apache-2.0 or else MIT."""
+    """The licences of all packaged code as one SPDX expression; of alternatives, Apache-2.0, else MIT."""
     names = set()
     for crate in found.values():
         for part in crate.licence.split(" AND "):
@@ -270,7 +270,7 @@ def bill_of_materials(found, library, files, moment):
         "bom-ref": f"rust-{library.version}",
         "name": "rust-std",
         "version": library.version,
-        "description": "Rust's standard library, as it comes with the compiler",
+        "description": "Rust's standard library",
         "scope": "required",
         "licenses": [{"expression": "(MIT OR Apache-2.0) AND Unicode-3.0"}],
         "components": [part_of_rust(*described) for *described, _ in library.crates],
@@ -310,7 +310,7 @@ def bill_of_materials(found, library, files, moment):
             {"ref": rust["bom-ref"], "dependsOn": []},
         ],
     }
-    # The document's own number: of what it says, so that the same content has the same one.
+    # The serial number is derived from the content: reproducible.
     content = json.dumps(document, sort_keys=True).encode()
     number = uuid.UUID(bytes=hashlib.sha256(content).digest()[:16], version=4)
     document = {"bomFormat": document.pop("bomFormat"), "serialNumber": f"urn:uuid:{number}", **document}
