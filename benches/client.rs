@@ -1,4 +1,4 @@
-//! The programs in `clients/`: compiled here, and driven by lines on their standard input and output.
+//! Compiles the programs in `clients/`, and drives them by lines on their standard input and output.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::support::fixture::{STS_HOST, credentials};
 /// Compiles a client into a folder.
 ///
 /// # Panics
-/// When it cannot be compiled; for want of libcurl with what to install.
+/// If the compilation fails; without libcurl, the message says what to install.
 pub fn compile(folder: &Path, name: &str, libraries: &[&str]) -> PathBuf {
     let root = crate::root();
     let program = folder.join(name);
@@ -39,26 +39,26 @@ pub fn compile(folder: &Path, name: &str, libraries: &[&str]) -> PathBuf {
     program
 }
 
-/// A client that runs. It ends with its standard input.
+/// A running client, which exits when its standard input closes.
 pub struct Client {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
 
-/// What a round of questions took.
+/// The times of a round of requests.
 pub struct Round {
     pub times: Vec<Duration>,
-    /// Of all of them together.
+    /// In total.
     pub cpu: Duration,
-    /// The part of it that system calls took.
+    /// The share of system calls.
     pub kernel: Duration,
 }
 
 impl Client {
     pub fn start(command: &mut Command) -> Self {
         let mut child = command
-            // It comes before the programs' own paths, and cargo puts its folders into it.
+            // It takes precedence over the programs' paths, and cargo adds its folders to it.
             .env_remove("LD_LIBRARY_PATH")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -92,7 +92,7 @@ impl Client {
         Round { times, cpu: nanos(all), kernel: nanos(kernel) }
     }
 
-    /// Lets the plugin verify so many logins, and one before them that does not count.
+    /// Verifies this many logins with the plugin, after one that is not measured.
     pub fn verify_by_plugin(&mut self, identity: &Identity, count: usize) -> Round {
         self.send(&format!("{}\n{}\n", count + 1, hex::encode(client_first(&[5; 32]))));
         let replies: Vec<String> = (0..=count).map(|_| self.line()).collect();
@@ -109,9 +109,9 @@ impl Client {
         self.round(count)
     }
 
-    /// Lets libcurl ask so many questions, and one before them that does not count.
+    /// Sends this many requests with libcurl, after one that is not measured.
     pub fn verify_by_libcurl(&mut self, identity: &Identity, count: usize) -> Round {
-        self.send(&questions(identity, count + 1));
+        self.send(&requests(identity, count + 1));
         self.round(count)
     }
 }
@@ -123,8 +123,8 @@ impl Drop for Client {
     }
 }
 
-/// Signed questions for libcurl, after a line that says how many they are.
-pub fn questions(identity: &Identity, count: usize) -> String {
+/// Signed requests for libcurl, after a line with their number.
+pub fn requests(identity: &Identity, count: usize) -> String {
     let mut text = format!("{count}\n");
     for _ in 0..count {
         let mut nonce = [0; 64];

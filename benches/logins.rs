@@ -30,7 +30,7 @@ const SCRAM_FIRST: usize = 3;
 const NAMES: [&str; 4] =
     ["MONGODB-AWS, STS at 0 ms", "MONGODB-AWS, STS at 20 ms", "SCRAM-SHA-256, again", "SCRAM-SHA-256, first"];
 
-/// How many log in at once, and how many logins by each of the above are one repetition.
+/// The number of clients, and the logins of each mechanism in one repetition.
 const PLANS: [(usize, [usize; 4]); 2] = [(1, [150, 40, 150, 20]), (64, [1000, 1000, 1000, 128])];
 
 #[derive(Default)]
@@ -84,7 +84,7 @@ fn in_turns(
     identity: &Identity,
     (clients, counts): (usize, [usize; 4]),
 ) -> Measured {
-    // Users that nobody has logged in as: each has a salt of its own, so that the driver knows the key of none.
+    // Unused users: each has its own salt, so the driver has no cached key.
     let users: Vec<Vec<String>> = (0..REPETITIONS)
         .map(|repetition| (0..counts[SCRAM_FIRST]).map(|n| format!("u{clients}-{repetition}-{n}")).collect())
         .collect();
@@ -102,7 +102,7 @@ fn in_turns(
         for mechanism in [AWS, AWS_FAR, SCRAM, SCRAM_FIRST] {
             let mongod = if mechanism == AWS_FAR { far } else { near };
             if mechanism != SCRAM_FIRST {
-                // Connections to STS are there again, and the driver knows the key.
+                // Opens connections to STS, and lets the driver cache the key.
                 drivers[mechanism].log_in(clients, clients.max(5));
             }
             let cpu = cpu(mongod);
@@ -120,10 +120,10 @@ fn in_turns(
     measured
 }
 
-/// The CPU time of a server so far, in ticks: of threads that have ended too, of which there is one for each login.
+/// The CPU time of a server so far, in ticks, including finished threads (one per login).
 fn cpu(mongod: &Mongod) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", mongod.pid())).expect("the process runs");
-    // The second field is a name, which may hold spaces. utime and stime are the 14th and the 15th: see proc(5).
+    // The second field is a name, which may contain spaces. utime and stime are the 14th and the 15th: see proc(5).
     let fields: Vec<&str> = stat.rsplit(") ").next().expect("its fields").split(' ').collect();
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }

@@ -1,4 +1,4 @@
-//! What the numbers were measured on.
+//! The machine that the numbers were measured on.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::mongod::DEFAULT_VERSION;
 
-/// The state of the machine before anything was measured.
+/// The state of the machine before the measurements.
 pub struct Machine {
     load: String,
 }
@@ -16,7 +16,7 @@ impl Machine {
         Self { load: first_word("/proc/loadavg") }
     }
 
-    /// Says what the machine is, and when the numbers were measured.
+    /// Describes the machine and the time of the measurements.
     pub fn describe(&self, took: Duration) -> String {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let memory = field("/proc/meminfo", "MemTotal").and_then(|text| {

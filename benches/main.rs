@@ -1,8 +1,7 @@
-//! Measures what a login costs, next to what it would cost by other means, and says which goals are met: `make bench`.
+//! Measures the cost of a login, compared with alternatives, and which goals are met: `make bench`.
 //!
-//! What is compared is measured in turns in one run, so that whatever else the machine does hits all of it alike. The
-//! result goes to standard output and, when all parts were run, to docs/benchmarks.md; the head of that says what is
-//! measured and how.
+//! Alternatives are measured alternately in one run, so other load on the machine affects all of them. The result goes
+//! to standard output and, if all parts were run, to docs/benchmarks.md, whose head describes the method.
 
 mod client;
 mod logins;
@@ -23,17 +22,17 @@ use std::time::Instant;
 use machine::Machine;
 use report::Report;
 
-/// A part of the report, and the name that chooses it on the command line.
+/// A part of the report, and its name on the command line.
 type Part = (&'static str, fn(&mut Report));
 
 const PARTS: [Part; 4] =
     [("verification", verification::run), ("logins", logins::run), ("storm", storm::run), ("memory", memory::run)];
 
 fn main() {
-    // Cargo adds arguments of its own, which begin with a dash.
+    // Cargo adds its own arguments, which begin with a dash.
     let chosen: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let unknown = chosen.iter().find(|name| PARTS.iter().all(|(part, _)| part != name));
-    assert!(unknown.is_none(), "no such part: {unknown:?}; there are verification, logins, storm and memory");
+    assert!(unknown.is_none(), "unknown part {unknown:?}: must be verification, logins, storm or memory");
 
     let begun = Instant::now();
     let machine = Machine::now();
@@ -48,7 +47,7 @@ fn main() {
     println!("{text}");
     if chosen.is_empty() {
         let path = root().join("docs/benchmarks.md");
-        std::fs::write(&path, text).expect("docs/benchmarks.md can be written");
+        std::fs::write(&path, text).expect("write docs/benchmarks.md");
         eprintln!("written to {}", path.display());
     }
 }
@@ -58,7 +57,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in the project's folder")
 }
 
-/// The plugin as users get it: what the release build has made, which is beside this program.
+/// The plugin's release build, which is beside this program.
 fn plugin() -> PathBuf {
     if let Some(path) = env::var_os("PSMDB_AWS_IAM_PLUGIN") {
         return path.into();
@@ -66,6 +65,6 @@ fn plugin() -> PathBuf {
     let program = env::current_exe().expect("a path");
     let release = program.parent().and_then(Path::parent).expect("cargo's folders");
     let path = release.join("libpsmdb_aws_iam.so");
-    assert!(path.exists(), "no plugin at {}: run make build", path.display());
+    assert!(path.exists(), "{} is missing: run make build", path.display());
     path
 }

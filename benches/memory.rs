@@ -1,4 +1,4 @@
-//! What the plugin takes: memory, time at the start, and space on disk.
+//! The plugin's cost: memory, time at the start, and disk space.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -27,7 +27,7 @@ from the start of the process to the first accepted connection. CPU: of all thre
 second later, before any login. Starts vary by more than the plugin costs; so `mongod --version` is timed as well, \
 which loads the plugin, lets it check the server, and exits.";
 
-/// Pairs of servers, one pair after another.
+/// Pairs of servers, measured in sequence.
 const PAIRS: usize = 3;
 const ROUNDS: usize = 20;
 const LOGINS: usize = 1000;
@@ -35,9 +35,9 @@ const CLIENTS: usize = 8;
 const STARTS: usize = 30;
 const LOADS: usize = 40;
 
-/// What ended connections leave is given back after a moment.
+/// Time for the server to free the memory of closed connections.
 const SETTLE: Duration = Duration::from_millis(300);
-/// How long a server may take to start, or to stop.
+/// Time limit for a server to start or stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn run(report: &mut Report) {
@@ -51,7 +51,7 @@ fn growth(report: &mut Report) {
     let alice = Identity::iam_user(ACCOUNT, "team/alice");
     let sts = LocalSts::builder().identity(alice.clone()).record_requests(false).start().expect("an STS");
     let runtime = Runtime::new().expect("a runtime");
-    // By round, of all pairs.
+    // By round, over all pairs.
     let (mut with, mut without) = (vec![Series::default(); ROUNDS], vec![Series::default(); ROUNDS]);
     for _ in 0..PAIRS {
         let servers = [
@@ -109,7 +109,7 @@ fn mib(kib: &Series) -> Series {
     kib.map(|kib| kib / 1024.0)
 }
 
-/// What was measured of a start.
+/// Measurements of a start.
 struct Start {
     took: f64,
     cpu: f64,
@@ -126,11 +126,11 @@ fn start(report: &mut Report) {
     }
     let mut measured: [[Series; 3]; 2] = Default::default();
     for repetition in 0..=STARTS {
-        // Each is the first one half of the times.
+        // Each goes first in half of the rounds.
         let order = if repetition % 2 == 0 { [0, 1] } else { [1, 0] };
         for which in order {
             let Start { took, cpu, resident } = start_once(&folders[which], which == 0);
-            // The first start makes the database.
+            // The first start creates the database.
             if repetition > 0 {
                 for (series, value) in measured[which].iter_mut().zip([took, cpu, resident]) {
                     series.add(value);
@@ -157,7 +157,7 @@ fn start(report: &mut Report) {
     report.goal("Memory after the start, added by the plugin", difference(2), 2, Limit::AtMost(6.0), " MiB");
 }
 
-/// What `mongod --version` takes with the plugin, and without, in milliseconds.
+/// The time of `mongod --version` with and without the plugin, in milliseconds.
 fn loads() -> [Series; 2] {
     let mut measured: [Series; 2] = Default::default();
     for repetition in 0..=LOADS {
@@ -177,7 +177,7 @@ fn loads() -> [Series; 2] {
     measured
 }
 
-/// Starts a server, looks at it and stops it.
+/// Starts a server, measures it and stops it.
 fn start_once(folder: &Path, preload: bool) -> Start {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     let port = port.expect("a free port").port();
@@ -204,7 +204,7 @@ fn start_once(folder: &Path, preload: bool) -> Start {
     let cpu = cpu_millis(pid);
     thread::sleep(Duration::from_secs(1));
     let resident = resident_kib(pid) / 1024.0;
-    // In order, so that the next start has nothing to repair.
+    // A clean shutdown, so the next start has nothing to repair.
     let sent = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &pid.to_string()]).status();
     assert!(sent.expect("sh runs").success(), "mongod cannot be stopped");
     let asked = Instant::now();
@@ -215,12 +215,12 @@ fn start_once(folder: &Path, preload: bool) -> Start {
     Start { took: took.as_secs_f64() * 1000.0, cpu, resident }
 }
 
-/// A process that does not outlive this program's interest in it.
+/// A process that is killed when dropped.
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only for one that has ended already.
+        // Both fail only if it has already exited.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -237,7 +237,7 @@ fn size(report: &mut Report) {
     report.goal("Size of the stripped object", kib / 1024.0, 2, Limit::AtMost(4.0), " MiB");
 }
 
-/// The CPU time of the threads that a process has, in milliseconds.
+/// The CPU time of a process's current threads, in milliseconds.
 fn cpu_millis(pid: u32) -> f64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     let ran = tasks.flatten().filter_map(|task| {
@@ -247,7 +247,7 @@ fn cpu_millis(pid: u32) -> f64 {
     ran.sum::<f64>() / 1e6
 }
 
-/// The memory of a process that is in RAM, in KiB. Counted page by page: VmRSS of status is an estimate.
+/// The resident memory of a process, in KiB, counted page by page: VmRSS in status is an estimate.
 fn resident_kib(pid: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process runs and is ours");
     let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).expect("the field");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 const HEAD: &str = include_str!("head.md");
 
-/// What was measured, and which goals were met.
+/// The measurements, and which goals were met.
 #[derive(Default)]
 pub struct Report {
     parts: String,
@@ -19,14 +19,14 @@ impl Report {
         let _ = write!(self.parts, "\n## {title}\n\n{}", paragraphs.join("\n"));
     }
 
-    /// Adds a table to the part that was begun last.
+    /// Adds a table to the current part.
     pub fn table<const N: usize>(&mut self, head: [&str; N], rows: &[[String; N]]) {
         let _ = write!(self.parts, "\n{}", table(head, rows));
     }
 
-    /// Adds a goal: that something is at most, or at least, so much.
+    /// Adds a goal: an upper or a lower bound.
     ///
-    /// What is judged is the number as it is shown, so that the report never contradicts itself.
+    /// Compares the number as it is shown, so the report never contradicts itself.
     pub fn goal(&mut self, what: impl Into<String>, value: f64, digits: usize, limit: Limit, unit: &str) {
         let shown = format!("{value:.digits$}");
         let value: f64 = shown.parse().unwrap_or(f64::NAN);
@@ -38,7 +38,7 @@ impl Report {
         self.goals.push([what.into(), format!("{text} {bound}{unit}"), format!("{shown}{unit}"), met]);
     }
 
-    /// The whole report, as Markdown.
+    /// The report as Markdown.
     pub fn text(&self, machine: &str) -> String {
         let goals = table(["Goal", "Limit", "Measured", ""], &self.goals);
         format!("{HEAD}\n{}\n## Goals\n\n{goals}{}", wrap(machine), self.parts)
@@ -51,7 +51,7 @@ pub enum Limit {
     AtLeast(f64),
 }
 
-/// A paragraph in lines of at most 120 characters.
+/// Wraps a paragraph at 120 characters.
 fn wrap(text: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -66,7 +66,7 @@ fn wrap(text: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// A table whose columns are padded, to be read as it is.
+/// A table with padded columns, readable as plain text.
 fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let head = head.map(str::to_owned);
     let width = |column: usize| {
@@ -87,7 +87,7 @@ fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     text
 }
 
-/// The same number, measured again and again.
+/// Repeated measurements of one number.
 #[derive(Clone, Debug, Default)]
 pub struct Series(Vec<f64>);
 
@@ -100,7 +100,7 @@ impl Series {
         percentile(&self.0, 50.0)
     }
 
-    pub fn most(&self) -> f64 {
+    pub fn maximum(&self) -> f64 {
         percentile(&self.0, 100.0)
     }
 
@@ -108,20 +108,20 @@ impl Series {
         self.0.iter().map(|value| change(*value)).collect()
     }
 
-    /// The median, and the least and the most, with so many digits.
+    /// The median, minimum and maximum, with this many digits.
     pub fn show(&self, digits: usize) -> String {
-        let (least, most) = (percentile(&self.0, 0.0), percentile(&self.0, 100.0));
-        format!("{:.digits$} ({least:.digits$} to {most:.digits$})", self.median())
+        let (minimum, maximum) = (percentile(&self.0, 0.0), percentile(&self.0, 100.0));
+        format!("{:.digits$} ({minimum:.digits$} to {maximum:.digits$})", self.median())
     }
 
-    /// What this is of another series, measured in turns with it: the median of the ratios, so that a slow moment of the
-    /// machine, which hits both, does not count.
+    /// This series relative to another one, measured alternately: the median of the ratios, which is not affected by
+    /// slow moments of the machine.
     pub fn ratio_to(&self, other: &Self) -> f64 {
         let ratios: Vec<f64> = self.0.iter().zip(&other.0).map(|(this, other)| this / other).collect();
         percentile(&ratios, 50.0)
     }
 
-    /// By how much this is more than another series, measured in turns with it.
+    /// The difference to another series, measured alternately.
     pub fn more_than(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(this, other)| this - other).collect())
     }
@@ -133,7 +133,7 @@ impl FromIterator<f64> for Series {
     }
 }
 
-/// A percentile, between neighbours if it falls between them.
+/// A percentile, interpolated between neighbours.
 pub fn percentile(values: &[f64], percent: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -143,7 +143,7 @@ pub fn percentile(values: &[f64], percent: f64) -> f64 {
     below + (above - below) * place.fract()
 }
 
-/// How long each of many events took, in several repetitions.
+/// The durations of many events, in several repetitions.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
     pub p50: Series,
@@ -157,7 +157,7 @@ impl Times {
         self.all.extend(millis);
     }
 
-    /// Of all repetitions together: one alone has too few for it.
+    /// Over all repetitions: a single one has too few events.
     pub fn p99(&self) -> f64 {
         percentile(&self.all, 99.0)
     }

@@ -1,4 +1,4 @@
-//! Servers to log in to, and the official driver, which logs in.
+//! Servers, and logins by the official driver.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use tokio::runtime::Runtime;
 
 use crate::support::mongod::Mongod;
 
-/// MongoDB's own default, which the servers of the tests do not have.
+/// MongoDB's default, which the tests' servers do not use.
 const SCRAM_ITERATIONS: i32 = 15_000;
 
 const PASSWORD: &str = "a password of 24 letters";
 
-/// A server that asks STS there, with a user for the identity and one for SCRAM-SHA-256.
+/// A server that uses this STS, with a user for the identity and one for SCRAM-SHA-256.
 pub fn with_plugin(sts: &LocalSts, endpoint: &str, folder: &Path, identity: &Identity) -> Mongod {
     let ca_file = folder.join("ca.pem");
     std::fs::write(&ca_file, sts.ca_pem()).expect("a file for the CA");
@@ -32,7 +32,7 @@ pub fn with_plugin(sts: &LocalSts, endpoint: &str, folder: &Path, identity: &Ide
     mongod
 }
 
-/// A server as it is, with a user for SCRAM-SHA-256.
+/// A server without the plugin, with a user for SCRAM-SHA-256.
 pub fn without_plugin() -> Mongod {
     let mongod = Mongod::builder().preload(false).start();
     prepare(&mongod);
@@ -69,13 +69,13 @@ pub fn scram_credential(name: &str) -> Credential {
         .build()
 }
 
-/// The driver, of which every command is a login: it takes no connection that has been idle at all.
+/// A driver that logs in for every command, because it never reuses an idle connection.
 pub struct Driver<'a> {
     runtime: &'a Runtime,
     client: Client,
 }
 
-/// What logins took.
+/// Durations of logins.
 pub struct Logins {
     pub times: Vec<Duration>,
     pub took: Duration,
@@ -92,7 +92,7 @@ impl<'a> Driver<'a> {
         Self { runtime, client: Client::with_options(options).expect("a client") }
     }
 
-    /// Logs in so often, by so many at once.
+    /// Logs in this often, with this many clients.
     pub fn log_in(&self, clients: usize, logins: usize) -> Logins {
         let next = Arc::new(AtomicUsize::new(0));
         let clients = (0..clients).map(|_| {
@@ -109,17 +109,17 @@ impl<'a> Driver<'a> {
     }
 }
 
-/// Clients of the driver that have found the server, and have never logged in.
+/// Clients that have discovered the server but never logged in.
 pub fn newcomers(runtime: &Runtime, mongod: &Mongod, credentials: impl IntoIterator<Item = Credential>) -> Vec<Client> {
     let _inside = runtime.enter();
     let new = |credential| Client::with_options(quiet(mongod, credential)).expect("a client");
     let clients: Vec<Client> = credentials.into_iter().map(new).collect();
-    // The driver does not say when it has found the server without a login.
+    // The driver does not report the discovery without a login.
     std::thread::sleep(Duration::from_secs(1));
     clients
 }
 
-/// Lets newcomers log in, so many at once.
+/// Logs in with new clients, this many at once.
 pub fn log_newcomers_in(runtime: &Runtime, newcomers: &[Client], at_once: usize) -> Logins {
     let parts = newcomers.chunks(newcomers.len().div_ceil(at_once)).map(|part| {
         let part = part.to_vec();
@@ -134,7 +134,7 @@ pub fn log_newcomers_in(runtime: &Runtime, newcomers: &[Client], at_once: usize)
     all(runtime, parts)
 }
 
-/// A command that needs no right. With a new connection for it, nearly all of its time is the login's.
+/// A command that needs no privilege. On a new connection, nearly all of its time is the login.
 async fn ping(client: &Client) -> Duration {
     let begun = Instant::now();
     client.database("admin").run_command(doc! { "ping": 1 }).await.expect("a login");
@@ -156,7 +156,7 @@ fn all<F: Future<Output = Vec<Duration>> + Send + 'static>(
     })
 }
 
-/// Options with which the driver looks at the server once and not again.
+/// Options with which the driver checks the server only once.
 fn quiet(mongod: &Mongod, credential: Credential) -> ClientOptions {
     let mut options = mongod.client_options();
     options.credential = Some(credential);

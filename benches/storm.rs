@@ -1,4 +1,4 @@
-//! More logins than STS wants to answer.
+//! More logins than STS accepts.
 
 use std::fs;
 use std::process::Command;
@@ -64,7 +64,7 @@ pub fn run(report: &mut Report) {
         limit();
         let throttled = sts.throttled_count();
         let mut client = Client::start(&mut command);
-        client.send(&client::questions(&alice, LOGINS));
+        client.send(&client::requests(&alice, LOGINS));
         let line = client.line();
         let numbers: Vec<f64> = line.split(' ').map(|number| number.parse().expect("a number")).collect();
         libcurl.took.add(numbers[0] / 1e9);
@@ -84,13 +84,13 @@ pub fn run(report: &mut Report) {
             row("libcurl, no retries", &libcurl, String::new()),
         ],
     );
-    let failed = plugin.failed.most();
+    let failed = plugin.failed.maximum();
     report.goal("Storm: failed logins, maximum", failed, 0, Limit::AtMost(0.0), "");
     let ideal = LOGINS as f64 / RATE;
     report.goal("Storm: time, relative to 2,000/600 s", plugin.took.median() / ideal, 2, Limit::AtMost(1.2), "");
 }
 
-/// Logs in by all connections at once; returns how long each login took that succeeded, in seconds, and all together.
+/// Logs in on all connections at once; returns the durations of successful logins, and the total, in seconds.
 fn storm(port: u16, credentials: &Credentials) -> (Vec<f64>, Duration) {
     let ready = Barrier::new(CONNECTIONS + 1);
     thread::scope(|scope| {
@@ -106,7 +106,7 @@ fn storm(port: u16, credentials: &Credentials) -> (Vec<f64>, Duration) {
                             Ok(()) => times.push(begun.elapsed().as_secs_f64()),
                             Err(reply) => eprintln!("a login failed: {reply}"),
                         }
-                        // Whoever is logged in cannot log in again.
+                        // A connection that is logged in cannot log in again.
                         client.command("$external", doc! { "logout": 1 }).expect("a reply");
                     }
                     times
@@ -120,7 +120,7 @@ fn storm(port: u16, credentials: &Credentials) -> (Vec<f64>, Duration) {
     })
 }
 
-/// Logs in on a connection that is there; Err is the server's refusal.
+/// Logs in on an open connection; Err is the server's reply.
 fn log_in(client: &mut WireClient, credentials: &Credentials) -> Result<(), Document> {
     let reply = client.sasl_start(MECHANISM, &client_first(&[5; 32])).expect("a reply");
     if !is_ok(&reply) {

@@ -1,4 +1,4 @@
-//! One verification: the plugin through its C ABI, and libcurl.
+//! One verification by the plugin, through its C ABI, and by libcurl.
 
 use std::fs;
 use std::process::{self, Command};
@@ -33,10 +33,10 @@ const KEPT: usize = 1;
 const NEW: usize = 2;
 const NAMES: [&str; 3] = ["plugin", "libcurl, kept", "libcurl, new"];
 
-/// What to measure at one distance.
+/// The measurements at one distance.
 struct Plan {
     repetitions: usize,
-    /// Verifications in a repetition by each client.
+    /// Verifications by each client in one repetition.
     counts: [usize; 3],
 }
 
@@ -111,13 +111,13 @@ pub fn run(report: &mut Report) {
 }
 
 impl Measured {
-    /// The kernel's time for one verification, in microseconds: the mean, as the clock behind it is a coarse one.
+    /// The mean kernel time of a verification, in microseconds; its clock is coarse.
     fn kernel_each(&self, client: usize, plan: &Plan) -> f64 {
         self.kernel[client].as_secs_f64() * 1e6 / (plan.repetitions * plan.counts[client]) as f64
     }
 }
 
-/// Keeps this thread, and all threads and processes that it starts, on one core until it is dropped.
+/// Pins this thread, and all threads and processes it starts, to one core until dropped.
 struct OneCore {
     before: String,
 }
@@ -127,7 +127,7 @@ impl OneCore {
         let status = fs::read_to_string("/proc/self/status").expect("this is Linux");
         let before = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("the field");
         let before = before.trim().to_owned();
-        // As in 0-1,4: the last is the one that the system itself uses least.
+        // As in 0-1,4: the last core is the one that the system uses least.
         let last = before.rsplit([',', '-']).next().unwrap_or_default();
         if !run_on(last) {
             eprintln!("taskset, of util-linux, does not work: the numbers will be less steady");
@@ -143,7 +143,7 @@ impl Drop for OneCore {
 }
 
 fn run_on(cores: &str) -> bool {
-    // The first thread has the number of the process.
+    // The first thread's id is the process id.
     let thread = process::id().to_string();
     let output = Command::new("taskset").args(["-cp", cores, &thread]).output();
     output.is_ok_and(|output| output.status.success())
@@ -151,7 +151,7 @@ fn run_on(cores: &str) -> bool {
 
 fn in_turns(clients: &mut [Client; 3], identity: &Identity, plan: &Plan) -> Measured {
     let mut measured = Measured::default();
-    // The first turn does not count: programs page in, roots are read.
+    // The first round is not measured: programs page in, roots are read.
     for repetition in 0..=plan.repetitions {
         for (client, count) in plan.counts.into_iter().enumerate() {
             let round = match client {

@@ -1,11 +1,11 @@
-// The plugin, asked as a server asks it: through its C ABI.
+// Uses the plugin as a server does, through its C ABI.
 //
 //   abi PLUGIN AWS_STS_HOST AWS_STS_ENDPOINT AWS_STS_CA_FILE
 //
-// Standard input has rounds. A round begins with a line that says how many logins it has, and a line with the client's
-// first message, in hexadecimal. The program answers with as many lines, the replies, and takes as many, the client's
-// second messages; so the client's signatures are made outside of the measured time. It then reports. The first login
-// of a round is not measured: it may have to open a connection.
+// Standard input contains rounds. A round begins with a line with the number of logins, and a line with the client's
+// first message in hexadecimal. The program writes one reply per login and reads one second message per login, so the
+// client signs outside the measured time. Then it writes its report. The first login of a round is not measured,
+// because it may open a connection.
 #include <dlfcn.h>
 
 #include <cstring>
@@ -82,7 +82,7 @@ void printHexLine(psmdb_aws_iam_bytes bytes) {
     std::cout << "\n";
 }
 
-// As a server does after each step.
+// What a server does after each step.
 void drainLog(const Abi& abi) {
     int32_t id = 0;
     uint8_t isWarning = 0;
@@ -96,7 +96,7 @@ void round(const Abi& abi, size_t logins, const std::vector<uint8_t>& first) {
     std::vector<psmdb_aws_iam_bytes> replies(logins);
     std::vector<int64_t> times(logins);
 
-    // The first halves.
+    // First messages.
     client::Cpu cpu;
     client::Cpu begunCpu;
     for (size_t i = 0; i < logins; ++i) {
@@ -123,7 +123,7 @@ void round(const Abi& abi, size_t logins, const std::vector<uint8_t>& first) {
         messages.push_back(fromHex(client::readLine()));
     }
 
-    // The second halves.
+    // Second messages.
     for (size_t i = 0; i < logins; ++i) {
         if (i == 1) {
             begunCpu = client::Cpu::now();

@@ -1,4 +1,4 @@
-// What both clients share: clocks, lines of text, and the numbers that they report.
+// Shared by both clients: clocks, lines of text and reports.
 #pragma once
 
 #include <sys/resource.h>
@@ -26,10 +26,10 @@ inline int64_t nanoseconds(clockid_t clock) {
 
 inline int64_t wallTime() { return nanoseconds(CLOCK_MONOTONIC); }
 
-// CPU time of all threads of this process, so that an STS in another process is not in it.
+// CPU time of all threads of this process; STS runs in another process.
 struct Cpu {
     int64_t all = 0;
-    int64_t kernel = 0;  // the part of it that system calls took
+    int64_t kernel = 0;  // the share of system calls
 
     static Cpu now() {
         rusage usage{};
@@ -53,7 +53,7 @@ inline std::string readLine() {
     return line;
 }
 
-// Writes the time of each verification, and then the CPU time of all of them and the kernel's part, in nanoseconds.
+// Writes the time of each verification, then the total CPU time and the kernel's share, in nanoseconds.
 inline void report(const std::vector<int64_t>& times, const Cpu& cpu) {
     for (const int64_t time : times) {
         std::cout << time << "\n";

@@ -1,12 +1,12 @@
-// The same question to STS by libcurl: what a plugin without an HTTP client of its own would do.
+// The same request to STS with libcurl, as a plugin without its own HTTP client would send it.
 //
-//   libcurl kept|new HOST PORT CA_FILE            rounds, one question after another
-//   libcurl storm HOST PORT CA_FILE CONNECTIONS   one round, by so many threads at once, each with a handle of its own
+//   libcurl kept|new HOST PORT CA_FILE            rounds, one request after another
+//   libcurl storm HOST PORT CA_FILE CONNECTIONS   one round, by this many threads, each with its own handle
 //
-// kept: one handle asks all questions, over a connection that it keeps. new: a new handle for each question, and with
-// it a new connection. Standard input has rounds: a line that says how many questions there are, and as many lines with
-// Authorization, X-Amz-Date and nonce, separated by tabs. The first question of a round is not measured: it may have to
-// open a connection. A storm reports how many were answered by 200, and how many were not.
+// kept: one handle sends all requests over one connection. new: a new handle and connection for each request. Standard
+// input contains rounds: a line with the number of requests, and one line per request with Authorization, X-Amz-Date
+// and nonce, separated by tabs. The first request of a round is not measured, because it may open a connection. A storm
+// reports the number of responses with status 200, and of others.
 #include <curl/curl.h>
 
 #include <atomic>
@@ -21,7 +21,7 @@ using client::die;
 
 constexpr char kBody[] = "Action=GetCallerIdentity&Version=2011-06-15";
 
-struct Question {
+struct Request {
     std::string authorization;
     std::string date;
     std::string nonce;
@@ -38,16 +38,16 @@ size_t append(char* data, size_t size, size_t count, void* to) {
     return size * count;
 }
 
-// Takes a question's headers for as long as it lives.
+// Holds a request's headers.
 class Headers {
 public:
-    explicit Headers(const Question& question) {
+    explicit Headers(const Request& request) {
         add("Accept: text/xml");
         add("Content-Type: application/x-www-form-urlencoded");
-        add("X-Amz-Date: " + question.date);
-        add("X-MongoDB-Server-Nonce: " + question.nonce);
+        add("X-Amz-Date: " + request.date);
+        add("X-MongoDB-Server-Nonce: " + request.nonce);
         add("X-MongoDB-GS2-CB-Flag: n");
-        add("Authorization: " + question.authorization);
+        add("Authorization: " + request.authorization);
     }
     Headers(const Headers&) = delete;
     Headers& operator=(const Headers&) = delete;
@@ -60,12 +60,12 @@ private:
     curl_slist* _list = nullptr;
 };
 
-// A handle with all that does not change from question to question.
+// A handle with everything that all requests have in common.
 class Handle {
 public:
     explicit Handle(const Target& target) : _curl(curl_easy_init()), _connectTo(nullptr) {
         if (_curl == nullptr) {
-            die("no handle");
+            die("cannot create a handle");
         }
         _connectTo = curl_slist_append(nullptr, target.connectTo.c_str());
         set(CURLOPT_URL, target.url.c_str());
@@ -80,7 +80,7 @@ public:
         set(CURLOPT_POSTFIELDS, kBody);
         set(CURLOPT_POSTFIELDSIZE, static_cast<long>(sizeof kBody - 1));
         set(CURLOPT_WRITEFUNCTION, append);
-        set(CURLOPT_WRITEDATA, &_answer);
+        set(CURLOPT_WRITEDATA, &_response);
     }
     Handle(const Handle&) = delete;
     Handle& operator=(const Handle&) = delete;
@@ -89,58 +89,58 @@ public:
         curl_slist_free_all(_connectTo);
     }
 
-    // Asks, and says whether STS confirmed a caller.
-    bool ask(const Question& question) {
-        const Headers headers(question);
+    // Sends the request; returns whether STS confirmed the caller.
+    bool send(const Request& request) {
+        const Headers headers(request);
         set(CURLOPT_HTTPHEADER, headers.list());
-        _answer.clear();
+        _response.clear();
         if (curl_easy_perform(_curl) != CURLE_OK) {
             return false;
         }
         long status = 0;
         curl_easy_getinfo(_curl, CURLINFO_RESPONSE_CODE, &status);
-        return status == 200 && _answer.find("<Arn>") != std::string::npos;
+        return status == 200 && _response.find("<Arn>") != std::string::npos;
     }
 
 private:
     template <typename Value>
     void set(CURLoption option, Value value) {
         if (curl_easy_setopt(_curl, option, value) != CURLE_OK) {
-            die("an option is refused");
+            die("cannot set an option");
         }
     }
 
     CURL* _curl;
     curl_slist* _connectTo;
-    std::string _answer;
+    std::string _response;
 };
 
-std::vector<Question> readQuestions() {
+std::vector<Request> readRequests() {
     const size_t count = std::stoul(client::readLine());
-    std::vector<Question> questions;
+    std::vector<Request> requests;
     for (size_t i = 0; i < count; ++i) {
         const std::string line = client::readLine();
         const size_t first = line.find('\t');
         const size_t second = line.find('\t', first + 1);
-        questions.push_back(
+        requests.push_back(
             {line.substr(0, first), line.substr(first + 1, second - first - 1), line.substr(second + 1)});
     }
-    return questions;
+    return requests;
 }
 
-// Asks one question after another.
-template <typename Ask>
-void round(const Ask& ask) {
-    const std::vector<Question> questions = readQuestions();
+// Sends one request after another.
+template <typename Send>
+void round(const Send& send) {
+    const std::vector<Request> requests = readRequests();
     std::vector<int64_t> times;
     client::Cpu cpu;
     client::Cpu begunCpu;
-    for (size_t i = 0; i < questions.size(); ++i) {
+    for (size_t i = 0; i < requests.size(); ++i) {
         if (i == 1) {
             begunCpu = client::Cpu::now();
         }
         const int64_t begun = client::wallTime();
-        if (!ask(questions[i])) {
+        if (!send(requests[i])) {
             die("not confirmed");
         }
         if (i > 0) {
@@ -152,22 +152,22 @@ void round(const Ask& ask) {
 }
 
 void storm(const Target& target, size_t connections) {
-    const std::vector<Question> questions = readQuestions();
+    const std::vector<Request> requests = readRequests();
     std::atomic<size_t> confirmed{0};
     std::vector<std::thread> threads;
     const int64_t begun = client::wallTime();
     for (size_t i = 0; i < connections; ++i) {
         threads.emplace_back([&, i] {
             Handle handle(target);
-            for (size_t question = i; question < questions.size(); question += connections) {
-                confirmed += handle.ask(questions[question]) ? 1 : 0;
+            for (size_t next = i; next < requests.size(); next += connections) {
+                confirmed += handle.send(requests[next]) ? 1 : 0;
             }
         });
     }
     for (std::thread& thread : threads) {
         thread.join();
     }
-    std::cout << client::wallTime() - begun << " " << confirmed << " " << questions.size() - confirmed << std::endl;
+    std::cout << client::wallTime() - begun << " " << confirmed << " " << requests.size() - confirmed << std::endl;
 }
 
 }  // namespace
@@ -180,18 +180,18 @@ int main(int argc, char** argv) {
     const std::string host = argv[2];
     const Target target{"https://" + host + "/", host + ":443:127.0.0.1:" + argv[3], argv[4]};
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
-        die("libcurl does not start");
+        die("cannot initialise libcurl");
     }
     if (mode == "storm") {
         storm(target, std::stoul(argv[5]));
     } else if (mode == "kept") {
         Handle handle(target);
         for (;;) {
-            round([&](const Question& question) { return handle.ask(question); });
+            round([&](const Request& request) { return handle.send(request); });
         }
     } else {
         for (;;) {
-            round([&](const Question& question) { return Handle(target).ask(question); });
+            round([&](const Request& request) { return Handle(target).send(request); });
         }
     }
 }
