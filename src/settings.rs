@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_trust_is_told_from_a_change_of_the_way_to_sts() {
+    fn only_a_change_of_hosts_or_roots_expires_conversations() {
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca.pem").to_str().unwrap().to_owned();
         let sts = local_sts::LocalSts::builder().start().unwrap();

@@ -3,11 +3,11 @@
 //! [`Health`] says when to check them and [`Failover`] which one to use; this is where both change
 //! together, under one lock, and where changes are logged.
 
-use super::HostConfig;
 use super::client::Client;
 use super::endpoint::{Endpoint, StsHost};
 use super::failover::{CheckResult, Failover};
 use super::health::{CheckReason, Health, Outage, Outcome};
+use super::route::HostConfig;
 use crate::events::{Event, Events};
 use crate::metrics::Metrics;
 use once_cell::sync::OnceCell;

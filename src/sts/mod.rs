@@ -29,11 +29,13 @@ pub mod route;
 pub mod tls;
 pub mod unreached;
 
+pub use route::{Config, HostConfig};
+
 use crate::denial::{Cause, Denial, Retry};
 use crate::process::Process;
 use admission::Admission;
 use client::{Client, Failure};
-use endpoint::{Endpoint, Proxy, StsHost};
+use endpoint::StsHost;
 use health::{CheckReason, Outage, Outcome};
 use hosts::{Host, Hosts};
 use once_cell::sync::OnceCell;
@@ -58,28 +60,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The maximum of every pause.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-
-/// Where STS is, and how to reach it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The preferred host, then those that replace it while it is unreachable. At least one.
-    pub hosts: Vec<HostConfig>,
-    /// The proxy that connections go through.
-    pub proxy: Option<Proxy>,
-    /// Root certificates to trust besides the system's.
-    pub ca_file: Option<CaFile>,
-    /// The maximum time of one login's request, retries included.
-    pub timeout: Duration,
-}
-
-/// One STS host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostConfig {
-    /// The name that clients sign for.
-    pub name: StsHost,
-    /// The address to connect to instead of port 443 of that name.
-    pub endpoint: Option<Endpoint>,
-}
 
 /// What serverStatus shows of STS.
 #[derive(Clone, Debug, PartialEq, Eq)]

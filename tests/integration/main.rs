@@ -12,6 +12,7 @@ mod docs;
 mod doubles;
 mod faults;
 mod hardening;
+mod layers;
 mod logins;
 mod native;
 mod parameters;
