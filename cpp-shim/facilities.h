@@ -1,4 +1,4 @@
-// The server's facilities that the plugin takes part in; one file implements each.
+// The server's facilities that the plugin extends; one file implements each.
 #pragma once
 
 #include "psmdb_aws_iam.h"
@@ -6,22 +6,23 @@
 
 namespace psmdb_aws_iam {
 
-// mechanism.cpp: has MONGODB-AWS registered when the server makes its registry of SASL mechanisms,
-// if it is enabled.
+// mechanism.cpp: registers MONGODB-AWS, if it is enabled, when the server creates its registry of
+// SASL mechanisms.
 void registerMechanism();
 
-// parameters.cpp: has the parameters, and the section of serverStatus, registered when the server collects its own
-// parameters.
+// parameters.cpp: registers the parameters and the serverStatus section when the server collects
+// its own parameters.
 void registerInitializers();
-// Whether that has happened. It has when the server makes its registry of SASL mechanisms, unless it has parameters of
-// the same names that could not be replaced.
+// Whether the parameters are registered. They are when the server creates its registry of SASL
+// mechanisms, unless the server has parameters of the same names that could not be replaced.
 bool parametersAreRegistered();
 
-// server_status.cpp: has the counters shown as the section awsIam of serverStatus, where the server lets us.
+// server_status.cpp: registers the counters as the section awsIam of serverStatus, if the server
+// has the form that the plugin knows.
 void registerServerStatus();
 
-// log.cpp: writes what the plugin has to say to the server's log, as lines of component ACCESS. To be called wherever
-// there may be something, on threads of the server's.
+// log.cpp: writes the plugin's pending lines to the server's log, as component ACCESS. Call it on
+// the server's threads after anything that may log.
 void logPending();
 
 inline std::string toString(psmdb_aws_iam_bytes bytes) {

@@ -1,4 +1,4 @@
-// Lines in the server's own structured log.
+// Writes lines to the server's structured log.
 #include "facilities.h"
 #include "server_symbols.h"
 
@@ -15,16 +15,15 @@ void write(int id, int severity, const std::string& message) {
         return;
     }
     constexpr int kAccessControl = 1;  // mongo::logv2::LogComponent::kAccessControl
-    // mongo::logv2::LogOptions is a few words; more room than it needs, zeroed.
+    // mongo::logv2::LogOptions is a few words; this is more than it needs, zeroed.
     alignas(16) unsigned char options[256] = {};
     struct {
         const void* data;
         uint64_t size;
     } noAttributes = {};
     server.function<void(void*, int)>(Symbol::kLogOptionsConstructor)(options, kAccessControl);
-    using DoLog = void(int, const int&, const void*, StringWords, const void*);
-    server.function<DoLog>(Symbol::kDoLog)(id, severity, options, server.words({message.data(), message.size()}),
-                                           &noAttributes);
+    using DoLog = void(int, const int&, const void*, abi::StringDataRegisters, const void*);
+    server.function<DoLog>(Symbol::kDoLog)(id, severity, options, server.toRegisters(message), &noAttributes);
 }
 
 }  // namespace

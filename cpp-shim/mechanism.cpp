@@ -1,5 +1,5 @@
-// MONGODB-AWS as the server's registry of SASL mechanisms wants it: a factory, and a mechanism for
-// each login. What a login needs is decided behind psmdb_aws_iam.h.
+// Implements MONGODB-AWS for the server's registry of SASL mechanisms: a factory, and one mechanism
+// per login. Every decision about a login is behind psmdb_aws_iam.h.
 #include <stdio.h>
 #include <string.h>
 
@@ -9,44 +9,44 @@
 namespace psmdb_aws_iam {
 namespace {
 
-constexpr char kName[] = "MONGODB-AWS";
-constexpr Text kNameText = {kName, sizeof(kName) - 1};
+constexpr std::string_view kName = "MONGODB-AWS";
 
-// mongo::SecurityProperty: bit 0 mutual authentication, bit 1 no password in plain text.
+// mongo::SecurityProperty: bit 0 is mutual authentication, bit 1 is no plain-text password.
 constexpr uint64_t kNoPlainText = 2;
-// The order of mechanisms of one name only; as SCRAM-SHA-256.
+// That of SCRAM-SHA-256. Orders mechanisms of the same name only.
 constexpr int kSecurityLevel = 2;
 
-constinit OurVtable mechanismVtable;
-constinit OurVtable factoryVtable;
-constinit FactoryBase factory = {};
+constinit PluginVtable mechanismVtable;
+constinit PluginVtable factoryVtable;
+constinit abi::ServerFactoryBase factory = {};
 
-struct Mechanism {
-    MechanismBase base;
+struct AwsMechanism {
+    abi::ServerMechanismBase base;
     psmdb_aws_iam_conversation* conversation;
     // STS has confirmed the client, and the server has not logged it in yet.
     bool awaitsServer;
 };
 
-// --- The mechanism's virtual functions. A first parameter `self` is the server's `this`.
+// --- The mechanism's virtual functions. The first parameter is the server's `this`.
 
-void destroy(Mechanism* self) {
-    // The server looks the user up after the last step, and does not log why it refuses. It does not tell the plugin
-    // either, but for the line about its success, which a server that is told to be quiet leaves out.
+void destroy(AwsMechanism* self) {
+    // The server looks the user up after the last step, and does not log why it refuses. It does
+    // not tell the plugin either, but for the line about its success, which a server that is told
+    // to be quiet leaves out.
     if (self->awaitsServer) {
         psmdb_aws_iam_conversation_not_reported(self->conversation);
         logPending();
     }
     psmdb_aws_iam_conversation_free(self->conversation);
-    self->~Mechanism();
+    self->~AwsMechanism();
 }
 
-void destroyAndDelete(Mechanism* self) {
+void destroyAndDelete(AwsMechanism* self) {
     destroy(self);
     ::operator delete(self);
 }
 
-StringWords mechanismName(const void*) { return server.words(kNameText); }
+abi::StringDataRegisters mechanismName(const void*) { return server.toRegisters(kName); }
 
 uint64_t properties(const void*) { return kNoPlainText; }
 
@@ -54,104 +54,106 @@ int securityLevel(const void*) { return kSecurityLevel; }
 
 bool isInternal(const void*) { return false; }
 
-// Called for the log line about a login, which for one that STS has confirmed is the line about its success.
-void appendExtraInfo(Mechanism* self, void* builder) {
+// Called for the log line about a login, which for one that STS has confirmed is the line about its
+// success.
+void appendExtraInfo(AwsMechanism* self, void* builder) {
     self->awaitsServer = false;
     psmdb_aws_iam_conversation_logged_in(self->conversation);
     const psmdb_aws_iam_bytes info = psmdb_aws_iam_conversation_extra_info(self->conversation);
     if (info.length > 0) {
-        const BsonObject object = {info.data, nullptr};
-        server.function<void*(void*, const BsonObject&)>(Symbol::kAppendElements)(builder, object);
+        const abi::BSONObj object = {info.data, nullptr};
+        server.function<void*(void*, const abi::BSONObj&)>(Symbol::kAppendElements)(builder, object);
     }
 }
 
-StepResult step(Mechanism* self, void* /*operationContext*/, StringWords input) {
-    const Text message = server.text(input);
+abi::StepResult step(AwsMechanism* self, void* /*operationContext*/, abi::StringDataRegisters input) {
+    const std::string_view message = server.fromRegisters(input);
     psmdb_aws_iam_bytes reply = {};
     const psmdb_aws_iam_result result = psmdb_aws_iam_conversation_step(
-        self->conversation, reinterpret_cast<const uint8_t*>(message.data), message.length, &reply);
+        self->conversation, reinterpret_cast<const uint8_t*>(message.data()), message.size(), &reply);
     logPending();
     switch (result) {
         case PSMDB_AWS_IAM_RESULT_CONTINUE:
-            return StepResult(false, reinterpret_cast<const char*>(reply.data), reply.length);
+            return abi::StepResult(false, reinterpret_cast<const char*>(reply.data), reply.length);
         case PSMDB_AWS_IAM_RESULT_AUTHENTICATED:
             self->base.principalName = toString(psmdb_aws_iam_conversation_user_name(self->conversation));
             if (!self->base.principalName.empty()) {
-                // Servers that do not ask for more information (4.4) do not tell how the login went on either.
+                // Servers that do not ask for more information (4.4) do not tell how the login went
+                // on either.
                 self->awaitsServer = server.slots().mechanism.appendExtraInfo >= 0;
                 if (!self->awaitsServer) {
                     psmdb_aws_iam_conversation_logged_in(self->conversation);
                 }
-                return StepResult(true, reinterpret_cast<const char*>(reply.data), reply.length);
+                return abi::StepResult(true, reinterpret_cast<const char*>(reply.data), reply.length);
             }
             break;
         default:
             break;
     }
     const std::string reason = toString(psmdb_aws_iam_conversation_reason(self->conversation));
-    return StepResult(std::string(kName) + ": " + (reason.empty() ? "the login could not be handled" : reason));
+    return abi::StepResult(std::string(kName) + ": " + (reason.empty() ? "the login could not be handled" : reason));
 }
 
 // --- The factory's virtual functions.
 
-void keep(void*) {
-    // The factory is static: the registry that owns it ends with the process.
-}
+// The registry owns the factory, which is static, and ends with the process.
+void destroyNothing(void*) {}
 
 bool canMakeForUser(const void*, const void* /*user*/) {
-    // Asked about users of $external only, and any of them may log in by IAM.
+    // Called for users of $external only, and each of them may log in with IAM.
     return true;
 }
 
-MechanismBase* create(void* /*self*/, std::string authenticationDatabase) {
-    void* memory = ::operator new(sizeof(Mechanism));
-    auto* mechanism = new (memory) Mechanism{{mechanismVtable.address(), false, std::string(), authenticationDatabase},
-                                             psmdb_aws_iam_conversation_new(),
-                                             false};
+abi::ServerMechanismBase* create(void* /*self*/, std::string authenticationDatabase) {
+    void* memory = ::operator new(sizeof(AwsMechanism));
+    auto* mechanism =
+        new (memory) AwsMechanism{{mechanismVtable.address(), false, std::string(), authenticationDatabase},
+                                  psmdb_aws_iam_conversation_new(),
+                                  false};
     return &mechanism->base;
 }
 
 // --- Registration.
 
 void fillVtables() {
-    const auto& ours = server.slots();
-    mechanismVtable.copy(server.mechanismVtable());
-    mechanismVtable.put(0, destroy);
-    mechanismVtable.put(1, destroyAndDelete);
-    mechanismVtable.put(ours.mechanism.mechanismName, mechanismName);
-    mechanismVtable.put(ours.mechanism.properties, properties);
-    mechanismVtable.put(ours.mechanism.securityLevel, securityLevel);
-    mechanismVtable.put(ours.mechanism.isInternal, isInternal);
-    mechanismVtable.put(ours.mechanism.appendExtraInfo, appendExtraInfo);
-    mechanismVtable.put(ours.mechanism.step, step);
+    const Slots& slots = server.slots();
+    mechanismVtable.copyFrom(server.mechanismVtable());
+    mechanismVtable.replace(0, destroy);
+    mechanismVtable.replace(1, destroyAndDelete);
+    mechanismVtable.replace(slots.mechanism.mechanismName, mechanismName);
+    mechanismVtable.replace(slots.mechanism.properties, properties);
+    mechanismVtable.replace(slots.mechanism.securityLevel, securityLevel);
+    mechanismVtable.replace(slots.mechanism.isInternal, isInternal);
+    mechanismVtable.replace(slots.mechanism.appendExtraInfo, appendExtraInfo);
+    mechanismVtable.replace(slots.mechanism.step, step);
 
-    factoryVtable.copy(server.factoryVtable());
-    factoryVtable.put(0, keep);
-    factoryVtable.put(1, keep);
-    factoryVtable.put(ours.factory.mechanismName, mechanismName);
-    factoryVtable.put(ours.factory.properties, properties);
-    factoryVtable.put(ours.factory.securityLevel, securityLevel);
-    factoryVtable.put(ours.factory.isInternal, isInternal);
-    factoryVtable.put(ours.factory.canMakeForUser, canMakeForUser);
-    factoryVtable.put(ours.factory.create, create);
+    factoryVtable.copyFrom(server.factoryVtable());
+    factoryVtable.replace(0, destroyNothing);
+    factoryVtable.replace(1, destroyNothing);
+    factoryVtable.replace(slots.factory.mechanismName, mechanismName);
+    factoryVtable.replace(slots.factory.properties, properties);
+    factoryVtable.replace(slots.factory.securityLevel, securityLevel);
+    factoryVtable.replace(slots.factory.isInternal, isInternal);
+    factoryVtable.replace(slots.factory.canMakeForUser, canMakeForUser);
+    factoryVtable.replace(slots.factory.create, create);
     factory.vtable = factoryVtable.address();
 }
 
-// Calls a virtual function of a factory of the server's.
+// Calls a virtual function of a server's factory.
 template <typename Result>
-Result ask(const FactoryBase* other, int slot) {
+Result callVirtual(const abi::ServerFactoryBase* other, int slot) {
     const auto* functions = static_cast<void* const*>(other->vtable);
     return reinterpret_cast<Result (*)(const void*)>(functions[slot])(other);
 }
 
-bool isMongodbAws(const FactoryBase* other) {
-    const Text name = server.text(ask<StringWords>(other, server.slots().factory.mechanismName));
-    return name.length == kNameText.length && memcmp(name.data, kNameText.data, name.length) == 0;
+bool isMongodbAws(const abi::ServerFactoryBase* other) {
+    const int slot = server.slots().factory.mechanismName;
+    return server.fromRegisters(callVirtual<abi::StringDataRegisters>(other, slot)) == kName;
 }
 
-// Takes every other mechanism of our name out of the list; true if there was one. It is not destroyed: it is the
-// server's, and the server may know it by another way.
-bool removeOthers(std::vector<FactoryBase*>& factories) {
+// Removes every other factory of MONGODB-AWS from the list; true if there was one. The factory is
+// not destroyed, since the server may hold other pointers to it.
+bool removeOthers(std::vector<abi::ServerFactoryBase*>& factories) {
     bool removed = false;
     for (auto place = factories.begin(); place != factories.end();) {
         if (*place != &factory && isMongodbAws(*place)) {
@@ -164,14 +166,14 @@ bool removeOthers(std::vector<FactoryBase*>& factories) {
     return removed;
 }
 
-void addOnce(std::vector<FactoryBase*>& factories) {
-    // The server keeps its lists by descending security level.
+void addOnce(std::vector<abi::ServerFactoryBase*>& factories) {
+    // The server sorts its lists by descending security level.
     auto place = factories.end();
     for (auto other = factories.begin(); other != factories.end(); ++other) {
         if (*other == &factory) {
             return;
         }
-        const int level = ask<int>(*other, server.slots().factory.securityLevel);
+        const int level = callVirtual<int>(*other, server.slots().factory.securityLevel);
         if (place == factories.end() && level < kSecurityLevel) {
             place = other;
         }
@@ -179,26 +181,27 @@ void addOnce(std::vector<FactoryBase*>& factories) {
     factories.insert(place, &factory);
 }
 
-// Sees to it that MONGODB-AWS, if it is enabled, is ours. May run more than once: for each service of a server (8.0 and
-// newer), and again after a server's own mechanism has been registered.
-void serve(void* owner) {
-    auto* registry = server.function<Registry*(void*)>(Symbol::kRegistryGet)(owner);
+// Makes the plugin's factory the only one of MONGODB-AWS, if the mechanism is enabled. May run more
+// than once: for each service of a server (8.0 and newer), and again after the server's built-in
+// mechanism.
+void ensureRegistered(void* owner) {
+    auto* registry = server.function<abi::SASLServerMechanismRegistry*(void*)>(Symbol::kRegistryGet)(owner);
     if (registry->owner != owner) {
-        fprintf(stderr, "psmdb-aws-iam: not registered: the registry of SASL mechanisms has an unknown form\n");
+        fprintf(stderr, "psmdb-aws-iam: not registered: the registry of SASL mechanisms has an unknown layout\n");
         return;
     }
-    using SupportedByConfig = bool(const Registry*, StringWords);
-    if (!server.function<SupportedByConfig>(Symbol::kMechanismSupportedByConfig)(registry, server.words(kNameText))) {
+    using SupportedByConfig = bool(const abi::SASLServerMechanismRegistry*, abi::StringDataRegisters);
+    if (!server.function<SupportedByConfig>(Symbol::kMechanismSupportedByConfig)(registry, server.toRegisters(kName))) {
         return;
     }
     if (server.hasNativeMechanism() && !parametersAreRegistered()) {
-        // With its own parameters in force, the server's own mechanism is the one to serve.
+        // The server's own parameters are in force, so its built-in mechanism has to stay.
         return;
     }
     fillVtables();
-    const bool tookOver = removeOthers(registry->externalFactories);
+    const bool replaced = removeOthers(registry->externalFactories);
     addOnce(registry->externalFactories);
-    psmdb_aws_iam_registered(tookOver ? 1 : 0);
+    psmdb_aws_iam_registered(replaced ? 1 : 0);
     logPending();
 }
 
@@ -206,20 +209,22 @@ void registerAction(void* registerer, const char* name, const char* after, std::
     using Action = std::function<void(void*)>;
     using Names = std::vector<std::string>;
     server.function<void(void*, std::string, Names, Names, Action, Action)>(Symbol::kConstructorAction)(
-        registerer, name, Names{after}, before, Action(serve), Action());
+        registerer, name, Names{after}, before, Action(ensureRegistered), Action());
 }
 
 }  // namespace
 
 void registerMechanism() {
-    // mongo::ServiceContext::ConstructorActionRegisterer is a list position and an initializer; it has to stay.
+    // mongo::ServiceContext::ConstructorActionRegisterer: static, since the server keeps its
+    // address.
     alignas(16) static unsigned char registerers[2][2048];
     constexpr char kCreate[] = "CreateSASLServerMechanismRegistry";
     constexpr char kValidate[] = "ValidateSASLServerMechanismRegistry";
-    // After the registry is made and before the server checks that every enabled mechanism is there.
+    // After the server creates the registry, before it validates that every enabled mechanism
+    // exists.
     registerAction(registerers[0], "PsmdbAwsIamServerMechanism", kCreate, {kValidate});
     if (server.hasNativeMechanism()) {
-        // The server's own comes between the two as well, before ours or after it.
+        // The server registers its built-in mechanism between the two as well, in no fixed order.
         registerAction(registerers[1], "PsmdbAwsIamServerMechanismTakeOver", kValidate, {});
     }
 }

@@ -1,4 +1,5 @@
-// The plugin's settings as server parameters. Names, values and checks are behind psmdb_aws_iam.h.
+// Registers the plugin's parameters with the server. Names, values and checks are behind
+// psmdb_aws_iam.h.
 #include <stdio.h>
 #include <string.h>
 
@@ -8,23 +9,23 @@
 namespace psmdb_aws_iam {
 namespace {
 
-constinit OurVtable parameterVtable;
+constinit PluginVtable parameterVtable;
 bool registered = false;
 
-// A server parameter of ours. The server's part is made by its own constructor, in more room than
-// it needs.
-struct Parameter {
+// A server parameter of the plugin. `members` is filled by the server's constructor and larger than
+// any series needs.
+struct AwsParameter {
     const void* vtable;
     unsigned char members[248];
     size_t index;
-    Parameter* next;
+    AwsParameter* next;
 };
 
-// All of them, for as long as the process lives.
-constinit Parameter* parameters = nullptr;
+// All of them, for the lifetime of the process.
+constinit AwsParameter* parameters = nullptr;
 
-// Turns the answer to a change into the server's Status.
-struct Outcome {
+// The result of a change, and the reason why the value was refused.
+struct ChangeResult {
     psmdb_aws_iam_result result;
     psmdb_aws_iam_buffer* reason;
 
@@ -37,68 +38,67 @@ struct Outcome {
     }
 };
 
-Status toStatus(Outcome outcome) {
-    if (outcome.result == PSMDB_AWS_IAM_RESULT_OK) {
-        return Status();
+abi::Status toStatus(ChangeResult change) {
+    if (change.result == PSMDB_AWS_IAM_RESULT_OK) {
+        return abi::Status();
     }
-    return Status(ErrorCode::kBadValue, outcome.takeReason());
+    return abi::Status(abi::ErrorCode::kBadValue, change.takeReason());
 }
 
-// --- The virtual functions. A first parameter `self` is the server's `this`.
+// --- The virtual functions. The first parameter is the server's `this`.
 
-// Also for 8.0 and newer, which own their parameters and delete them when they end. What the server's constructor made
-// is the server's to take apart, and it exports no way to.
-void keep(void*) {}
+// 8.0 and newer delete their parameters at exit. The server exports no destructor for the members
+// that its constructor made.
+void destroyNothing(void*) {}
 
-void appendValue(const Parameter* self, void* builder, Text name) {
+void appendValue(const AwsParameter* self, void* builder, std::string_view name) {
     psmdb_aws_iam_buffer* value =
-        psmdb_aws_iam_parameter_get_bson(self->index, reinterpret_cast<const uint8_t*>(name.data), name.length);
+        psmdb_aws_iam_parameter_get_bson(self->index, reinterpret_cast<const uint8_t*>(name.data()), name.size());
     if (value) {
-        const BsonObject object = {psmdb_aws_iam_buffer_bytes(value).data, nullptr};
-        server.function<void*(void*, const BsonObject&)>(Symbol::kAppendElements)(builder, object);
+        const abi::BSONObj object = {psmdb_aws_iam_buffer_bytes(value).data, nullptr};
+        server.function<void*(void*, const abi::BSONObj&)>(Symbol::kAppendElements)(builder, object);
         psmdb_aws_iam_buffer_free(value);
     }
 }
 
-void append(const Parameter* self, void* /*operationContext*/, void* builder, const std::string& name) {
-    appendValue(self, builder, {name.data(), name.size()});
+void append(const AwsParameter* self, void* /*operationContext*/, void* builder, const std::string& name) {
+    appendValue(self, builder, name);
 }
 
-void appendByWords(const Parameter* self, void* /*operationContext*/, void* builder, StringWords name,
-                   const void* /*tenant*/) {
-    appendValue(self, builder, server.text(name));
+void appendStringData(const AwsParameter* self, void* /*operationContext*/, void* builder,
+                      abi::StringDataRegisters name, const void* /*tenant*/) {
+    appendValue(self, builder, server.fromRegisters(name));
 }
 
-size_t lengthOf(const BsonElement& element) {
+size_t lengthOf(const abi::BSONElement& element) {
     return element.totalSize > 0 ? static_cast<size_t>(element.totalSize) : 0;
 }
 
-// The tenant that 7.0 and newer pass at the end of these two is not looked at: the parameters are the process's.
-Status validate(const Parameter* self, const BsonElement& element) {
-    Outcome outcome = {};
-    outcome.result =
-        psmdb_aws_iam_parameter_validate_bson(self->index, element.data, lengthOf(element), &outcome.reason);
-    return toStatus(outcome);
+// 7.0 and newer pass a tenant at the end of these two. It is ignored: parameters are per process.
+abi::Status validate(const AwsParameter* self, const abi::BSONElement& element) {
+    ChangeResult change = {};
+    change.result = psmdb_aws_iam_parameter_validate_bson(self->index, element.data, lengthOf(element), &change.reason);
+    return toStatus(change);
 }
 
-Status set(Parameter* self, const BsonElement& element) {
-    Outcome outcome = {};
-    outcome.result = psmdb_aws_iam_parameter_set_bson(self->index, element.data, lengthOf(element), &outcome.reason);
+abi::Status set(AwsParameter* self, const abi::BSONElement& element) {
+    ChangeResult change = {};
+    change.result = psmdb_aws_iam_parameter_set_bson(self->index, element.data, lengthOf(element), &change.reason);
     logPending();
-    return toStatus(outcome);
+    return toStatus(change);
 }
 
-Status setFromText(const Parameter* self, Text text) {
-    Outcome outcome = {};
-    outcome.result = psmdb_aws_iam_parameter_set(self->index, reinterpret_cast<const uint8_t*>(text.data), text.length,
-                                                 &outcome.reason);
-    return toStatus(outcome);
+abi::Status setFromText(const AwsParameter* self, std::string_view text) {
+    ChangeResult change = {};
+    change.result = psmdb_aws_iam_parameter_set(self->index, reinterpret_cast<const uint8_t*>(text.data()), text.size(),
+                                                &change.reason);
+    return toStatus(change);
 }
 
-Status setFromString(Parameter* self, const std::string& text) { return setFromText(self, {text.data(), text.size()}); }
+abi::Status setFromString(AwsParameter* self, const std::string& text) { return setFromText(self, text); }
 
-Status setFromWords(Parameter* self, StringWords text, const void* /*tenant*/) {
-    return setFromText(self, server.text(text));
+abi::Status setFromStringData(AwsParameter* self, abi::StringDataRegisters text, const void* /*tenant*/) {
+    return setFromText(self, server.fromRegisters(text));
 }
 
 // --- Registration.
@@ -108,7 +108,7 @@ void* parameterSet() {
     return server.function<void*()>(hasNodeSet ? Symbol::kParameterSetOfNode : Symbol::kParameterSetOfAll)();
 }
 
-// The std::map<std::string, ServerParameter*> in a set of parameters, as libstdc++ lays it out.
+// libstdc++'s layout of the std::map<std::string, ServerParameter*> in a set of parameters.
 struct ParameterMap {
     struct Node {
         uint32_t color;
@@ -123,7 +123,7 @@ struct ParameterMap {
     Node* root;
 
     const void* header() const { return &headerColor; }
-    // Null when there is no such name.
+    // Null when there is no parameter of this name.
     const Node* find(const std::string& name) const {
         const auto* node = server.function<const Node*(const ParameterMap*, const std::string&)>(
             Symbol::kParameterSetFind)(this, name);
@@ -132,8 +132,8 @@ struct ParameterMap {
 };
 static_assert(offsetof(ParameterMap::Node, name) == 0x20 && offsetof(ParameterMap::Node, parameter) == 0x40);
 
-// Where the map is differs between servers. It is taken for one only if it looks like one, and knows a parameter that
-// every server has.
+// The offset of the map differs between servers. A candidate must have the form of a map and
+// contain a parameter that every server has.
 const ParameterMap* findParameterMap(const void* set) {
     constexpr size_t kOffsets[] = {0, 0x20};  // 4.4 and 5.0, 6.0
     for (const size_t offset : kOffsets) {
@@ -141,16 +141,17 @@ const ParameterMap* findParameterMap(const void* set) {
         if (map->headerColor != 0 || !map->root || map->root->parent != map->header()) {
             continue;
         }
-        const std::string known = "authenticationMechanisms";
-        const ParameterMap::Node* node = map->find(known);
-        if (node && node->name == known) {
+        const std::string common = "authenticationMechanisms";
+        const ParameterMap::Node* node = map->find(common);
+        if (node && node->name == common) {
             return map;
         }
     }
     return nullptr;
 }
 
-// Makes room for our parameters in a server that has one of the same name. False when it cannot be seen whether it has.
+// Removes the server's parameters that have the names of the plugin's. False when the set has an
+// unknown layout.
 bool removeNativeParameters() {
     void* set = parameterSet();
     const ParameterMap* map = findParameterMap(set);
@@ -160,51 +161,51 @@ bool removeNativeParameters() {
     for (size_t index = 0; index < psmdb_aws_iam_parameter_count(); ++index) {
         const std::string name = toString(psmdb_aws_iam_parameter_name(index));
         if (map->find(name)) {
-            // Taken out of the set, and not destroyed.
+            // Removed from the set, not destroyed.
             server.function<void(void*, const std::string&)>(Symbol::kParameterSetRemove)(set, name);
         }
     }
     return true;
 }
 
-void addToSet(Parameter* parameter) {
+void addToSet(AwsParameter* parameter) {
     void* set = parameterSet();
-    if (server.variant(Symbol::kParameterSetAdd) == variant::kUniquePointer) {
-        // A std::unique_ptr by value: the address of one, which the server empties.
-        Parameter* handedOver = parameter;
-        server.function<void(void*, Parameter**)>(Symbol::kParameterSetAdd)(set, &handedOver);
+    if (server.signature(Symbol::kParameterSetAdd) == signature::kUniquePointer) {
+        // A std::unique_ptr by value is passed by address, and the server empties it.
+        AwsParameter* uniquePointer = parameter;
+        server.function<void(void*, AwsParameter**)>(Symbol::kParameterSetAdd)(set, &uniquePointer);
     } else {
-        server.function<void(void*, Parameter*)>(Symbol::kParameterSetAdd)(set, parameter);
+        server.function<void(void*, AwsParameter*)>(Symbol::kParameterSetAdd)(set, parameter);
     }
 }
 
 void addParameters() {
     if (server.hasNativeMechanism() && !removeNativeParameters()) {
-        fprintf(stderr, "psmdb-aws-iam: not registered: the set of server parameters has an unknown form\n");
+        fprintf(stderr, "psmdb-aws-iam: not registered: the set of server parameters has an unknown layout\n");
         return;
     }
-    const auto& ours = server.slots().parameter;
-    parameterVtable.copy(server.parameterVtable());
-    parameterVtable.put(0, keep);
-    parameterVtable.put(1, keep);
-    parameterVtable.put(ours.validate, validate);
-    parameterVtable.put(ours.set, set);
-    if (server.parameterArguments() == ParameterArguments::kStringWords) {
-        parameterVtable.put(ours.append, appendByWords);
-        parameterVtable.put(ours.setFromString, setFromWords);
+    const auto& slots = server.slots().parameter;
+    parameterVtable.copyFrom(server.parameterVtable());
+    parameterVtable.replace(0, destroyNothing);
+    parameterVtable.replace(1, destroyNothing);
+    parameterVtable.replace(slots.validate, validate);
+    parameterVtable.replace(slots.set, set);
+    if (server.parameterArguments() == ParameterArguments::kStringData) {
+        parameterVtable.replace(slots.append, appendStringData);
+        parameterVtable.replace(slots.setFromString, setFromStringData);
     } else {
-        parameterVtable.put(ours.append, append);
-        parameterVtable.put(ours.setFromString, setFromString);
+        parameterVtable.replace(slots.append, append);
+        parameterVtable.replace(slots.setFromString, setFromString);
     }
 
-    // mongo::ServerParameterType::kStartupAndRuntime; 6.0 put another type in front.
+    // mongo::ServerParameterType::kStartupAndRuntime; 6.0 inserted a type before it.
     const bool addsItself = !server.has(Symbol::kParameterSetOfNode);
     const int startupAndRuntime = addsItself ? 2 : 3;
     for (size_t index = 0; index < psmdb_aws_iam_parameter_count(); ++index) {
         const psmdb_aws_iam_bytes name = psmdb_aws_iam_parameter_name(index);
-        auto* parameter = new (::operator new(sizeof(Parameter))) Parameter{};
-        server.function<void(void*, StringWords, int)>(Symbol::kParameterConstructor)(
-            parameter, server.words({reinterpret_cast<const char*>(name.data), name.length}), startupAndRuntime);
+        auto* parameter = new (::operator new(sizeof(AwsParameter))) AwsParameter{};
+        server.function<void(void*, abi::StringDataRegisters, int)>(Symbol::kParameterConstructor)(
+            parameter, server.toRegisters({reinterpret_cast<const char*>(name.data), name.length}), startupAndRuntime);
         parameter->vtable = parameterVtable.address();
         parameter->index = index;
         parameter->next = parameters;
@@ -217,25 +218,25 @@ void addParameters() {
 }
 
 void initialize(void* /*initializerContext*/) {
-    const char* abi = server.abi();
-    psmdb_aws_iam_loaded(reinterpret_cast<const uint8_t*>(abi), strlen(abi));
+    const char* series = server.abiSeries();
+    psmdb_aws_iam_loaded(reinterpret_cast<const uint8_t*>(series), strlen(series));
     addParameters();
     registerServerStatus();
 }
 
-Status initializeWithStatus(void* initializerContext) {
+abi::Status initializeWithStatus(void* initializerContext) {
     initialize(initializerContext);
-    return Status();
+    return abi::Status();
 }
 
-template <typename Returned>
-void registerInitializer(Returned function(void*)) {
-    using Initializer = std::function<Returned(void*)>;
+template <typename Result>
+void registerInitializer(Result function(void*)) {
+    using Initializer = std::function<Result(void*)>;
     using Names = std::vector<std::string>;
-    // mongo::GlobalInitializerRegisterer has no members, but it is an object.
+    // mongo::GlobalInitializerRegisterer, which has no members.
     alignas(16) static unsigned char registerer[256];
-    // Among the server's own parameters; where one of those may have the name of one of ours, after all of them, and
-    // before the options that set them are read.
+    // Among the server's parameters. If one of those may have the name of one of the plugin's:
+    // after all of them, and before the server reads the options that set parameters.
     const bool last = server.hasNativeMechanism();
     server.function<void(void*, std::string, Initializer, Initializer, Names, Names)>(Symbol::kInitializer)(
         registerer, "PsmdbAwsIam", Initializer(function), Initializer(),
@@ -248,10 +249,10 @@ void registerInitializer(Returned function(void*)) {
 bool parametersAreRegistered() { return registered; }
 
 void registerInitializers() {
-    if (server.variant(Symbol::kInitializer) == variant::kReturnsNothing) {
+    if (server.signature(Symbol::kInitializer) == signature::kReturnsNothing) {
         registerInitializer<void>(initialize);
     } else {
-        registerInitializer<Status>(initializeWithStatus);
+        registerInitializer<abi::Status>(initializeWithStatus);
     }
 }
 

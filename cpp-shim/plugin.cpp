@@ -1,5 +1,5 @@
-// What happens when the object is loaded: in a server that is known, the mechanism and the parameters are registered;
-// in a server that is not, one line says so; in any other process, nothing at all.
+// Runs when the object is loaded. It registers the mechanism and the parameters in a known server,
+// writes one line in an unknown server, and does nothing in any other process.
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,12 +12,12 @@
 namespace psmdb_aws_iam {
 namespace {
 
-// An operator's way to leave a server's own MONGODB-AWS in place, for as long as it is compared with this one.
+// Set to 1, keeps a server's built-in MONGODB-AWS in place, for operators who compare the two.
 constexpr char kKeepNative[] = "PSMDB_AWS_IAM_KEEP_NATIVE";
 
-// The server's log is not there yet.
-void sayNotRegistered(const char* because, const char* detail) {
-    fprintf(stderr, "psmdb-aws-iam %s: not registered: %s%s\n", psmdb_aws_iam_version(), because, detail);
+// To stderr: the server's log does not work yet.
+void reportNotRegistered(const char* reason, const char* detail) {
+    fprintf(stderr, "psmdb-aws-iam %s: not registered: %s%s\n", psmdb_aws_iam_version(), reason, detail);
 }
 
 bool keepsNative() {
@@ -25,32 +25,33 @@ bool keepsNative() {
     return server.hasNativeMechanism() && value && strcmp(value, "1") == 0;
 }
 
-// Runs before the server's own constructors. What is called of the server here does not depend on them.
+// Runs before the server's static constructors. The server's functions called here do not need
+// them.
 __attribute__((constructor)) void load() {
-    // The object is inherited by every child that runs with the same environment, so that most processes it is loaded
-    // into are not servers.
-    if (!Server::isServer(thisProcess())) {
+    // Child processes inherit LD_PRELOAD, so most processes that load the object are not servers.
+    if (!ServerBinding::isServer(thisProcess())) {
         return;
     }
-    // With two copies, as of a package and of a build, the first in LD_PRELOAD serves.
+    // With two copies, of a package and of a build, the first in LD_PRELOAD registers.
     if (dlsym(RTLD_DEFAULT, "psmdb_aws_iam_version") != reinterpret_cast<void*>(psmdb_aws_iam_version)) {
-        sayNotRegistered("it is in LD_PRELOAD twice", "");
+        reportNotRegistered("it is in LD_PRELOAD twice", "");
         return;
     }
     const char* problem = server.bind(thisProcess(), nullptr);
     if (!problem) {
-        problem = server.measureStringOrder();
+        problem = server.measureStringData();
     }
     if (problem) {
         char version[32];
         describeVersion(version, sizeof(version));
-        char because[96];
-        snprintf(because, sizeof(because), "this server, version %s, is not supported: it differs in: ", version);
-        sayNotRegistered(because, problem);
+        char reason[96];
+        snprintf(reason, sizeof(reason), "this server, version %s, is not supported: it differs in: ", version);
+        reportNotRegistered(reason, problem);
         return;
     }
     if (keepsNative()) {
-        sayNotRegistered("the server keeps its own MONGODB-AWS, as this environment variable wants: ", kKeepNative);
+        reportNotRegistered("the server keeps its built-in MONGODB-AWS because this environment variable is 1: ",
+                            kKeepNative);
         return;
     }
     registerInitializers();

@@ -1,4 +1,4 @@
-// A server as the checks see it: the running process, or a file that is only read.
+// What the checks read of a server: the running process, or a file.
 #pragma once
 
 #include <stdint.h>
@@ -7,20 +7,22 @@
 extern "C" {
 #endif
 
-// Addresses are the image's own; 0 means: not there.
+// Addresses are those of the image; 0 stands for none.
 struct psmdb_aws_iam_image {
     void* context;
-    // The address and, unless size_out is null, the size of an exported symbol; returns 0 when it is not exported.
+    // The address and, unless size_out is null, the size of an exported symbol. Returns 0 when the
+    // image does not export it.
     int (*find_symbol)(void* context, const char* name, uint64_t* address_out, uint64_t* size_out);
-    // The 8 bytes at an address as they are after relocation; returns 0 when the address is not mapped.
+    // The 8 bytes at an address after relocation. Returns 0 when the address is not mapped.
     int (*read_word)(void* context, uint64_t address, uint64_t* word_out);
 };
 
-// Called once for each check, in order. `found` is the symbol it was found by, "" where nothing was found.
+// Called once per check, in order. `what` is a noun phrase; `found` is the symbol, or "" when there
+// is none.
 typedef void (*psmdb_aws_iam_check_report)(void* context, const char* what, int ok, const char* found);
 
-// Returns 1 when the plugin would register in this server, 0 otherwise. What can only be measured in a running server
-// is not among the checks: the order in which it passes the two halves of a text.
+// Returns 1 when the plugin would register in this server, 0 otherwise. One check needs a running
+// server and is not made here: the layout of StringData.
 int psmdb_aws_iam_check_image(const struct psmdb_aws_iam_image* image, psmdb_aws_iam_check_report report,
                               void* report_context, int* is_server_out);
 

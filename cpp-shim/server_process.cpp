@@ -19,7 +19,7 @@ int findSymbol(void* /*context*/, const char* name, uint64_t* address_out, uint6
     }
     *address_out = reinterpret_cast<uint64_t>(address);
     if (size_out) {
-        // It looks at every symbol of the server, a millisecond's work; so sizes are only looked up for vtables.
+        // Takes a millisecond, since it reads every symbol of the server; asked for vtables only.
         Dl_info where;
         const ElfW(Sym)* entry = nullptr;
         void** entryOut = reinterpret_cast<void**>(const_cast<ElfW(Sym)**>(&entry));
@@ -37,7 +37,8 @@ int readWord(void* /*context*/, uint64_t address, uint64_t* word_out) {
 
 bool isDigit(char c) { return c >= '0' && c <= '9'; }
 
-// The length of a version such as 6.0.5 or 6.0.5-4 that begins here and ends with a NUL, 0 if there is none.
+// The length of a version such as 6.0.5 or 6.0.5-4 that starts here and ends with a NUL, 0 if there
+// is none.
 size_t versionLength(const char* text, size_t size) {
     size_t at = 0;
     for (int part = 0; part < 3; ++part) {

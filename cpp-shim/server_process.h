@@ -1,15 +1,15 @@
-// The process that the plugin is loaded into.
+// The process that loads the plugin.
 #pragma once
 
 #include "server_image.h"
 
 namespace psmdb_aws_iam {
 
-// This process as the checks see it. Reads what the loader has mapped; calls nothing.
+// The image of this process. Reads what the loader has mapped; calls nothing.
 const psmdb_aws_iam_image& thisProcess();
 
-// The version that this process's program carries in its text, such as "6.0.5", written into the buffer; "unknown" when
-// none is found. Reads the program's file: for the one line that says why nothing is registered.
+// Writes the version in the text of this process's program, such as "6.0.5", or "unknown" into the
+// buffer. Reads the program's file, so it is called for an unsupported server only.
 void describeVersion(char* buffer, unsigned long size);
 
 }  // namespace psmdb_aws_iam

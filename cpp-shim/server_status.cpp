@@ -1,4 +1,4 @@
-// The counters as a section of serverStatus. What is counted is behind psmdb_aws_iam.h.
+// Registers the counters as a section of serverStatus. The counters are behind psmdb_aws_iam.h.
 #include "facilities.h"
 #include "server_symbols.h"
 
@@ -7,37 +7,38 @@ namespace {
 
 constexpr char kSectionName[] = "awsIam";
 
-constinit OurVtable sectionVtable;
+constinit PluginVtable sectionVtable;
 
-// mongo::ServerStatusSection. To 7.0 it ends with the name; more room than any needs.
-struct Section {
+// A mongo::ServerStatusSection of the plugin. To 7.0 it ends with the name; `more` is for newer
+// ones.
+struct AwsSection {
     const void* vtable;
     std::string name;
     uint8_t role;  // 8.0 and newer: mongo::ClusterRole
     unsigned char more[87];
 };
-static_assert(offsetof(Section, name) == 8 && offsetof(Section, role) == 40);
+static_assert(offsetof(AwsSection, name) == 8 && offsetof(AwsSection, role) == 40);
 
-constexpr uint8_t kShardServer = 1;  // what a mongod is, in a replica set too
+constexpr uint8_t kShardServer = 1;  // the role of a mongod, in a replica set too
 
-// --- The virtual functions. A first parameter `self` is the server's `this`.
+// --- The virtual functions. The first parameter is the server's `this`.
 
-void destroy(Section* self) { self->~Section(); }
+void destroy(AwsSection* self) { self->~AwsSection(); }
 
-// 8.0 and newer own their sections; before, a section lives as long as the process.
-void destroyAndDelete(Section* self) {
+// Called by 8.0 and newer; before, a section lives as long as the process.
+void destroyAndDelete(AwsSection* self) {
     destroy(self);
     ::operator delete(self);
 }
 
-bool includeByDefault(const Section*) { return true; }
+bool includeByDefault(const AwsSection*) { return true; }
 
-void appendSection(const Section*, void* /*operationContext*/, const BsonElement& /*options*/, void* builder) {
+void appendSection(const AwsSection*, void* /*operationContext*/, const abi::BSONElement& /*options*/, void* builder) {
     psmdb_aws_iam_buffer* status =
         psmdb_aws_iam_server_status(reinterpret_cast<const uint8_t*>(kSectionName), sizeof(kSectionName) - 1);
     if (status) {
-        const BsonObject object = {psmdb_aws_iam_buffer_bytes(status).data, nullptr};
-        server.function<void*(void*, const BsonObject&)>(Symbol::kAppendElements)(builder, object);
+        const abi::BSONObj object = {psmdb_aws_iam_buffer_bytes(status).data, nullptr};
+        server.function<void*(void*, const abi::BSONObj&)>(Symbol::kAppendElements)(builder, object);
         psmdb_aws_iam_buffer_free(status);
     }
 }
@@ -48,25 +49,25 @@ void registerServerStatus() {
     if (!server.hasSections()) {
         return;
     }
-    sectionVtable.copy(server.sectionVtable());
-    sectionVtable.put(0, destroy);
-    sectionVtable.put(1, destroyAndDelete);
-    sectionVtable.put(server.slots().section.includeByDefault, includeByDefault);
-    sectionVtable.put(server.slots().section.appendSection, appendSection);
+    sectionVtable.copyFrom(server.sectionVtable());
+    sectionVtable.replace(0, destroy);
+    sectionVtable.replace(1, destroyAndDelete);
+    sectionVtable.replace(server.slots().section.includeByDefault, includeByDefault);
+    sectionVtable.replace(server.slots().section.appendSection, appendSection);
 
-    void* memory = ::operator new(sizeof(Section));
+    void* memory = ::operator new(sizeof(AwsSection));
     if (server.has(Symbol::kSectionConstructor)) {
-        // Makes the name and registers the object, whose functions are not called before the server runs.
-        auto* section = static_cast<Section*>(memory);
+        // Registers the object, whose functions the server calls only once it runs.
+        auto* section = static_cast<AwsSection*>(memory);
         const std::string name = kSectionName;
         server.function<void(void*, const std::string&)>(Symbol::kSectionConstructor)(section, name);
         section->vtable = sectionVtable.address();
         return;
     }
-    auto* section = new (memory) Section{sectionVtable.address(), kSectionName, kShardServer, {}};
+    auto* section = new (memory) AwsSection{sectionVtable.address(), kSectionName, kShardServer, {}};
     void* registry = server.function<void*()>(Symbol::kSectionRegistryOfProcess)();
-    // A std::unique_ptr by value: the address of one, which the server empties.
-    server.function<void(void*, Section**)>(Symbol::kSectionRegistryAdd)(registry, &section);
+    // A std::unique_ptr by value is passed by address, and the server empties it.
+    server.function<void(void*, AwsSection**)>(Symbol::kSectionRegistryAdd)(registry, &section);
 }
 
 }  // namespace psmdb_aws_iam

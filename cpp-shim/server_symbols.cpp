@@ -1,24 +1,22 @@
-// The table of what the plugin binds to in a server, and the checks of it. For a new series of servers, this is the
-// place to begin: see "A new server series" in CONTRIBUTING.md.
+// The table of what the plugin binds to in a server, and the checks of it. Work on a new server
+// series starts here: see "A new server series" in CONTRIBUTING.md.
 #include "server_symbols.h"
-
-#include <string.h>
 
 namespace psmdb_aws_iam {
 
-constinit Server server;
+constinit ServerBinding server;
 
 namespace {
 
 #define STRING "NSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
 #define TENANT "ERKN5boost8optionalINS_8TenantIdEEE"
 
-enum class Need { kAlways, kIfThere };
+enum class Need { kRequired, kOptional };
 
-// One row for each function of the server that is called: what it is for, whether the plugin can do without it, and its
-// mangled names. Where the names differ, so may the arguments: the comments say between which servers, and
-// Server::variant tells which it is. All of it was seen in servers 4.4 to 6.0; what is said of 7.0 and newer was read
-// in headers of those series.
+// One row per function of the server that the shim calls: what a failed check names, whether the
+// plugin works without the function, and its mangled names. A row has several names where the
+// arguments differ between series; ServerBinding::signature says which was found. Rows for 4.4 to
+// 6.0 were seen in servers, rows for 7.0 and newer were read in headers.
 struct SymbolRow {
     Symbol symbol;
     Need need;
@@ -28,27 +26,27 @@ struct SymbolRow {
 
 constexpr SymbolRow kSymbols[] = {
     {Symbol::kRegistryGet,
-     Need::kAlways,
+     Need::kRequired,
      "the registry of SASL mechanisms",
      {// to 7.0: of the service context
       "_ZN5mongo27SASLServerMechanismRegistry3getEPNS_14ServiceContextE",
       // 8.0 and newer: of each service
       "_ZN5mongo27SASLServerMechanismRegistry3getEPNS_7ServiceE"}},
     {Symbol::kMechanismSupportedByConfig,
-     Need::kAlways,
+     Need::kRequired,
      "the check of authenticationMechanisms",
      {"_ZNK5mongo27SASLServerMechanismRegistry27_mechanismSupportedByConfigENS_10StringDataE"}},
     {Symbol::kConstructorAction,
-     Need::kAlways,
-     "the registration of actions on the service context",
+     Need::kRequired,
+     "the registration of constructor actions",
      {// to 7.0: on the service context
       "_ZN5mongo14ServiceContext27ConstructorActionRegistererC1E" STRING
       "St6vectorIS7_SaIS7_EESA_St8functionIFvPS0_EESE_",
-      // 8.0 and newer: on each service, so that an action may run more than once
+      // 8.0 and newer: on each service; an action may run more than once
       "_ZN5mongo31ConstructorActionRegistererTypeINS_7ServiceEEC1E" STRING
       "St6vectorIS8_SaIS8_EESB_St8functionIFvPS1_EESF_"}},
     {Symbol::kInitializer,
-     Need::kAlways,
+     Need::kRequired,
      "the registration of initializers",
      {// 5.0 and newer: the function returns nothing
       "_ZN5mongo27GlobalInitializerRegistererC1E" STRING
@@ -58,79 +56,81 @@ constexpr SymbolRow kSymbols[] = {
       "St8functionIFNS_6StatusEPNS_18InitializerContextEEES7_IFS8_PNS_20DeinitializerContextEEESt6vectorIS6_SaIS6_"
       "EESJ_"}},
     {Symbol::kParameterConstructor,
-     Need::kAlways,
+     Need::kRequired,
      "the constructor of server parameters",
      {"_ZN5mongo15ServerParameterC1ENS_10StringDataENS_19ServerParameterTypeE",
       "_ZN5mongo15ServerParameterC2ENS_10StringDataENS_19ServerParameterTypeE"}},
-    // 6.0 and newer; before, the constructor of a parameter adds it to the set, and the numbers of the types differ.
+    // 6.0 and newer. Before, the constructor of a parameter adds it to the set, and the numbers of
+    // the types differ.
     {Symbol::kParameterSetOfNode,
-     Need::kIfThere,
-     "the set of server parameters, 6.0 and newer",
+     Need::kOptional,
+     "the set of server parameters (6.0 and newer)",
      {"_ZN5mongo18ServerParameterSet19getNodeParameterSetEv"}},
     {Symbol::kParameterSetOfAll,
-     Need::kIfThere,
-     "the set of server parameters, before 6.0",
+     Need::kOptional,
+     "the set of server parameters (before 6.0)",
      {"_ZN5mongo18ServerParameterSet9getGlobalEv"}},
     {Symbol::kParameterSetAdd,
-     Need::kAlways,
-     "the addition of server parameters",
+     Need::kRequired,
+     "the registration of server parameters",
      {// to 7.0: a pointer
       "_ZN5mongo18ServerParameterSet3addEPNS_15ServerParameterE",
       // 8.0 and newer: a std::unique_ptr
       "_ZN5mongo18ServerParameterSet3addESt10unique_ptrINS_15ServerParameterESt14default_deleteIS2_EE"}},
-    // The look-up of the std::map that a set holds, to 7.0.
+    // To 7.0: the lookup in the std::map of a set.
     {Symbol::kParameterSetFind,
-     Need::kIfThere,
-     "the look-up of server parameters",
+     Need::kOptional,
+     "the lookup of server parameters",
      {"_ZNKSt8_Rb_treeI" STRING
       "St4pairIKS5_PN5mongo15ServerParameterEESt10_Select1stISB_ESt4lessIS5_ESaISB_EE4findERS7_"}},
     {Symbol::kParameterSetRemove,
-     Need::kIfThere,
+     Need::kOptional,
      "the removal of server parameters",
      {"_ZN5mongo18ServerParameterSet6removeERK" STRING}},
-    {Symbol::kStatusMaker,
-     Need::kAlways,
-     "the maker of errors",
-     {// 6.0 to 8.0: a constructor; the reason is a std::string
+    {Symbol::kStatusConstructor,
+     Need::kRequired,
+     "the constructor of errors",
+     {// 6.0 to 8.0: the reason is a std::string
       "_ZN5mongo6StatusC1ENS_10ErrorCodes5ErrorE" STRING,
-      // 4.4 and 5.0: it is a StringData
+      // 4.4 and 5.0: the reason is a StringData
       "_ZN5mongo6StatusC1ENS_10ErrorCodes5ErrorENS_10StringDataE",
-      // newer: the constructor is inline, over this
+      // newer: the constructor is inline and calls this
       "_ZN5mongo6Status16_createErrorInfoENS_10ErrorCodes5ErrorE" STRING "St10shared_ptrIKNS_14ErrorExtraInfoEE"}},
     {Symbol::kAppendElements,
-     Need::kAlways,
-     "the builder of BSON documents",
+     Need::kRequired,
+     "the BSON document builder",
      {// 5.0 and newer
       "_ZN5mongo18BSONObjBuilderBaseINS_14BSONObjBuilderENS_10BufBuilderEE14appendElementsERKNS_7BSONObjE",
       // 4.4, with the same arguments
       "_ZN5mongo14BSONObjBuilder14appendElementsERKNS_7BSONObjE"}},
-    // To 7.0: the constructor registers the section. 8.0 and newer: it is inline, and a registry takes the section
-    // over.
+    // To 7.0: the constructor registers the section. 8.0 and newer: it is inline, and a registry
+    // takes ownership of the section.
     {Symbol::kSectionConstructor,
-     Need::kIfThere,
+     Need::kOptional,
      "the constructor of serverStatus sections",
      {"_ZN5mongo19ServerStatusSectionC1ERK" STRING, "_ZN5mongo19ServerStatusSectionC2ERK" STRING}},
     {Symbol::kSectionRegistryOfProcess,
-     Need::kIfThere,
+     Need::kOptional,
      "the registry of serverStatus sections",
      {"_ZN5mongo27ServerStatusSectionRegistry8instanceEv"}},
     {Symbol::kSectionRegistryAdd,
-     Need::kIfThere,
-     "the addition of serverStatus sections",
+     Need::kOptional,
+     "the registration of serverStatus sections",
      {"_ZN5mongo27ServerStatusSectionRegistry10addSectionESt10unique_ptrINS_19ServerStatusSectionESt14default_"
       "deleteIS2_EE"}},
     {Symbol::kDoLog,
-     Need::kIfThere,
-     "the log",
+     Need::kOptional,
+     "the log function",
      {"_ZN5mongo5logv26detail9doLogImplEiRKNS0_11LogSeverityERKNS0_10LogOptionsENS_10StringDataERKNS0_"
       "26TypeErasedAttributeStorageE"}},
     {Symbol::kLogOptionsConstructor,
-     Need::kIfThere,
-     "the options of a log line",
+     Need::kOptional,
+     "the options of log lines",
      {"_ZN5mongo5logv210LogOptionsC1ENS0_12LogComponentE"}},
 };
 
-// Whether row N is that of symbol N, so that a symbol's number finds its row.
+// Whether the table has a row for each symbol, in the order of the enumeration: a symbol indexes
+// its row.
 constexpr bool rowsAreInOrder() {
     for (size_t row = 0; row < sizeof(kSymbols) / sizeof(kSymbols[0]); ++row) {
         if (static_cast<size_t>(kSymbols[row].symbol) != row) {
@@ -141,18 +141,12 @@ constexpr bool rowsAreInOrder() {
 }
 static_assert(rowsAreInOrder());
 
-// A server that exports this has a MONGODB-AWS of its own, and may have a parameter of the name of one of ours.
+// A server that exports this has a built-in MONGODB-AWS, and may have a parameter with the name of
+// one of the plugin's.
 constexpr char kNativeMechanism[] = "_ZTVN5mongo6awsIam13ServerFactoryE";
 
-// What the shim needs of the C++ runtime, which it shares with the server: see server_types.h.
-constexpr const char* kRuntime[] = {
-    "_Znwm",                          // operator new(size_t)
-    "_ZdlPv",                         // operator delete(void*)
-    "_ZdlPvm",                        // operator delete(void*, size_t)
-    "_ZSt17__throw_bad_allocv",       // std::__throw_bad_alloc()
-    "_ZSt19__throw_logic_errorPKc",   // std::__throw_logic_error(char const*)
-    "_ZSt20__throw_length_errorPKc",  // std::__throw_length_error(char const*)
-};
+// What a pure slot of an abstract class holds.
+constexpr char kPureVirtual[] = "__cxa_pure_virtual";
 
 // The vtables that are copied.
 constexpr char kMechanismVtable[] = "_ZTVN5mongo24SASLPlainServerMechanismE";
@@ -160,15 +154,13 @@ constexpr char kFactoryVtable[] = "_ZTVN5mongo18PLAINServerFactoryE";
 constexpr char kParameterVtable[] = "_ZTVN5mongo15ServerParameterE";
 constexpr char kSectionVtable[] = "_ZTVN5mongo19ServerStatusSectionE";
 
-// How many virtual functions they have in the servers that are known, from the oldest to the newest. A function more is
-// one that nobody has looked at: of PLAIN's own it would run on objects that are not PLAIN's.
+// How many virtual functions they have in the known series, from the oldest to the newest.
 constexpr size_t kMechanismSizes[] = {10, 11, 15};    // 4.4, 5.0 and 6.0, 7.0 and 8.0
 constexpr size_t kMechanismSizeWithRequest = 16;      // 8.2, which has makeUserRequest
 constexpr size_t kFactorySizes[] = {8};               // all
 constexpr size_t kParameterSizes[] = {5, 6, 10, 13};  // 4.4, 5.0, 6.0 to 8.0, 8.2
 constexpr size_t kParameterSizeWithDetails = 11;      // 8.0, if it has appendDetails
-
-constexpr size_t kSectionSizes[] = {6};  // all
+constexpr size_t kSectionSizes[] = {6};               // all
 
 template <size_t count>
 constexpr bool isOneOf(size_t size, const size_t (&sizes)[count]) {
@@ -182,24 +174,37 @@ constexpr bool isOneOf(size_t size, const size_t (&sizes)[count]) {
 
 #define MECHANISM_OF_PLAIN "_ZNK5mongo19MakeServerMechanismINS_11PLAINPolicyEE"
 #define FACTORY_OF_PLAIN "5mongo17MakeServerFactoryINS_24SASLPlainServerMechanismEE"
+#define MECHANISM_BASE "5mongo19ServerMechanismBase"
 
-// A slot that is known by its function only.
+// A slot that is found by its function alone.
 constexpr int kAnywhere = -1;
 
-// How mongo::StringData's own words look for a short text: one is a small number, the other an address.
-constexpr uint64_t kLongestName = 64;
+// Functions of the base class that slots of the copied mechanism vtable keep: a function of PLAIN
+// would run on an object that is not PLAIN's.
+constexpr struct {
+    const char* what;
+    const char* function;
+} kInheritedFunctions[] = {
+    {"the inherited function getPrincipalName", "_ZNK" MECHANISM_BASE "16getPrincipalNameEv"},
+    {"the inherited function isAuthorizedToActAs", "_ZN" MECHANISM_BASE "19isAuthorizedToActAsENS_10StringDataES1_"},
+    {"the inherited function setOptions", "_ZN" MECHANISM_BASE "10setOptionsENS_7BSONObjE"},
+};
+
+// The longest name that measureStringData expects. A smaller word is a length, a larger one an
+// address.
+constexpr uint64_t kMaxNameLength = 64;
 
 }  // namespace
 
-// Runs the checks one after the other and remembers the first that fails.
-class Server::Checks {
+// Runs the checks in order and remembers the first that fails.
+class ServerBinding::Checks {
 public:
     Checks(const psmdb_aws_iam_image& image, const CheckReport* report) : _image(image), _report(report) {}
 
     const psmdb_aws_iam_image& image() const { return _image; }
     const char* firstProblem() const { return _firstProblem; }
 
-    // The address of a symbol, 0 when it is not there.
+    // The address of a symbol, 0 when the image does not export it.
     uint64_t find(const char* name) const {
         uint64_t address = 0;
         return _image.find_symbol(_image.context, name, &address, nullptr) ? address : 0;
@@ -221,63 +226,65 @@ private:
     const char* _firstProblem = nullptr;
 };
 
-bool Server::isServer(const psmdb_aws_iam_image& image) {
+bool ServerBinding::isServer(const psmdb_aws_iam_image& image) {
     const Checks checks(image, nullptr);
     const auto& names = kSymbols[static_cast<size_t>(Symbol::kRegistryGet)].names;
     return checks.find(names[0]) || checks.find(names[1]) || checks.find(kMechanismVtable);
 }
 
-const char* Server::bind(const psmdb_aws_iam_image& image, const CheckReport* report) {
+const char* ServerBinding::bind(const psmdb_aws_iam_image& image, const CheckReport* report) {
     Checks checks(image, report);
     _hasNativeMechanism = checks.find(kNativeMechanism) != 0;
     findSymbols(checks);
     findSlots(checks);
+    checkInheritedFunctions(checks);
     findParameterSlots(checks);
     findSectionSlots(checks);
     return checks.firstProblem();
 }
 
-void Server::findSymbols(Checks& checks) {
+void ServerBinding::findSymbols(Checks& checks) {
     for (const SymbolRow& row : kSymbols) {
         Found& found = _found[static_cast<size_t>(row.symbol)];
-        const char* by = "";
+        const char* name = "";
         for (int number = 0; number < 3 && row.names[number] && !found.address; ++number) {
-            by = row.names[number];
-            found = {checks.find(by), number};
+            name = row.names[number];
+            found = {checks.find(name), number};
         }
-        if (found.address || row.need == Need::kAlways) {
-            checks.check(row.what, found.address != 0, by);
+        if (found.address || row.need == Need::kRequired) {
+            checks.check(row.what, found.address != 0, name);
         }
     }
-    for (const char* name : kRuntime) {
-        checks.check("the C++ runtime", checks.find(name) != 0, name);
-    }
-    // The pairs that one series has and another has not; a mixture is none that is known.
-    const bool perService = variant(Symbol::kRegistryGet) == variant::kOfService;
-    checks.check("the registry and its actions belong together",
-                 perService == (variant(Symbol::kConstructorAction) == 1), "");
+#define CHECK_RUNTIME(symbol, function) checks.check(function " of the C++ runtime", checks.find(symbol) != 0, symbol);
+    PSMDB_AWS_IAM_CXX_RUNTIME(CHECK_RUNTIME)
+#undef CHECK_RUNTIME
+    // Pairs that come together in each series; a mixture is no known server.
+    const bool perService = signature(Symbol::kRegistryGet) == signature::kOfService;
+    checks.check("the owner of the registry and of constructor actions",
+                 perService == (signature(Symbol::kConstructorAction) == signature::kOnService), "");
     if (hasNativeMechanism()) {
-        checks.check("the replacement of a server parameter of its own",
+        checks.check("the replacement of the server's own parameters",
                      has(Symbol::kParameterSetFind) && has(Symbol::kParameterSetRemove), "");
     }
-    checks.check("one set of server parameters", has(Symbol::kParameterSetOfNode) || has(Symbol::kParameterSetOfAll),
+    checks.check("the set of server parameters", has(Symbol::kParameterSetOfNode) || has(Symbol::kParameterSetOfAll),
                  "");
 }
 
-void Server::findSlots(Checks& checks) {
+void ServerBinding::findSlots(Checks& checks) {
     const bool found = _mechanism.find(checks.image(), kMechanismVtable);
     const bool hasRequest =
-        _mechanism.holds(checks.find("_ZNK5mongo19ServerMechanismBase15makeUserRequestEPNS_16OperationContextE"));
+        _mechanism.contains(checks.find("_ZNK" MECHANISM_BASE "15makeUserRequestEPNS_16OperationContextE"));
     const bool knownSize = hasRequest ? _mechanism.slotCount() == kMechanismSizeWithRequest
                                       : isOneOf(_mechanism.slotCount(), kMechanismSizes);
-    checks.check("the virtual functions of the SASL mechanism PLAIN", found && knownSize, kMechanismVtable);
+    checks.check("the vtable of the SASL mechanism PLAIN", found && knownSize, kMechanismVtable);
     const bool factoryFound =
         _factory.find(checks.image(), kFactoryVtable) && isOneOf(_factory.slotCount(), kFactorySizes);
-    checks.check("the virtual functions of the factory of PLAIN", factoryFound, kFactoryVtable);
+    checks.check("the vtable of the factory of PLAIN", factoryFound, kFactoryVtable);
 
     auto& mechanism = _slots.mechanism;
     auto& factory = _slots.factory;
-    // One row for each slot of ours: the function of the server's that has to be in it, and where.
+    // One row per slot that the plugin replaces: the server's function in it, and the slot's
+    // number.
     const struct {
         int* slot;
         const ServerVtable* vtable;
@@ -286,30 +293,30 @@ void Server::findSlots(Checks& checks) {
         int expected;
         const char* function;
     } rows[] = {
-        {&mechanism.mechanismName, &_mechanism, Need::kAlways, "the place of a mechanism's name", 2,
+        {&mechanism.mechanismName, &_mechanism, Need::kRequired, "the slot of a mechanism's mechanismName", 2,
          MECHANISM_OF_PLAIN "13mechanismNameEv"},
-        {&mechanism.properties, &_mechanism, Need::kAlways, "the place of a mechanism's properties", 3,
+        {&mechanism.properties, &_mechanism, Need::kRequired, "the slot of a mechanism's properties", 3,
          MECHANISM_OF_PLAIN "10propertiesEv"},
-        {&mechanism.securityLevel, &_mechanism, Need::kAlways, "the place of a mechanism's security level", 4,
+        {&mechanism.securityLevel, &_mechanism, Need::kRequired, "the slot of a mechanism's securityLevel", 4,
          MECHANISM_OF_PLAIN "13securityLevelEv"},
-        {&mechanism.isInternal, &_mechanism, Need::kAlways, "the place of a mechanism's being internal", 5,
+        {&mechanism.isInternal, &_mechanism, Need::kRequired, "the slot of a mechanism's isInternalAuthMech", 5,
          MECHANISM_OF_PLAIN "18isInternalAuthMechEv"},
         // 5.0 and newer
-        {&mechanism.appendExtraInfo, &_mechanism, Need::kIfThere, "the place of a mechanism's information for the log",
-         kAnywhere, "_ZNK5mongo19ServerMechanismBase15appendExtraInfoEPNS_14BSONObjBuilderE"},
-        {&mechanism.step, &_mechanism, Need::kAlways, "the place of a mechanism's step", kAnywhere,
+        {&mechanism.appendExtraInfo, &_mechanism, Need::kOptional, "the slot of a mechanism's appendExtraInfo",
+         kAnywhere, "_ZNK" MECHANISM_BASE "15appendExtraInfoEPNS_14BSONObjBuilderE"},
+        {&mechanism.step, &_mechanism, Need::kRequired, "the slot of a mechanism's stepImpl", kAnywhere,
          "_ZN5mongo24SASLPlainServerMechanism8stepImplB5cxx11EPNS_16OperationContextENS_10StringDataE"},
-        {&factory.mechanismName, &_factory, Need::kAlways, "the place of a factory's name", 2,
+        {&factory.mechanismName, &_factory, Need::kRequired, "the slot of a factory's mechanismName", 2,
          "_ZNK" FACTORY_OF_PLAIN "13mechanismNameEv"},
-        {&factory.properties, &_factory, Need::kAlways, "the place of a factory's properties", 3,
+        {&factory.properties, &_factory, Need::kRequired, "the slot of a factory's properties", 3,
          "_ZNK" FACTORY_OF_PLAIN "10propertiesEv"},
-        {&factory.securityLevel, &_factory, Need::kAlways, "the place of a factory's security level", 4,
+        {&factory.securityLevel, &_factory, Need::kRequired, "the slot of a factory's securityLevel", 4,
          "_ZNK" FACTORY_OF_PLAIN "13securityLevelEv"},
-        {&factory.isInternal, &_factory, Need::kAlways, "the place of a factory's being internal", 5,
+        {&factory.isInternal, &_factory, Need::kRequired, "the slot of a factory's isInternalAuthMech", 5,
          "_ZNK" FACTORY_OF_PLAIN "18isInternalAuthMechEv"},
-        {&factory.canMakeForUser, &_factory, Need::kAlways, "the place of a factory's choice of users", 6,
+        {&factory.canMakeForUser, &_factory, Need::kRequired, "the slot of a factory's canMakeMechanismForUser", 6,
          "_ZNK5mongo18PLAINServerFactory23canMakeMechanismForUserEPKNS_4UserE"},
-        {&factory.create, &_factory, Need::kAlways, "the place of a factory's making of mechanisms", 7,
+        {&factory.create, &_factory, Need::kRequired, "the slot of a factory's createImpl", 7,
          "_ZN" FACTORY_OF_PLAIN "10createImplE" STRING},
     };
     for (const auto& row : rows) {
@@ -317,43 +324,36 @@ void Server::findSlots(Checks& checks) {
         if (row.expected == kAnywhere) {
             *row.slot = row.vtable->slotOf(function);
         } else {
-            // Compared in place: a linker may have folded equal functions, which are then in several slots.
+            // By number: a linker may have folded equal functions, which are then in several slots.
             const bool there = function && row.vtable->slot(static_cast<size_t>(row.expected)) == function;
             *row.slot = there ? row.expected : -1;
         }
-        if (*row.slot >= 0 || row.need == Need::kAlways) {
+        if (*row.slot >= 0 || row.need == Need::kRequired) {
             checks.check(row.what, *row.slot >= 0, row.function);
         }
     }
-    // Slots that keep the server's function must have that of the base class: one of PLAIN's own would run on an object
-    // that is not PLAIN's.
-    const struct {
-        const char* what;
-        const char* function;
-    } kept[] = {
-        {"the name of a mechanism's principal, inherited", "_ZNK5mongo19ServerMechanismBase16getPrincipalNameEv"},
-        {"who may act as whom, inherited", "_ZN5mongo19ServerMechanismBase19isAuthorizedToActAsENS_10StringDataES1_"},
-        {"the options of a mechanism, inherited", "_ZN5mongo19ServerMechanismBase10setOptionsENS_7BSONObjE"},
-    };
-    for (const auto& row : kept) {
-        checks.check(row.what, _mechanism.holds(checks.find(row.function)), row.function);
+}
+
+void ServerBinding::checkInheritedFunctions(Checks& checks) {
+    for (const auto& row : kInheritedFunctions) {
+        checks.check(row.what, _mechanism.contains(checks.find(row.function)), row.function);
     }
 }
 
-// The base class of parameters is abstract, and its pure slots are known by their order: the first is append, the last
-// setFromString, and set stands between them where it is pure (4.4, 5.0).
-void Server::findParameterSlots(Checks& checks) {
+// The base class of parameters is abstract. Its pure slots are append, setFromString, and in 4.4
+// and 5.0 set between them.
+void ServerBinding::findParameterSlots(Checks& checks) {
     const bool found = _parameter.find(checks.image(), kParameterVtable);
     const int details = _parameter.slotOf(
         checks.find("_ZN5mongo15ServerParameter13appendDetailsEPNS_16OperationContextEPNS_14BSONObjBuilder" TENANT));
     const bool knownSize = isOneOf(_parameter.slotCount(), kParameterSizes) ||
                            (details == 3 && _parameter.slotCount() == kParameterSizeWithDetails);
-    checks.check("the virtual functions of server parameters", found && knownSize, kParameterVtable);
+    checks.check("the vtable of server parameters", found && knownSize, kParameterVtable);
 
-    const uint64_t pure = checks.find("__cxa_pure_virtual");
+    const uint64_t pure = checks.find(kPureVirtual);
     int pureSlots[3] = {-1, -1, -1};
     int pureCount = 0;
-    for (size_t slot = 2; slot < _parameter.slotCount(); ++slot) {
+    for (size_t slot = ServerVtable::kDestructorSlots; slot < _parameter.slotCount(); ++slot) {
         if (pure && _parameter.slot(slot) == pure) {
             if (pureCount < 3) {
                 pureSlots[pureCount] = static_cast<int>(slot);
@@ -364,105 +364,103 @@ void Server::findParameterSlots(Checks& checks) {
     const auto slotOf = [&](const char* name) { return _parameter.slotOf(checks.find(name)); };
     auto& parameter = _slots.parameter;
     parameter.append = pureSlots[0];
-    // 7.0 and newer, by the function that every parameter has and none is without.
     parameter.set = slotOf("_ZN5mongo15ServerParameter3setERKNS_11BSONElement" TENANT);
+    const char* series = "as in 7.0 and newer";
+    bool known = false;
     if (parameter.set >= 0) {
-        _parameterArguments = ParameterArguments::kStringWords;
+        _parameterArguments = ParameterArguments::kStringData;
         parameter.validate = slotOf("_ZNK5mongo15ServerParameter8validateERKNS_11BSONElement" TENANT);
         parameter.setFromString = pureSlots[1];
-        checks.check("the places of a server parameter's functions", pureCount == 2 && parameter.append == 2,
-                     "as in 7.0 and newer");
-        return;
+        known = pureCount == 2;
+    } else {
+        _parameterArguments = ParameterArguments::kStringReferences;
+        parameter.validate = slotOf("_ZNK5mongo15ServerParameter8validateERKNS_11BSONElementE");
+        parameter.set = slotOf("_ZN5mongo15ServerParameter3setERKNS_11BSONElementE");
+        const bool pureSet = parameter.set < 0;
+        if (pureSet) {
+            parameter.set = pureSlots[1];
+        }
+        parameter.setFromString = pureSlots[pureSet ? 2 : 1];
+        series = pureSet ? "as in 4.4 and 5.0" : "as in 6.0";
+        // append takes the arguments of its neighbour appendSupportingRoundtrip, whose name tells
+        // them. 4.4 lacks the neighbour and is known by its initializers.
+        const int roundtrip = slotOf(
+            "_ZN5mongo15ServerParameter25appendSupportingRoundtripEPNS_16OperationContextERNS_"
+            "14BSONObjBuilderERK" STRING);
+        const bool knownArguments =
+            roundtrip == 3 || (roundtrip < 0 && signature(Symbol::kInitializer) == signature::kReturnsStatus);
+        known = pureCount == (pureSet ? 3 : 2) && knownArguments;
     }
-    _parameterArguments = ParameterArguments::kStringReferences;
-    parameter.validate = slotOf("_ZNK5mongo15ServerParameter8validateERKNS_11BSONElementE");
-    parameter.set = slotOf("_ZN5mongo15ServerParameter3setERKNS_11BSONElementE");
-    const bool pureSet = parameter.set < 0;
-    if (pureSet) {
-        parameter.set = pureSlots[1];
-    }
-    parameter.setFromString = pureSlots[pureSet ? 2 : 1];
-    // The arguments of append are those of appendSupportingRoundtrip beside it, which has a name to tell them by; 4.4
-    // has only the older ones, and is known by its initializers.
-    const int roundtrip = slotOf(
-        "_ZN5mongo15ServerParameter25appendSupportingRoundtripEPNS_16OperationContextERNS_14BSONObjBuilderERK" STRING);
-    const bool knownArguments =
-        roundtrip == 3 || (roundtrip < 0 && variant(Symbol::kInitializer) == variant::kReturnsStatus);
-    checks.check("the places of a server parameter's functions",
-                 pureCount == (pureSet ? 3 : 2) && parameter.append == 2 && knownArguments,
-                 pureSet ? "as in 4.4 and 5.0" : "as in 6.0");
+    known = known && parameter.append == 2;
+    checks.check("the slots of a server parameter's functions", known, series);
 }
 
-// Where anything is missing there is no section, and logins work all the same.
-void Server::findSectionSlots(Checks& checks) {
+// Without a section, logins still work; so a difference here is not a failed check.
+void ServerBinding::findSectionSlots(Checks& checks) {
     auto& section = _slots.section;
     section.includeByDefault = section.appendSection = -1;
     const bool registersItself = has(Symbol::kSectionConstructor);
-    const bool isTakenOver = has(Symbol::kSectionRegistryOfProcess) && has(Symbol::kSectionRegistryAdd);
-    if (!_section.find(checks.image(), kSectionVtable) || registersItself == isTakenOver) {
+    const bool hasRegistry = has(Symbol::kSectionRegistryOfProcess) && has(Symbol::kSectionRegistryAdd);
+    if (!_section.find(checks.image(), kSectionVtable) || registersItself == hasRegistry) {
         return;
     }
-    const uint64_t pure = checks.find("__cxa_pure_virtual");
+    const uint64_t pure = checks.find(kPureVirtual);
     const int append =
         _section.slotOf(checks.find("_ZNK5mongo19ServerStatusSection13appendSectionEPNS_16OperationContextERKNS_"
                                     "11BSONElementEPNS_14BSONObjBuilderE"));
-    // One pure function, which is ours to give; another would end the server when it is called.
     const bool knownSize = isOneOf(_section.slotCount(), kSectionSizes);
-    if (knownSize && pure && _section.slotOf(pure) == 2 && append == 5) {
+    const bool knownSlots = pure && _section.slotOf(pure) == 2 && append == 5;
+    if (knownSize && knownSlots) {
         section.includeByDefault = 2;
         section.appendSection = append;
-        checks.check("the virtual functions of serverStatus sections", true, kSectionVtable);
+        checks.check("the vtable of serverStatus sections", true, kSectionVtable);
     }
 }
 
-// Asks the server for a text that is known and looks in which half its length comes.
-const char* Server::measureStringOrder() {
-    using MechanismName = StringWords(const void*);
-    constexpr char kPlain[] = "PLAIN";
+// Asks the server for a known text; one of the two registers holds its length.
+const char* ServerBinding::measureStringData() {
+    using MechanismName = abi::StringDataRegisters(const void*);
     const uint64_t function = _factory.slot(static_cast<size_t>(_slots.factory.mechanismName));
     const void* nothing[2] = {};  // the function returns a constant and does not read its object
-    const StringWords words = reinterpret_cast<MechanismName*>(function)(nothing);
-    // One half is a small number and the other an address, or it is not such a text.
-    const bool oneLength = (words.first <= kLongestName) != (words.second <= kLongestName);
-    _lengthFirst = words.first <= kLongestName;
-    const Text name = text(words);
-    const bool known = oneLength && name.length == sizeof(kPlain) - 1 && memcmp(name.data, kPlain, name.length) == 0;
-    return known ? nullptr : "the form of texts";
+    const abi::StringDataRegisters registers = reinterpret_cast<MechanismName*>(function)(nothing);
+    _lengthFirst = registers.first <= kMaxNameLength;
+    const bool oneLength = _lengthFirst != (registers.second <= kMaxNameLength);
+    return oneLength && fromRegisters(registers) == "PLAIN" ? nullptr : "the layout of StringData";
 }
 
-const char* Server::abi() const {
-    if (variant(Symbol::kRegistryGet) == variant::kOfService) {
+const char* ServerBinding::abiSeries() const {
+    if (signature(Symbol::kRegistryGet) == signature::kOfService) {
         return _mechanism.slotCount() == kMechanismSizeWithRequest ? "8.2" : "8.0";
     }
-    if (_parameterArguments == ParameterArguments::kStringWords) {
+    if (_parameterArguments == ParameterArguments::kStringData) {
         return "7.0";
     }
     if (has(Symbol::kParameterSetOfNode)) {
         return "6.0";
     }
-    return variant(Symbol::kInitializer) == variant::kReturnsStatus ? "4.4" : "5.0";
+    return signature(Symbol::kInitializer) == signature::kReturnsStatus ? "4.4" : "5.0";
 }
 
-StringWords Server::words(Text text) const {
-    const uint64_t data = reinterpret_cast<uint64_t>(text.data);
-    return _lengthFirst ? StringWords{text.length, data} : StringWords{data, text.length};
+abi::StringDataRegisters ServerBinding::toRegisters(std::string_view text) const {
+    const uint64_t data = reinterpret_cast<uint64_t>(text.data());
+    return _lengthFirst ? abi::StringDataRegisters{text.size(), data} : abi::StringDataRegisters{data, text.size()};
 }
 
-Text Server::text(StringWords words) const {
-    return _lengthFirst ? Text{reinterpret_cast<const char*>(words.second), words.first}
-                        : Text{reinterpret_cast<const char*>(words.first), words.second};
+std::string_view ServerBinding::fromRegisters(abi::StringDataRegisters registers) const {
+    return _lengthFirst ? std::string_view(reinterpret_cast<const char*>(registers.second), registers.first)
+                        : std::string_view(reinterpret_cast<const char*>(registers.first), registers.second);
 }
 
 }  // namespace psmdb_aws_iam
 
 int psmdb_aws_iam_check_image(const psmdb_aws_iam_image* image, psmdb_aws_iam_check_report report, void* report_context,
                               int* is_server_out) {
-    using psmdb_aws_iam::Server;
-    *is_server_out = Server::isServer(*image);
+    using psmdb_aws_iam::ServerBinding;
+    *is_server_out = ServerBinding::isServer(*image);
     if (!*is_server_out) {
         return 0;
     }
     const psmdb_aws_iam::CheckReport checks = {report, report_context};
-    Server checked;
+    ServerBinding checked;
     return checked.bind(*image, &checks) == nullptr;
 }

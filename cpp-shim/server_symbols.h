@@ -1,5 +1,7 @@
-// What the shim uses of a server: looked up by name, and checked before anything is touched.
+// What the shim uses of a server: found by name, and checked before anything is registered.
 #pragma once
+
+#include <string_view>
 
 #include "server_image.h"
 #include "server_types.h"
@@ -7,7 +9,8 @@
 
 namespace psmdb_aws_iam {
 
-// The functions of the server that are called. Each has a row in the table in server_symbols.cpp.
+// The functions of the server that the shim calls. Each has a row in the table in
+// server_symbols.cpp.
 enum class Symbol {
     kRegistryGet,
     kMechanismSupportedByConfig,
@@ -19,7 +22,7 @@ enum class Symbol {
     kParameterSetAdd,
     kParameterSetFind,
     kParameterSetRemove,
-    kStatusMaker,
+    kStatusConstructor,
     kAppendElements,
     kSectionConstructor,
     kSectionRegistryOfProcess,
@@ -29,21 +32,22 @@ enum class Symbol {
     kCount,
 };
 
-// Which of a row's names was found, where that decides how the function is called.
-namespace variant {
+// Which of a row's names was found, where the name decides how the function is called.
+namespace signature {
 enum RegistryGet { kOfServiceContext, kOfService };
+enum ConstructorAction { kOnServiceContext, kOnService };
 enum Initializer { kReturnsNothing, kReturnsStatus };
 enum ParameterSetAdd { kPointer, kUniquePointer };
-enum StatusMaker { kConstructorOfString, kConstructorOfStringData, kMakerOfErrorInfo };
-}  // namespace variant
+enum StatusConstructor { kString, kStringData, kErrorInfo };
+}  // namespace signature
 
 // How the virtual functions of a server parameter take names and values.
 enum class ParameterArguments {
     kStringReferences,  // 4.4 to 6.0: const std::string&
-    kStringWords,       // 7.0 and newer: mongo::StringData by value, and a tenant at the end
+    kStringData,        // 7.0 and newer: mongo::StringData by value, and a tenant at the end
 };
 
-// The slots of our own in each vtable; -1 where a server has none.
+// The slots of each vtable that the plugin replaces; -1 where a server has none.
 struct Slots {
     struct {
         int mechanismName, properties, securityLevel, isInternal, appendExtraInfo, step;
@@ -59,60 +63,62 @@ struct Slots {
     } section;
 };
 
-// Is told of every check.
+// Receives the result of every check.
 struct CheckReport {
     psmdb_aws_iam_check_report report;
     void* context;
 };
 
-class Server {
+// What was found in one server.
+class ServerBinding {
 public:
-    // Whether the image is a server at all, known or not. Cheap: three look-ups.
+    // Whether the image is a server at all, known or not. Cheap: three lookups.
     static bool isServer(const psmdb_aws_iam_image& image);
 
-    // Finds and checks everything. Null when all is there, otherwise the first thing that is missing or different, in
-    // words. The report may be null.
+    // Finds and checks everything. Null on success, otherwise a noun phrase that names the first
+    // thing that is missing or different. The report may be null.
     const char* bind(const psmdb_aws_iam_image& image, const CheckReport* report);
 
-    // In the running server only: finds out how it passes texts. Null when it does so in a way that is known.
-    const char* measureStringOrder();
+    // In the running server only: measures how it passes StringData. Null when the form is known.
+    const char* measureStringData();
 
-    // The function of a symbol. It has been found, unless its row says that a server may lack it.
+    // The function of a symbol, null only if its row is optional.
     template <typename Function>
     Function* function(Symbol symbol) const {
         return reinterpret_cast<Function*>(_found[static_cast<size_t>(symbol)].address);
     }
     bool has(Symbol symbol) const { return _found[static_cast<size_t>(symbol)].address != 0; }
-    // Which of a row's names was found, counted from 0.
-    int variant(Symbol symbol) const { return _found[static_cast<size_t>(symbol)].variant; }
+    // Which of a row's names was found, counted from 0: a value of the namespace `signature`.
+    int signature(Symbol symbol) const { return _found[static_cast<size_t>(symbol)].signature; }
 
-    // Whether the server has a MONGODB-AWS of its own.
+    // Whether the server has a built-in MONGODB-AWS.
     bool hasNativeMechanism() const { return _hasNativeMechanism; }
-    // The form that was found, named after the oldest series of servers that has it, such as "6.0".
-    const char* abi() const;
+    // The oldest series of servers with the ABI that was found, such as "6.0".
+    const char* abiSeries() const;
     ParameterArguments parameterArguments() const { return _parameterArguments; }
     const ServerVtable& mechanismVtable() const { return _mechanism; }
     const ServerVtable& factoryVtable() const { return _factory; }
     const ServerVtable& parameterVtable() const { return _parameter; }
     const ServerVtable& sectionVtable() const { return _section; }
-    // Whether a serverStatus section can be registered. The plugin works without.
+    // Whether a serverStatus section can be registered. Logins do not depend on it.
     bool hasSections() const { return _slots.section.appendSection >= 0; }
     const Slots& slots() const { return _slots; }
 
-    // mongo::StringData in the server's own order of registers, and back.
-    StringWords words(Text text) const;
-    Text text(StringWords words) const;
+    // Between text and mongo::StringData in the server's order of registers.
+    abi::StringDataRegisters toRegisters(std::string_view text) const;
+    std::string_view fromRegisters(abi::StringDataRegisters registers) const;
 
 private:
     class Checks;
     void findSymbols(Checks& checks);
     void findSlots(Checks& checks);
+    void checkInheritedFunctions(Checks& checks);
     void findParameterSlots(Checks& checks);
     void findSectionSlots(Checks& checks);
 
     struct Found {
         uint64_t address;
-        int variant;
+        int signature;
     };
     Found _found[static_cast<size_t>(Symbol::kCount)] = {};
     ServerVtable _mechanism, _factory, _parameter, _section;
@@ -122,7 +128,7 @@ private:
     bool _lengthFirst = false;
 };
 
-// The server of this process, bound once by plugin.cpp before anything else of the shim runs.
-extern Server server;
+// The server of this process, bound once by plugin.cpp before the rest of the shim runs.
+extern ServerBinding server;
 
 }  // namespace psmdb_aws_iam

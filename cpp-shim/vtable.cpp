@@ -9,7 +9,7 @@ bool ServerVtable::find(const psmdb_aws_iam_image& image, const char* symbol) {
         return false;
     }
     const uint64_t words = size / sizeof(uint64_t);
-    if (words < kHeaderWords + 2 || words > kHeaderWords + kMostSlots) {
+    if (words < kHeaderWords + 2 || words > kHeaderWords + kMaxSlots) {
         return false;
     }
     for (uint64_t word = 0; word < words; ++word) {
@@ -34,7 +34,7 @@ int ServerVtable::slotOf(uint64_t function) const {
     return found;
 }
 
-bool ServerVtable::holds(uint64_t function) const {
+bool ServerVtable::contains(uint64_t function) const {
     for (size_t index = 0; function && index < _slotCount; ++index) {
         if (slot(index) == function) {
             return true;
@@ -43,14 +43,14 @@ bool ServerVtable::holds(uint64_t function) const {
     return false;
 }
 
-void OurVtable::copy(const ServerVtable& from) {
-    for (size_t word = 0; word < ServerVtable::kHeaderWords + from._slotCount; ++word) {
-        _words[word] = from._words[word];
+void PluginVtable::copyFrom(const ServerVtable& vtable) {
+    for (size_t word = 0; word < ServerVtable::kHeaderWords + vtable._slotCount; ++word) {
+        _words[word] = vtable._words[word];
     }
 }
 
-void OurVtable::putAddress(int slot, uint64_t function) {
-    if (slot >= 0 && static_cast<size_t>(slot) < ServerVtable::kMostSlots) {
+void PluginVtable::replaceAddress(int slot, uint64_t function) {
+    if (slot >= 0 && static_cast<size_t>(slot) < ServerVtable::kMaxSlots) {
         _words[ServerVtable::kHeaderWords + static_cast<size_t>(slot)] = function;
     }
 }

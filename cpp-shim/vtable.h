@@ -1,7 +1,6 @@
-// Our vtables: copies of the server's own, with our functions put into the slots we know.
+// The plugin's vtables: copies of the server's, with the plugin's functions in some slots.
 //
-// A slot that we do not know keeps the server's function, so that a server with further virtual functions works as
-// long as their defaults fit.
+// The other slots keep the server's functions.
 #pragma once
 
 #include <stddef.h>
@@ -10,11 +9,14 @@
 
 namespace psmdb_aws_iam {
 
-// A vtable of a server, read only.
+// A vtable of the server, read only.
 class ServerVtable {
 public:
-    // Looks the vtable up by its mangled name and takes its size from the symbol table. False when there is none or
-    // its size is not that of 2 to kMostSlots functions.
+    // The destructors come first in every vtable.
+    static constexpr size_t kDestructorSlots = 2;
+
+    // Finds the vtable by its mangled name; its size is that of the symbol. False when there is
+    // none or its size is not that of 2 to kMaxSlots functions.
     bool find(const psmdb_aws_iam_image& image, const char* symbol);
 
     size_t slotCount() const { return _slotCount; }
@@ -23,34 +25,35 @@ public:
     // The only slot that holds the function, -1 when there is none or more than one.
     int slotOf(uint64_t function) const;
     // Whether any slot holds the function.
-    bool holds(uint64_t function) const;
+    bool contains(uint64_t function) const;
 
 private:
-    friend class OurVtable;
+    friend class PluginVtable;
     static constexpr size_t kHeaderWords = 2;  // offset to top, type information
-    static constexpr size_t kMostSlots = 32;
+    static constexpr size_t kMaxSlots = 32;
 
-    uint64_t _words[kHeaderWords + kMostSlots] = {};
+    uint64_t _words[kHeaderWords + kMaxSlots] = {};
     size_t _slotCount = 0;
 };
 
-// A vtable that objects of ours point to. Lives as long as the process.
-class OurVtable {
+// A vtable that objects of the plugin point to. Lives as long as the process.
+class PluginVtable {
 public:
-    void copy(const ServerVtable& from);
+    void copyFrom(const ServerVtable& vtable);
 
+    // A negative slot is one that this server lacks; nothing is replaced then.
     template <typename Function>
-    void put(int slot, Function* function) {
-        putAddress(slot, reinterpret_cast<uint64_t>(function));
+    void replace(int slot, Function* function) {
+        replaceAddress(slot, reinterpret_cast<uint64_t>(function));
     }
 
-    // What the first word of an object has to be.
+    // The first word of an object with this vtable.
     const void* address() const { return &_words[ServerVtable::kHeaderWords]; }
 
 private:
-    void putAddress(int slot, uint64_t function);
+    void replaceAddress(int slot, uint64_t function);
 
-    uint64_t _words[ServerVtable::kHeaderWords + ServerVtable::kMostSlots] = {};
+    uint64_t _words[ServerVtable::kHeaderWords + ServerVtable::kMaxSlots] = {};
 };
 
 }  // namespace psmdb_aws_iam

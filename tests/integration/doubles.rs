@@ -517,14 +517,14 @@ macro_rules! is_left_alone {
 
 // Each double takes seconds to compile, so that each deviation is tried in one of the series.
 is_left_alone! {
-    in_the_order_of_a_mechanism: "7_0", "WRONG_MECHANISM_ORDER", "version 7.0.14, is not supported: it differs in: the place of a mechanism's properties";
-    in_the_size_of_a_mechanism: "8_0", "WRONG_MECHANISM_SIZE", "the virtual functions of the SASL mechanism PLAIN";
-    in_the_order_of_a_parameter: "8_0", "WRONG_PARAMETER_ORDER", "the places of a server parameter's functions";
-    in_the_size_of_a_parameter: "7_0", "WRONG_PARAMETER_SIZE", "the virtual functions of server parameters";
-    in_its_errors: "8_2", "WRONG_NO_STATUS", "version 8.2.1, is not supported: it differs in: the maker of errors";
-    in_its_builder_of_documents: "7_0", "WRONG_NO_APPEND_ELEMENTS", "the builder of BSON documents";
-    in_its_registration: "8_0", "WRONG_REGISTERER", "version 8.0.4, is not supported: it differs in: the registration of actions on the service context";
-    in_its_texts: "7_0", "WRONG_STRING_DATA", "the form of texts";
+    in_the_order_of_a_mechanism: "7_0", "WRONG_MECHANISM_ORDER", "version 7.0.14, is not supported: it differs in: the slot of a mechanism's properties";
+    in_the_size_of_a_mechanism: "8_0", "WRONG_MECHANISM_SIZE", "the vtable of the SASL mechanism PLAIN";
+    in_the_order_of_a_parameter: "8_0", "WRONG_PARAMETER_ORDER", "the slots of a server parameter's functions";
+    in_the_size_of_a_parameter: "7_0", "WRONG_PARAMETER_SIZE", "the vtable of server parameters";
+    in_its_errors: "8_2", "WRONG_NO_STATUS", "version 8.2.1, is not supported: it differs in: the constructor of errors";
+    in_its_builder_of_documents: "7_0", "WRONG_NO_APPEND_ELEMENTS", "the BSON document builder";
+    in_its_registration: "8_0", "WRONG_REGISTERER", "version 8.0.4, is not supported: it differs in: the registration of constructor actions";
+    in_its_texts: "7_0", "WRONG_STRING_DATA", "the layout of StringData";
     in_its_registry: "8_0", "WRONG_NO_REGISTRY_GET", "it differs in: the registry of SASL mechanisms";
 }
 
@@ -535,7 +535,7 @@ fn a_registry_of_unknown_form_is_left_alone() {
     let commands = ["mechanisms", "factories", "quit"];
     let with = Options::of(&program).mechanisms("MONGODB-AWS,PLAIN").run(&commands);
     let without = Options::of(&program).mechanisms("MONGODB-AWS,PLAIN").without_plugin().run(&commands);
-    assert_refused_in_a_line(&with, &without, "the registry of SASL mechanisms has an unknown form");
+    assert_refused_in_a_line(&with, &without, "the registry of SASL mechanisms has an unknown layout");
     assert_eq!(String::from_utf8_lossy(&with.stdout), String::from_utf8_lossy(&without.stdout));
 }
 
