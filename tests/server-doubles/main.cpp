@@ -1,6 +1,6 @@
 // Runs the double: starts it up as a server does, and answers commands on stdin.
 //
-// usage: double [--parameter NAME=VALUE]... [--mechanisms NAME,NAME] [--services N]
+// usage: double [--parameter NAME=VALUE]... [--mechanisms NAME,NAME] [--services N] [--unknown-registry yes]
 //
 // Each command is a line and is answered by one that begins with "= "; lines of the log come between them. Exit
 // status: 0 after "quit", 1 or 2 where a server would refuse to start, 99 where something was violated.
@@ -306,6 +306,8 @@ bool readOptions(int count, char** words) {
             options.parameters.emplace_back(value.substr(0, value.find('=')), value.substr(value.find('=') + 1));
         } else if (name == "--mechanisms") {
             saslGlobalParams.authenticationMechanisms = split(value, ',');
+        } else if (name == "--unknown-registry") {
+            saslGlobalParams.hasUnknownRegistry = value == "yes";
         } else if (name == "--services" && REGISTRY_OF_SERVICE) {
             options.services = static_cast<size_t>(std::stoi(value));
         } else {
@@ -351,7 +353,7 @@ std::string answer(const std::vector<std::unique_ptr<RegistryOwner>>& owners, st
         std::string out;
         for (const auto& owner : owners) {
             std::string names;
-            for (const std::string& name : SASLServerMechanismRegistry::of(owner.get()).getMechanismNames()) {
+            for (const std::string& name : SASLServerMechanismRegistry::get(owner.get()).getMechanismNames()) {
                 names += (names.empty() ? "" : ",") + json(name);
             }
             out += (out.empty() ? "[" : ",[") + names + "]";
@@ -359,11 +361,11 @@ std::string answer(const std::vector<std::unique_ptr<RegistryOwner>>& owners, st
         return "[" + out + "]";
     }
     if (command == "factories") {
-        return factories(SASLServerMechanismRegistry::of(owners[0].get()));
+        return factories(SASLServerMechanismRegistry::get(owners[0].get()));
     }
     if (command == "saslStart") {
         // The last Service's: where there are two, one of them is a second run of the actions.
-        return start(conversations[0], SASLServerMechanismRegistry::of(owners.back().get()),
+        return start(conversations[0], SASLServerMechanismRegistry::get(owners.back().get()),
                      words.size() > 2 ? words[2] : "MONGODB-AWS", unhex(word(1)));
     }
     if (command == "saslContinue") {

@@ -61,11 +61,7 @@ ErrorPointer makeError(ErrorCodes::Error code, std::string reason) {
 }
 }  // namespace
 
-#if WRONG_NO_STATUS
-ErrorPointer Status::_makeError(ErrorCodes::Error code, std::string reason) {
-    return makeError(code, std::move(reason));
-}
-#elif STATUS_MAKER
+#if STATUS_MAKER
 ErrorPointer Status::_createErrorInfo(ErrorCodes::Error code, std::string reason,
                                       std::shared_ptr<const ErrorExtraInfo> extra) {
     if (extra) {
@@ -172,13 +168,8 @@ std::vector<BSONElement> BSONObj::elements() const {
     return found;
 }
 
-#if WRONG_NO_APPEND_ELEMENTS
-#define APPEND_ELEMENTS appendFieldsOf
-#else
-#define APPEND_ELEMENTS appendElements
-#endif
 template <class Derived, class Buffer>
-Derived& BSONObjBuilderBase<Derived, Buffer>::APPEND_ELEMENTS(const BSONObj& object) {
+Derived& BSONObjBuilderBase<Derived, Buffer>::appendElements(const BSONObj& object) {
     auto& self = static_cast<Derived&>(*this);
     if (self.guard != Derived().guard) {
         violation("what is appended to is no BSONObjBuilder");
@@ -307,30 +298,27 @@ void ConstructorActions<T>::runDestructors(T* object) {
 }
 
 // An empty destructor is replaced here, as the server does.
-#define DEFINE_REGISTERER(SCOPE, NAME, T)                                                                              \
-    SCOPE NAME(REGISTERER_EXTRA std::string name, std::vector<std::string> prerequisites,                              \
-               std::vector<std::string> dependents, std::function<void(T*)> constructor,                               \
-               std::function<void(T*)> destructor) {                                                                   \
-        if (!destructor) {                                                                                             \
-            destructor = [](T*) {};                                                                                    \
-        }                                                                                                              \
-        new (&_registerer) boost::optional<GlobalInitializerRegisterer>(GlobalInitializerRegisterer(                   \
-            std::move(name),                                                                                           \
-            [this, constructor, destructor](InitializerContext*) {                                                     \
-                auto& list = ConstructorActions<T>::list();                                                            \
-                _iterator = list.insert(list.end(), {constructor, destructor});                                        \
-            },                                                                                                         \
-            [this](DeinitializerContext*) { ConstructorActions<T>::list().erase(_iterator); },                         \
-            std::move(prerequisites), std::move(dependents)));                                                         \
-    }                                                                                                                  \
-    SCOPE NAME(REGISTERER_EXTRA std::string name, std::vector<std::string> prerequisites,                              \
-               std::function<void(T*)> constructor, std::function<void(T*)> destructor)                                \
-        : NAME(REGISTERER_EXTRA_ARGUMENT std::move(name), std::move(prerequisites), std::vector<std::string>(),        \
-               std::move(constructor), std::move(destructor)) {}                                                       \
-    SCOPE NAME(REGISTERER_EXTRA std::string name, std::function<void(T*)> constructor,                                 \
-               std::function<void(T*)> destructor)                                                                     \
-        : NAME(REGISTERER_EXTRA_ARGUMENT std::move(name), std::vector<std::string>{"default"}, std::move(constructor), \
-               std::move(destructor)) {}
+#define DEFINE_REGISTERER(SCOPE, NAME, T)                                                                     \
+    SCOPE NAME(std::string name, std::vector<std::string> prerequisites, std::vector<std::string> dependents, \
+               std::function<void(T*)> constructor, std::function<void(T*)> destructor) {                     \
+        if (!destructor) {                                                                                    \
+            destructor = [](T*) {};                                                                           \
+        }                                                                                                     \
+        new (&_registerer) boost::optional<GlobalInitializerRegisterer>(GlobalInitializerRegisterer(          \
+            std::move(name),                                                                                  \
+            [this, constructor, destructor](InitializerContext*) {                                            \
+                auto& list = ConstructorActions<T>::list();                                                   \
+                _iterator = list.insert(list.end(), {constructor, destructor});                               \
+            },                                                                                                \
+            [this](DeinitializerContext*) { ConstructorActions<T>::list().erase(_iterator); },                \
+            std::move(prerequisites), std::move(dependents)));                                                \
+    }                                                                                                         \
+    SCOPE NAME(std::string name, std::vector<std::string> prerequisites, std::function<void(T*)> constructor, \
+               std::function<void(T*)> destructor)                                                            \
+        : NAME(std::move(name), std::move(prerequisites), std::vector<std::string>(), std::move(constructor), \
+               std::move(destructor)) {}                                                                      \
+    SCOPE NAME(std::string name, std::function<void(T*)> constructor, std::function<void(T*)> destructor)     \
+        : NAME(std::move(name), std::vector<std::string>{"default"}, std::move(constructor), std::move(destructor)) {}
 
 #if REGISTRY_OF_SERVICE
 DEFINE_REGISTERER(template <typename T> ConstructorActionRegistererType<T>::, ConstructorActionRegistererType, T)
@@ -381,9 +369,6 @@ StatusWith<std::unique_ptr<UserRequest>> ServerMechanismBase::makeUserRequest(Op
     return std::make_unique<UserRequest>(userRequestOf(*this));
 }
 #endif
-#if WRONG_MECHANISM_SIZE
-int ServerMechanismBase::notInThisSeries() const { return 0; }
-#endif
 
 StepResult SASLPlainServerMechanism::stepImpl(OperationContext*, StringData input) {
     const std::string text = input.toString();
@@ -410,23 +395,17 @@ SASLGlobalParams saslGlobalParams;
 
 SASLServerMechanismRegistry::SASLServerMechanismRegistry(RegistryOwner* owner, std::vector<std::string> enabled)
     : _owner(owner), _enabledMechanisms(std::move(enabled)) {
-#if WRONG_REGISTRY_OWNER
-    _owner = &_owner;
-#endif
+    if (saslGlobalParams.hasUnknownRegistry) {
+        _owner = &_owner;
+    }
 }
 
-#if WRONG_NO_REGISTRY_GET
-SASLServerMechanismRegistry& SASLServerMechanismRegistry::get(OperationContext*) {
-    violation("not known by its owner");
-}
-#else
 SASLServerMechanismRegistry& SASLServerMechanismRegistry::get(RegistryOwner* owner) {
     if (!owner->registry) {
         violation("the registry is asked for before it is made");
     }
     return *owner->registry;
 }
-#endif
 
 void SASLServerMechanismRegistry::set(RegistryOwner* owner, std::unique_ptr<SASLServerMechanismRegistry> registry) {
     owner->registry = std::move(registry);
@@ -487,23 +466,21 @@ void SASLServerMechanismRegistry::validate() const {
 namespace {
 
 RegistryOwner::ConstructorActionRegisterer createRegistry{
-    REGISTERER_EXTRA_ARGUMENT "CreateSASLServerMechanismRegistry",
-    {"EndStartupOptionStorage"},
-    [](RegistryOwner* owner) {
+    "CreateSASLServerMechanismRegistry", {"EndStartupOptionStorage"}, [](RegistryOwner* owner) {
         SASLServerMechanismRegistry::set(
             owner, std::make_unique<SASLServerMechanismRegistry>(owner, saslGlobalParams.authenticationMechanisms));
     }};
 
 RegistryOwner::ConstructorActionRegisterer validateRegistry{
-    REGISTERER_EXTRA_ARGUMENT "ValidateSASLServerMechanismRegistry",
-    {"CreateSASLServerMechanismRegistry"},
-    [](RegistryOwner* owner) { SASLServerMechanismRegistry::of(owner).validate(); }};
+    "ValidateSASLServerMechanismRegistry", {"CreateSASLServerMechanismRegistry"}, [](RegistryOwner* owner) {
+        SASLServerMechanismRegistry::get(owner).validate();
+    }};
 
 RegistryOwner::ConstructorActionRegisterer plainFactory{
-    REGISTERER_EXTRA_ARGUMENT typeid(PLAINServerFactory).name(),
+    typeid(PLAINServerFactory).name(),
     {"CreateSASLServerMechanismRegistry"},
     {"ValidateSASLServerMechanismRegistry"},
-    [](RegistryOwner* owner) { SASLServerMechanismRegistry::of(owner).registerFactory<PLAINServerFactory>(); }};
+    [](RegistryOwner* owner) { SASLServerMechanismRegistry::get(owner).registerFactory<PLAINServerFactory>(); }};
 
 }  // namespace
 
@@ -567,9 +544,6 @@ void ServerParameter::appendDetails(OperationContext*, BSONObjBuilder*, const bo
 DEFINE_IS_ENABLED_ON_VERSION
 #else
 DEFINE_IS_ENABLED
-#endif
-#if WRONG_PARAMETER_SIZE
-int ServerParameter::notInThisSeries() const { return 0; }
 #endif
 
 void ServerParameter::checkInherited() {
@@ -720,9 +694,6 @@ public:
     BSONObj generateSection(OperationContext*, const BSONElement&) const override {
         return BSONObjBuilder().append("regular", "0").obj();
     }
-#if WRONG_SECTION_SIZE
-    bool notInThisSeries() const override { return true; }
-#endif
 };
 
 #if SECTION_BUILDER

@@ -201,11 +201,7 @@ public:
     ErrorCodes::Error code() const { return isOK() ? ErrorCodes::OK : _error.get()->code; }
     std::string reason() const { return isOK() ? std::string() : _error.get()->reason; }
 
-#if WRONG_NO_STATUS
-    __attribute__((always_inline)) inline Status(ErrorCodes::Error code, std::string reason)
-        : _error(_makeError(code, std::move(reason))) {}
-    static ErrorPointer _makeError(ErrorCodes::Error code, std::string reason);
-#elif STATUS_MAKER
+#if STATUS_MAKER
     // Inline everywhere, so that no symbol of it is left.
     __attribute__((always_inline)) inline Status(ErrorCodes::Error code, std::string reason)
         : _error(_createErrorInfo(code, std::move(reason), {})) {}
@@ -298,12 +294,7 @@ public:
 template <class Derived, class Buffer>
 class BSONObjBuilderBase {
 public:
-#if WRONG_NO_APPEND_ELEMENTS
-    Derived& appendFieldsOf(const BSONObj& object);
-    Derived& appendElements(const BSONObj& object, int) { return appendFieldsOf(object); }
-#else
     Derived& appendElements(const BSONObj& object);
-#endif
 
 protected:
     Buffer _buffer;
@@ -349,27 +340,17 @@ struct ConstructorActions {
     static void runDestructors(T* object);
 };
 
-#if WRONG_REGISTERER
-#define REGISTERER_EXTRA int,
-#define REGISTERER_EXTRA_ARGUMENT 0,
-#else
-#define REGISTERER_EXTRA
-#define REGISTERER_EXTRA_ARGUMENT
-#endif
-
 // The object has to be static: what runs later knows its address.
-#define REGISTERER_MEMBERS(NAME, T)                                                     \
-public:                                                                                 \
-    NAME(REGISTERER_EXTRA std::string name, std::vector<std::string> prerequisites,     \
-         std::vector<std::string> dependents, std::function<void(T*)> constructor,      \
-         std::function<void(T*)> destructor = {});                                      \
-    NAME(REGISTERER_EXTRA std::string name, std::vector<std::string> prerequisites,     \
-         std::function<void(T*)> constructor, std::function<void(T*)> destructor = {}); \
-    NAME(REGISTERER_EXTRA std::string name, std::function<void(T*)> constructor,        \
-         std::function<void(T*)> destructor = {});                                      \
-                                                                                        \
-private:                                                                                \
-    ConstructorActions<T>::List::iterator _iterator;                                    \
+#define REGISTERER_MEMBERS(NAME, T)                                                                       \
+public:                                                                                                   \
+    NAME(std::string name, std::vector<std::string> prerequisites, std::vector<std::string> dependents,   \
+         std::function<void(T*)> constructor, std::function<void(T*)> destructor = {});                   \
+    NAME(std::string name, std::vector<std::string> prerequisites, std::function<void(T*)> constructor,   \
+         std::function<void(T*)> destructor = {});                                                        \
+    NAME(std::string name, std::function<void(T*)> constructor, std::function<void(T*)> destructor = {}); \
+                                                                                                          \
+private:                                                                                                  \
+    ConstructorActions<T>::List::iterator _iterator;                                                      \
     boost::optional<GlobalInitializerRegisterer> _registerer;
 
 #if REGISTRY_OF_SERVICE
@@ -419,20 +400,12 @@ private:
     unsigned long _bits;
 };
 
-#define PROPERTIES virtual SecurityPropertySet properties() const = 0;
-#define SECURITY_LEVEL virtual int securityLevel() const = 0;
-
 class SaslServerCommonBase {
 public:
     virtual ~SaslServerCommonBase() = default;
     virtual StringData mechanismName() const = 0;
-#if WRONG_MECHANISM_ORDER
-    SECURITY_LEVEL
-    PROPERTIES
-#else
-    PROPERTIES
-    SECURITY_LEVEL
-#endif
+    virtual SecurityPropertySet properties() const = 0;
+    virtual int securityLevel() const = 0;
     virtual bool isInternalAuthMech() const = 0;
 };
 
@@ -471,9 +444,6 @@ public:
     }
 
     MECHANISM_SLOTS
-#if WRONG_MECHANISM_SIZE
-    virtual int notInThisSeries() const;
-#endif
 
 protected:
     bool _success = false;
@@ -551,13 +521,7 @@ public:
 class SASLServerMechanismRegistry {
 public:
     SASLServerMechanismRegistry(RegistryOwner* owner, std::vector<std::string> enabled);
-#if WRONG_NO_REGISTRY_GET
-    static SASLServerMechanismRegistry& get(OperationContext* context);
-    static SASLServerMechanismRegistry& of(RegistryOwner* owner) { return *owner->registry; }
-#else
     static SASLServerMechanismRegistry& get(RegistryOwner* owner);
-    static SASLServerMechanismRegistry& of(RegistryOwner* owner) { return get(owner); }
-#endif
     static void set(RegistryOwner* owner, std::unique_ptr<SASLServerMechanismRegistry> registry);
     std::vector<std::string> getMechanismNames() const;
     StatusWith<std::unique_ptr<ServerMechanismBase>> getServerMechanism(StringData name, std::string database);
@@ -586,6 +550,7 @@ static_assert(sizeof(SASLServerMechanismRegistry) == 80);
 struct SASLGlobalParams {
     std::vector<std::string> authenticationMechanisms;
     std::string hostName, serviceName, authdPath;
+    bool hasUnknownRegistry = false;  // not of the server: has the registry differ from every known one
 };
 extern SASLGlobalParams saslGlobalParams;
 
@@ -604,18 +569,11 @@ using ParameterName = const std::string&;
 using ParameterBuilder = BSONObjBuilder&;
 #endif
 
-#define DECLARE_APPEND \
+#define APPEND \
     virtual void append(OperationContext* context, ParameterBuilder builder, ParameterName name AND_TENANT) = 0;
-#define DECLARE_ROUNDTRIP                                                                       \
+#define APPEND_SUPPORTING_ROUNDTRIP                                                             \
     virtual void appendSupportingRoundtrip(OperationContext* context, ParameterBuilder builder, \
                                            ParameterName name AND_TENANT);
-#if WRONG_PARAMETER_ORDER
-#define APPEND DECLARE_ROUNDTRIP
-#define APPEND_SUPPORTING_ROUNDTRIP DECLARE_APPEND
-#else
-#define APPEND DECLARE_APPEND
-#define APPEND_SUPPORTING_ROUNDTRIP DECLARE_ROUNDTRIP
-#endif
 #define APPEND_DETAILS virtual void appendDetails(OperationContext* context, BSONObjBuilder* builder AND_TENANT);
 #define VALIDATE virtual Status validate(const BSONElement& value AND_TENANT) const;
 #define SET virtual Status set(const BSONElement& value AND_TENANT);
@@ -635,9 +593,6 @@ public:
     ServerParameter(StringData name, ServerParameterType type);
     virtual ~ServerParameter() = default;
     PARAMETER_SLOTS
-#if WRONG_PARAMETER_SIZE
-    virtual int notInThisSeries() const;
-#endif
 
     const std::string& name() const { return _name; }
     bool allowedToChangeAtStartup() const {
@@ -701,9 +656,6 @@ public:
     virtual void addRequiredPrivileges(std::vector<Privilege>* privileges);
     virtual BSONObj generateSection(OperationContext* context, const BSONElement& element) const;
     virtual void appendSection(OperationContext* context, const BSONElement& element, BSONObjBuilder* builder) const;
-#endif
-#if WRONG_SECTION_SIZE
-    virtual bool notInThisSeries() const = 0;
 #endif
     const std::string& name() const { return _name; }
 
