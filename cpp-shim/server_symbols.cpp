@@ -2,6 +2,8 @@
 // series starts here: see "A new server series" in CONTRIBUTING.md.
 #include "server_symbols.h"
 
+#include <initializer_list>
+
 namespace psmdb_aws_iam {
 
 constinit ServerBinding server;
@@ -179,15 +181,27 @@ constexpr bool isOneOf(size_t size, const size_t (&sizes)[count]) {
 // A slot that is found by its function alone.
 constexpr int kAnywhere = -1;
 
-// Functions of the base class that slots of the copied mechanism vtable keep: a function of PLAIN
-// would run on an object that is not PLAIN's.
+// The functions that a slot of the copied mechanism vtable may keep. They come from the base class,
+// or return constants; any other function of PLAIN would run on an object that is not PLAIN's.
 constexpr struct {
+    Need need;
     const char* what;
     const char* function;
 } kInheritedFunctions[] = {
-    {"the inherited function getPrincipalName", "_ZNK" MECHANISM_BASE "16getPrincipalNameEv"},
-    {"the inherited function isAuthorizedToActAs", "_ZN" MECHANISM_BASE "19isAuthorizedToActAsENS_10StringDataES1_"},
-    {"the inherited function setOptions", "_ZN" MECHANISM_BASE "10setOptionsENS_7BSONObjE"},
+    {Need::kRequired, "the inherited function getPrincipalName", "_ZNK" MECHANISM_BASE "16getPrincipalNameEv"},
+    {Need::kRequired, "the inherited function isAuthorizedToActAs",
+     "_ZN" MECHANISM_BASE "19isAuthorizedToActAsENS_10StringDataES1_"},
+    {Need::kRequired, "the inherited function setOptions", "_ZN" MECHANISM_BASE "10setOptionsENS_7BSONObjE"},
+    // 7.0 and newer; PLAIN's own return constants, as seen in 7.0.28 for macOS
+    {Need::kOptional, "the inherited function getExpirationTime", "_ZNK" MECHANISM_BASE "17getExpirationTimeEv"},
+    {Need::kOptional, "the constant function currentStep", "_ZNK5mongo24SASLPlainServerMechanism11currentStepEv"},
+    {Need::kOptional, "the constant function totalSteps", "_ZNK5mongo24SASLPlainServerMechanism10totalStepsEv"},
+    // 7.0 and 8.0
+    {Need::kOptional, "the inherited function getUserRequest", "_ZNK" MECHANISM_BASE "14getUserRequestEv"},
+    // 8.2
+    {Need::kOptional, "the inherited function isClusterMember", "_ZNK" MECHANISM_BASE "15isClusterMemberEPNS_6ClientE"},
+    {Need::kOptional, "the inherited function makeUserRequest",
+     "_ZNK" MECHANISM_BASE "15makeUserRequestEPNS_16OperationContextE"},
 };
 
 // The longest name that measureStringData expects. A smaller word is a length, a larger one an
@@ -334,14 +348,56 @@ void ServerBinding::findSlots(Checks& checks) {
     }
 }
 
-void ServerBinding::checkInheritedFunctions(Checks& checks) {
-    for (const auto& row : kInheritedFunctions) {
-        checks.check(row.what, _mechanism.contains(checks.find(row.function)), row.function);
+namespace {
+
+// Whether `isAllowed` holds for each function that stays the server's when the plugin replaces the
+// destructors and these slots.
+template <typename Predicate>
+bool allKept(const ServerVtable& vtable, std::initializer_list<int> replaced, Predicate isAllowed) {
+    for (size_t slot = ServerVtable::kDestructorSlots; slot < vtable.slotCount(); ++slot) {
+        bool isReplaced = false;
+        for (const int other : replaced) {
+            isReplaced |= other == static_cast<int>(slot);
+        }
+        if (!isReplaced && !isAllowed(vtable.slot(slot))) {
+            return false;
+        }
     }
+    return true;
+}
+
+}  // namespace
+
+// The mechanism vtable only: a factory keeps no function of the server.
+void ServerBinding::checkInheritedFunctions(Checks& checks) {
+    constexpr size_t kCount = sizeof(kInheritedFunctions) / sizeof(kInheritedFunctions[0]);
+    uint64_t known[kCount] = {};
+    for (size_t row = 0; row < kCount; ++row) {
+        const auto& [need, what, function] = kInheritedFunctions[row];
+        known[row] = checks.find(function);
+        const bool there = _mechanism.contains(known[row]);
+        if (there || need == Need::kRequired) {
+            checks.check(what, there, function);
+        }
+    }
+    const auto isKnown = [&](uint64_t function) {
+        bool found = false;
+        for (const uint64_t other : known) {
+            found |= function && function == other;
+        }
+        return found;
+    };
+    const auto& ours = _slots.mechanism;
+    const bool onlyKnown = allKept(
+        _mechanism,
+        {ours.mechanismName, ours.properties, ours.securityLevel, ours.isInternal, ours.appendExtraInfo, ours.step},
+        isKnown);
+    checks.check("the remaining slots of the mechanism vtable", onlyKnown, kMechanismVtable);
 }
 
 // The base class of parameters is abstract. Its pure slots are append, setFromString, and in 4.4
-// and 5.0 set between them.
+// and 5.0 set between them; every other slot has an implementation that parameters of the server
+// use too.
 void ServerBinding::findParameterSlots(Checks& checks) {
     const bool found = _parameter.find(checks.image(), kParameterVtable);
     const int details = _parameter.slotOf(
@@ -367,6 +423,7 @@ void ServerBinding::findParameterSlots(Checks& checks) {
     parameter.set = slotOf("_ZN5mongo15ServerParameter3setERKNS_11BSONElement" TENANT);
     const char* series = "as in 7.0 and newer";
     bool known = false;
+    int behindSet = 2;  // how far behind set setFromString is; from 6.0 on, reset is between them
     if (parameter.set >= 0) {
         _parameterArguments = ParameterArguments::kStringData;
         parameter.validate = slotOf("_ZNK5mongo15ServerParameter8validateERKNS_11BSONElement" TENANT);
@@ -379,6 +436,7 @@ void ServerBinding::findParameterSlots(Checks& checks) {
         const bool pureSet = parameter.set < 0;
         if (pureSet) {
             parameter.set = pureSlots[1];
+            behindSet = 1;
         }
         parameter.setFromString = pureSlots[pureSet ? 2 : 1];
         series = pureSet ? "as in 4.4 and 5.0" : "as in 6.0";
@@ -391,8 +449,12 @@ void ServerBinding::findParameterSlots(Checks& checks) {
             roundtrip == 3 || (roundtrip < 0 && signature(Symbol::kInitializer) == signature::kReturnsStatus);
         known = pureCount == (pureSet ? 3 : 2) && knownArguments;
     }
-    known = known && parameter.append == 2;
+    known = known && parameter.append == 2 && parameter.setFromString == parameter.set + behindSet;
     checks.check("the slots of a server parameter's functions", known, series);
+    const bool implemented =
+        allKept(_parameter, {parameter.append, parameter.validate, parameter.set, parameter.setFromString},
+                [&](uint64_t function) { return function && function != pure; });
+    checks.check("the remaining slots of the server parameter vtable", implemented, kParameterVtable);
 }
 
 // Without a section, logins still work; so a difference here is not a failed check.
@@ -409,8 +471,10 @@ void ServerBinding::findSectionSlots(Checks& checks) {
         _section.slotOf(checks.find("_ZNK5mongo19ServerStatusSection13appendSectionEPNS_16OperationContextERKNS_"
                                     "11BSONElementEPNS_14BSONObjBuilderE"));
     const bool knownSize = isOneOf(_section.slotCount(), kSectionSizes);
-    const bool knownSlots = pure && _section.slotOf(pure) == 2 && append == 5;
-    if (knownSize && knownSlots) {
+    const bool knownSlots = pure && _section.slot(2) == pure && append == 5;
+    const bool implemented =
+        allKept(_section, {2, append}, [&](uint64_t function) { return function && function != pure; });
+    if (knownSize && knownSlots && implemented) {
         section.includeByDefault = 2;
         section.appendSection = append;
         checks.check("the vtable of serverStatus sections", true, kSectionVtable);

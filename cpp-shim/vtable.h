@@ -1,6 +1,6 @@
 // The plugin's vtables: copies of the server's, with the plugin's functions in some slots.
 //
-// The other slots keep the server's functions.
+// The other slots keep the server's functions; server_symbols.cpp checks each of them.
 #pragma once
 
 #include <stddef.h>

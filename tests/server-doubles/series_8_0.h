@@ -1,22 +1,22 @@
-// MongoDB 8.0, from its headers: no binary of it was at hand.
+// MongoDB 8.0, from its headers.
 #pragma once
 
 #define SERIES_VERSION "8.0.4"
 
 // mongo::StringData holds a std::string_view, which libstdc++ lays out as {length, data}.
 #define TEXT_LENGTH_FIRST 1
-// Only the static function that makes what a Status points to is exported.
+// Status exports only the static function that makes its target.
 #define STATUS_MAKER 1
-// Each Service has a registry of mechanisms; actions are registered by a template.
+// Each Service owns a registry of mechanisms; a template registers actions.
 #define REGISTRY_OF_SERVICE 1
-// Parameters and sections are handed over as unique_ptr, and deleted by the server.
+// Parameters and sections are passed as unique_ptr, and the server deletes them.
 #define OWNING_SETS 1
 // Functions of parameters end with a tenant; builders are pointers and names StringData.
 #define TENANTS 1
-// A section checks the authorization in its slot 3, and has to be added to the registry with a role.
+// Slot 3 of a section is checkAuthForOperation; a section is added to a registry, with a role.
 #define SECTION_BUILDER 1
 
-// Virtual functions in order of their slots, after the six that all mechanisms and factories begin with.
+// Virtual functions in the order of their slots, after the six that mechanisms and factories share.
 // clang-format off
 #define MECHANISM_SLOTS \
     GET_PRINCIPAL_NAME \

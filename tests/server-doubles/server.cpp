@@ -9,7 +9,7 @@
 #include <set>
 #include <typeinfo>
 
-// A real binary has its version among its constants, between zero bytes.
+// A real binary contains its version between zero bytes.
 extern "C" __attribute__((used)) const char kVersionString[] = "\0" SERIES_VERSION;
 
 void violation(const std::string& what) {
@@ -65,7 +65,7 @@ ErrorPointer makeError(ErrorCodes::Error code, std::string reason) {
 ErrorPointer Status::_createErrorInfo(ErrorCodes::Error code, std::string reason,
                                       std::shared_ptr<const ErrorExtraInfo> extra) {
     if (extra) {
-        violation("nobody here has extra information about an error");
+        violation("an error has extra information");
     }
     return makeError(code, std::move(reason));
 }
@@ -109,7 +109,7 @@ std::int32_t int32At(const char* at) {
     return value;
 }
 
-// The size of a value, or -1 for a type that is unknown here.
+// The size of a value, or -1 for an unknown type.
 long valueSize(int type, const char* value, long rest) {
     switch (type) {
         case 0x0a:
@@ -142,7 +142,7 @@ constexpr char kEmptyObject[5] = {5, 0, 0, 0, 0};
 BSONElement::BSONElement(const char* data, const char* end) : _data(data) {
     const auto* zero = static_cast<const char*>(memchr(data + 1, 0, static_cast<size_t>(end - data - 1)));
     if (!zero) {
-        violation("a BSON element's name does not end");
+        violation("the name of a BSON element has no end");
     }
     _fieldNameSize = static_cast<int>(zero - data);
     const long size = valueSize(type(), zero + 1, end - zero - 1);
@@ -172,7 +172,7 @@ template <class Derived, class Buffer>
 Derived& BSONObjBuilderBase<Derived, Buffer>::appendElements(const BSONObj& object) {
     auto& self = static_cast<Derived&>(*this);
     if (self.guard != Derived().guard) {
-        violation("what is appended to is no BSONObjBuilder");
+        violation("the object appended to is no BSONObjBuilder");
     }
     for (const BSONElement& element : object.elements()) {
         _buffer.bytes.append(element.data(), static_cast<size_t>(element.size()));
@@ -207,33 +207,33 @@ struct Node {
     InitializerFunction initializer;
     DeinitializerFunction deinitializer;
     std::set<std::string> prerequisites;
-    enum { kNew, kUnderWay, kDone } state = kNew;
+    enum { kNew, kRunning, kDone } state = kNew;
 };
 
 struct Graph {
     std::map<std::string, Node> nodes;
-    // What nodes say of others, which may come later.
+    // Dependents and their prerequisites; a dependent may be registered later.
     std::vector<std::pair<std::string, std::string>> dependents;
     bool frozen = false;
 };
 
-// Before main as well: constructors in preloaded objects come first of all.
+// A function-local static, since preloaded objects register before static constructors run.
 Graph& graph() {
     static Graph instance;
     return instance;
 }
 
-void runNode(const std::string& name, const std::string& wantedBy) {
+void runNode(const std::string& name, const std::string& dependent) {
     const auto found = graph().nodes.find(name);
     if (found == graph().nodes.end()) {
-        violation("the initializer " + wantedBy + " depends on " + name + ", which does not exist");
+        violation("the initializer " + dependent + " depends on " + name + ", which does not exist");
     }
     Node& node = found->second;
-    if (node.state == Node::kUnderWay) {
+    if (node.state == Node::kRunning) {
         violation("the initializer " + name + " depends on itself");
     }
     if (node.state == Node::kNew) {
-        node.state = Node::kUnderWay;
+        node.state = Node::kRunning;
         for (const std::string& prerequisite : node.prerequisites) {
             runNode(prerequisite, name);
         }
@@ -297,7 +297,7 @@ void ConstructorActions<T>::runDestructors(T* object) {
     }
 }
 
-// An empty destructor is replaced here, as the server does.
+// Replaces an empty destructor, as the server does.
 #define DEFINE_REGISTERER(SCOPE, NAME, T)                                                                     \
     SCOPE NAME(std::string name, std::vector<std::string> prerequisites, std::vector<std::string> dependents, \
                std::function<void(T*)> constructor, std::function<void(T*)> destructor) {                     \
@@ -343,7 +343,7 @@ bool ServerMechanismBase::isAuthorizedToActAs(StringData requestedUser, StringDa
 }
 Status ServerMechanismBase::setOptions(BSONObj options) {
     if (!options.isEmpty()) {
-        violation("options that nobody has given");
+        violation("setOptions received options");
     }
     return Status::OK();
 }
@@ -384,6 +384,9 @@ StepResult SASLPlainServerMechanism::stepImpl(OperationContext*, StringData inpu
     return std::make_tuple(true, std::string());
 }
 
+#if WRONG_INHERITANCE
+UserRequest SASLPlainServerMechanism::getUserRequest() const { return ServerMechanismBase::getUserRequest(); }
+#endif
 #if HAS_STEPS
 boost::optional<unsigned> SASLPlainServerMechanism::currentStep() const { return boost::optional<unsigned>(1u); }
 boost::optional<unsigned> SASLPlainServerMechanism::totalSteps() const { return boost::optional<unsigned>(1u); }
@@ -402,7 +405,7 @@ SASLServerMechanismRegistry::SASLServerMechanismRegistry(RegistryOwner* owner, s
 
 SASLServerMechanismRegistry& SASLServerMechanismRegistry::get(RegistryOwner* owner) {
     if (!owner->registry) {
-        violation("the registry is asked for before it is made");
+        violation("the registry is used before it is created");
     }
     return *owner->registry;
 }
@@ -526,7 +529,7 @@ Status ServerParameter::set(const BSONElement& value AND_TENANT) {
 Status ServerParameter::reset(TENANT) { return Status(ErrorCodes::IllegalOperation, _name + " cannot be reset"); }
 LogicalTime ServerParameter::getClusterParameterTime(TENANT) const { return {77}; }
 
-// Each of these is in one series or another.
+// Each of these exists in some series.
 #define DEFINE_IS_ENABLED \
     bool ServerParameter::isEnabled() const { return true; }
 #define DEFINE_IS_ENABLED_ON_VERSION \
@@ -535,7 +538,7 @@ LogicalTime ServerParameter::getClusterParameterTime(TENANT) const { return {77}
 bool ServerParameter::isForIncrementalFeatureRollout() const { return false; }
 void ServerParameter::warnIfDeprecated(StringData action) {
     if (!(action == "read")) {
-        violation("a text has not come through to warnIfDeprecated");
+        violation("warnIfDeprecated received another text");
     }
 }
 void ServerParameter::onRegistrationWithProcessGlobalParameterList() {}
@@ -561,7 +564,7 @@ void ServerParameter::checkInherited() {
     good = good && getClusterParameterTime(NO_TENANT).time == 77;
     const Status status = reset(NO_TENANT);
     if (!good || status.code() != ErrorCodes::IllegalOperation || status.reason() != _name + " cannot be reset") {
-        violation(_name + " does not answer as its base class does");
+        violation(_name + " differs from its base class");
     }
 }
 
@@ -571,13 +574,13 @@ ServerParameterSet* ServerParameterSet::getNodeParameterSet() {
 }
 
 namespace {
-// Parameters are collected between two initializers.
+// Set between the two initializers that begin and end the registration of parameters.
 bool collecting = false;
 }  // namespace
 
 void ServerParameterSet::add(HandedParameter parameter) {
     if (!parameter || !collecting) {
-        violation(parameter ? "a parameter is added too early or too late" : "a parameter is added that is null");
+        violation(parameter ? "a parameter is added too early or too late" : "a null parameter is added");
     }
     const std::string name = parameter->name();
     if (!parameters.try_emplace(name, std::move(parameter)).second) {
@@ -597,7 +600,7 @@ void registerServerParameter(HandedParameter parameter) {
 
 namespace {
 
-// A parameter of the server's own.
+// A parameter of the server.
 class Quiet final : public ServerParameter {
 public:
     Quiet() : ServerParameter("quiet", ServerParameterType::kStartupAndRuntime) {}
@@ -666,11 +669,11 @@ ServerStatusSectionRegistry& sectionRegistry() { return *ServerStatusSectionRegi
 
 void ServerStatusSectionRegistry::addSection(HandedSection section) {
     if (!section) {
-        violation("a section is added that is null");
+        violation("a null section is added");
     }
 #if SECTION_BUILDER
     if (section->role().mask != 1 && section->role().mask != 2 && section->role().mask != 4) {
-        violation("a section is added for no role");
+        violation("a section is added without a role");
     }
 #endif
     const std::string name = section->name();
@@ -682,7 +685,7 @@ void ServerStatusSectionRegistry::addSection(HandedSection section) {
 
 namespace {
 
-// A section of the server's own.
+// A section of the server.
 class Asserts final : public ServerStatusSection {
 public:
 #if SECTION_BUILDER
@@ -715,10 +718,10 @@ LogOptions::LogOptions(LogTag with) : component{LogComponent::kDefault}, tag(wit
 void detail::doLogImpl(std::int32_t id, const LogSeverity& severity, const LogOptions& options, StringData message,
                        const TypeErasedAttributeStorage& attributes) {
     if (attributes.size != 0) {
-        violation("attributes of a log line that nobody has given");
+        violation("a log line has attributes");
     }
     if (severity.severity < -4 || severity.severity > 5) {
-        violation("a log line is of no known severity");
+        violation("a log line has an unknown severity");
     }
     const char* letter =
         severity.severity > 0 ? "D" : &"I\0W\0E\0F"[2 * (severity.severity ? -severity.severity - 1 : 0)];

@@ -1,6 +1,7 @@
-// A double of a MongoDB server, for series of which no binary can be had: the classes that the plugin works with, made
-// from facts about the series' headers (names, orders and sizes). A series is chosen by -DSERIES='"series_7_0.h"', and
-// -DWRONG_...=1 makes a server that differs from it in one thing.
+// A double of a MongoDB server, for series without an available binary: the classes that the plugin
+// uses, written from facts about the headers of the series (names, orders and sizes).
+// -DSERIES='"series_7_0.h"' selects a series, and -DWRONG_...=1 makes a server that differs from it
+// in one respect.
 #pragma once
 
 #include <atomic>
@@ -21,7 +22,7 @@
 
 #include SERIES
 
-// Ends the process with status 99: something was done that a server would not survive.
+// Ends the process with status 99, for anything that would break or crash a server.
 [[noreturn]] void violation(const std::string& what);
 
 namespace boost {
@@ -29,7 +30,7 @@ namespace boost {
 struct none_t {};
 inline constexpr none_t none;
 
-// A flag, then the value. One of a scalar is copied as plain memory, and so travels in registers.
+// A flag, then the value. An optional scalar is trivially copyable, and so passed in registers.
 template <typename T, bool isScalar>
 class optional_storage {
 public:
@@ -148,7 +149,7 @@ public:
     };
 };
 
-// What Status points to: counted, with a virtual destructor where it has a maker.
+// The target of Status: reference-counted, with a virtual destructor where STATUS_MAKER is set.
 class ErrorInfo {
 public:
     ErrorInfo(ErrorCodes::Error errorCode, std::string text);
@@ -163,7 +164,7 @@ public:
     const std::string reason;
     std::shared_ptr<const ErrorExtraInfo> extra;
 
-    // How many there are in the process.
+    // How many exist in the process.
     static std::atomic<int> alive;
 };
 static_assert(sizeof(ErrorInfo) == (STATUS_MAKER ? 64 : 56));
@@ -202,7 +203,7 @@ public:
     std::string reason() const { return isOK() ? std::string() : _error.get()->reason; }
 
 #if STATUS_MAKER
-    // Inline everywhere, so that no symbol of it is left.
+    // Always inline, so that the program exports no symbol of it.
     __attribute__((always_inline)) inline Status(ErrorCodes::Error code, std::string reason)
         : _error(_createErrorInfo(code, std::move(reason), {})) {}
     static ErrorPointer _createErrorInfo(ErrorCodes::Error code, std::string reason,
@@ -239,7 +240,7 @@ private:
 using StepResult = StatusWith<std::tuple<bool, std::string>>;
 static_assert(sizeof(StepResult) == 56);
 
-// The holder of a document's bytes, null for bytes that are someone else's.
+// The owner of a document's bytes, null for borrowed bytes.
 class ConstSharedBuffer {
 public:
     ConstSharedBuffer() = default;
@@ -277,7 +278,7 @@ public:
     explicit BSONObj(const std::string& bytes) : _ownedBuffer(bytes) { _objdata = _ownedBuffer.data(); }
     std::string bytes() const;
     bool isEmpty() const { return elements().empty(); }
-    // Reads all of it; what is no BSON is a violation.
+    // Reads the whole document; anything but BSON is a violation.
     std::vector<BSONElement> elements() const;
 
 private:
@@ -305,7 +306,7 @@ public:
     BSONObjBuilder& append(StringData name, const BSONObj& object);
     BSONObjBuilder& append(StringData name, StringData text);
     BSONObj obj() const;
-    // Changes when the object is overwritten by what it is not.
+    // Detects an object that is overwritten.
     std::uint64_t guard = 0x0b50b501dULL;
 };
 
@@ -324,7 +325,7 @@ public:
 };
 void runInitializers();
 
-// The objects that own a registry of mechanisms, and the actions that run whenever one is made.
+// The objects that own a registry of mechanisms, and the actions that run when one is created.
 class Service;
 class ServiceContext;
 class SASLServerMechanismRegistry;
@@ -340,7 +341,7 @@ struct ConstructorActions {
     static void runDestructors(T* object);
 };
 
-// The object has to be static: what runs later knows its address.
+// Objects of this class have to be static: the initializer keeps their address.
 #define REGISTERER_MEMBERS(NAME, T)                                                                       \
 public:                                                                                                   \
     NAME(std::string name, std::vector<std::string> prerequisites, std::vector<std::string> dependents,   \
@@ -433,7 +434,7 @@ public:
         : _authenticationDatabase(std::move(authenticationDatabase)) {}
     StringData getAuthenticationDatabase() const;
     bool isSuccess() const { return _success; }
-    // Takes a step as the server does; the flag is what the step says.
+    // Takes a step as the server does, and stores the flag that the step returns.
     StatusWith<std::string> step(OperationContext* context, StringData input) {
         StepResult result = stepImpl(context, input);
         if (!result.isOK()) {
@@ -501,11 +502,14 @@ struct PLAINPolicy {
     static bool isInternalAuthMech() { return true; }
 };
 
-// Lets in whoever has the password "right".
+// Accepts the password "right".
 class SASLPlainServerMechanism : public MakeServerMechanism<PLAINPolicy> {
 public:
     using MakeServerMechanism<PLAINPolicy>::MakeServerMechanism;
     StepResult stepImpl(OperationContext* context, StringData input) override;
+#if WRONG_INHERITANCE
+    UserRequest getUserRequest() const override;
+#endif
 #if HAS_STEPS
     boost::optional<unsigned> currentStep() const override;
     boost::optional<unsigned> totalSteps() const override;
@@ -550,7 +554,7 @@ static_assert(sizeof(SASLServerMechanismRegistry) == 80);
 struct SASLGlobalParams {
     std::vector<std::string> authenticationMechanisms;
     std::string hostName, serviceName, authdPath;
-    bool hasUnknownRegistry = false;  // not of the server: has the registry differ from every known one
+    bool hasUnknownRegistry = false;  // test only: gives the registry an unknown layout
 };
 extern SASLGlobalParams saslGlobalParams;
 
@@ -601,7 +605,7 @@ public:
     bool allowedToChangeAtRuntime() const {
         return _type == ServerParameterType::kRuntimeOnly || _type == ServerParameterType::kStartupAndRuntime;
     }
-    // Calls what this series has besides and the plugin leaves to the base class; a wrong answer is a violation.
+    // Calls the functions that the plugin inherits in this series; any difference is a violation.
     void checkInherited();
 
 private:
