@@ -54,7 +54,7 @@ fn compile_shim() {
         .files(&sources)
         .include("include")
         // The shim links no C++ library: it uses the types of the standard library as the server laid them out, and
-        // the server's own runtime. See cpp-shim/server_types.h.
+        // the server's own runtime. See cpp-shim/cxx_runtime.h.
         .cpp_link_stdlib(None)
         .flag("-fno-exceptions")
         .flag("-fno-rtti")

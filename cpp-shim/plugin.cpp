@@ -50,8 +50,7 @@ __attribute__((constructor)) void load() {
         return;
     }
     if (keepsNative()) {
-        reportNotRegistered("the server keeps its built-in MONGODB-AWS because this environment variable is 1: ",
-                            kKeepNative);
+        reportNotRegistered(kKeepNative, "=1 keeps the server's built-in MONGODB-AWS");
         return;
     }
     registerInitializers();

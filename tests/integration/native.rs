@@ -1,7 +1,7 @@
-//! Servers that bring a MONGODB-AWS of their own: the plugin takes it over, unless it is told to leave it.
+//! Servers with a built-in MONGODB-AWS: the plugin replaces it, unless the operator keeps it.
 //!
-//! A stock server with the object of `tests/native-stand-in` preloaded stands in for them. What registers first, it or
-//! the plugin, is for the server to choose, and differs from start to start.
+//! The tests use a stock server with the object of `tests/native-stand-in` preloaded. The server
+//! decides whether that object or the plugin registers first, and the order differs between starts.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -20,21 +20,21 @@ use crate::support::wire::{WireClient, is_ok};
 
 /// The plugin's log line about its own mechanism.
 const PROVIDED: i32 = 88_000_001;
-/// The plugin's log line about a mechanism that it has taken over.
-const TAKEN_OVER: i32 = 88_000_003;
+/// The plugin's log line about a mechanism that it has replaced.
+const REPLACED: i32 = 88_000_003;
 
-/// Tells the plugin to leave a server's own mechanism alone.
+/// Keeps a server's built-in mechanism.
 const KEEP_NATIVE: &str = "PSMDB_AWS_IAM_KEEP_NATIVE";
 
 /// The reason by which the stand-in refuses every login.
-const STAND_IN_WAS_ASKED: &str = "stand-in was asked";
+const STAND_IN_WAS_USED: &str = "stand-in refuses every login";
 
-/// Long enough for a log line that is being written.
-const LOG_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a log line may take to be written.
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 
 const REGIONAL_HOST: &str = "sts.eu-west-1.amazonaws.com";
 
-/// Security levels of the stand-in: below that of the plugin, the same, and above it.
+/// Security levels of the stand-in: below, equal to and above that of the plugin.
 const LEVELS: [&str; 3] = ["1", "2", "3"];
 
 #[derive(Clone, Copy, Debug)]
@@ -43,17 +43,17 @@ enum Preload {
     PluginFirst,
 }
 
-/// A server with a mechanism of its own.
+/// A server with a built-in mechanism.
 #[derive(Clone, Copy, Debug)]
 struct Native {
     preload: Option<Preload>,
     security_level: &'static str,
-    /// Whether it has a parameter awsStsHost of its own, as the first such servers have not.
+    /// Whether it has its own parameter awsStsHost, which the first such servers lack.
     parameter: bool,
 }
 
 impl Native {
-    /// Every kind of server, with the plugin preloaded in this order.
+    /// Every kind of server, with this order of preloaded objects.
     fn all(preload: Preload) -> impl Iterator<Item = Self> {
         LEVELS.into_iter().flat_map(move |security_level| {
             [true, false].map(|parameter| Self { preload: Some(preload), security_level, parameter })
@@ -84,7 +84,7 @@ fn stand_in() -> &'static Path {
             Some(("4", _)) => 404,
             Some(("5", _)) => 500,
             Some(("6", _)) => 600,
-            _ => panic!("the stand-in is not known to fit into mongod {version}"),
+            _ => panic!("the stand-in does not support mongod {version}"),
         };
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/native-stand-in");
         let folder = tempfile::Builder::new().prefix("stand-in-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -99,14 +99,14 @@ fn stand_in() -> &'static Path {
             .output()
             .expect("cc");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        // Put in place whole: another process of tests may be doing the same.
+        // Atomically: another test process may do the same.
         let finished = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("stand_in-{series}.so"));
         std::fs::rename(built, &finished).expect("a place for the stand-in");
         finished
     })
 }
 
-/// Runs a command as nobody: for servers that are started without authorization.
+/// Runs a command without a login, on a server without authorization.
 fn run(mongod: &Mongod, command: Document) -> Document {
     WireClient::connect(mongod.port()).and_then(|mut client| client.command("admin", command)).unwrap()
 }
@@ -132,8 +132,8 @@ fn sasl_start(mongod: &Mongod) -> Document {
 fn assert_the_stand_in_serves(mongod: &Mongod) {
     let reply = sasl_start(mongod);
     assert!(!is_ok(&reply), "{reply}");
-    let asked = |line: &Value| line.to_string().contains(STAND_IN_WAS_ASKED);
-    assert!(mongod.wait_for_log(asked, LOG_PATIENCE).is_some(), "{}", mongod.log_text());
+    let used = |line: &Value| line.to_string().contains(STAND_IN_WAS_USED);
+    assert!(mongod.wait_for_log(used, LOG_TIMEOUT).is_some(), "{}", mongod.log_text());
 }
 
 /// Asserts that awsStsHost is the stand-in's, which cannot be changed at runtime.
@@ -144,19 +144,19 @@ fn assert_the_parameter_is_the_stand_in_s(mongod: &Mongod, value: &str) {
     assert_eq!(parameter(mongod, "awsStsHost"), Some(value.into()));
 }
 
-fn assert_the_plugin_takes_over(native: Native) {
+fn assert_the_plugin_replaces_it(native: Native) {
     let fixture = Fixture::start_with(|builder| {
         native.apply(builder).parameter("awsStsHost", REGIONAL_HOST).parameter("awsStsFallbackHosts", STS_HOST)
     });
     let mongod = &fixture.mongod;
 
-    // The value that was given at startup has reached the plugin.
+    // The plugin has the value of the command line.
     assert_eq!(parameter(mongod, "awsStsHost"), Some(REGIONAL_HOST.into()), "{native:?}");
     let conversation =
         aws_client::Conversation::start(mongod.port()).unwrap_or_else(|reply| panic!("{native:?}: {reply}"));
     assert_eq!(conversation.host, REGIONAL_HOST, "{native:?}");
 
-    // The parameter is the plugin's: it can be changed at runtime.
+    // The parameter is the plugin's, since it can be changed at runtime.
     let reply = set_sts_host(mongod, STS_HOST);
     assert!(is_ok(&reply), "{native:?}: {reply}");
     assert_eq!(parameter(mongod, "awsStsHost"), Some(STS_HOST.into()), "{native:?}");
@@ -165,8 +165,8 @@ fn assert_the_plugin_takes_over(native: Native) {
     let status = mongod.run_as_admin("admin", doc! { "serverStatus": 1 });
     let section = status.get_document("awsIam").expect("the section");
     assert!(section.get_bool("nativeMechanismReplaced").unwrap(), "{native:?}: {section}");
-    assert!(!mongod.log_text().contains(STAND_IN_WAS_ASKED), "{native:?}");
-    assert_eq!(lines_of(mongod, TAKEN_OVER).len(), 1, "{native:?}: {}", mongod.log_text());
+    assert!(!mongod.log_text().contains(STAND_IN_WAS_USED), "{native:?}");
+    assert_eq!(lines_of(mongod, REPLACED).len(), 1, "{native:?}: {}", mongod.log_text());
     assert_eq!(mongod.stderr_text(), "", "{native:?}");
     assert!(mongod.shutdown().success(), "{native:?}");
 }
@@ -210,17 +210,17 @@ fn the_stand_in_exports_what_such_a_server_does_and_no_more() {
 }
 
 #[test]
-fn the_plugin_takes_over_when_the_server_comes_first() {
-    Native::all(Preload::StandInFirst).for_each(assert_the_plugin_takes_over);
+fn the_plugin_replaces_a_mechanism_that_is_registered_before_it() {
+    Native::all(Preload::StandInFirst).for_each(assert_the_plugin_replaces_it);
 }
 
 #[test]
-fn the_plugin_takes_over_when_it_comes_first() {
-    Native::all(Preload::PluginFirst).for_each(assert_the_plugin_takes_over);
+fn the_plugin_replaces_a_mechanism_that_is_registered_after_it() {
+    Native::all(Preload::PluginFirst).for_each(assert_the_plugin_replaces_it);
 }
 
 #[test]
-fn a_mechanism_that_is_not_enabled_is_not_taken_over_but_its_parameter_is() {
+fn a_mechanism_that_is_not_enabled_is_not_replaced_but_its_parameter_is() {
     for preload in [Preload::StandInFirst, Preload::PluginFirst] {
         let native = Native { preload: Some(preload), security_level: "3", parameter: true };
         let mongod = native
@@ -253,8 +253,8 @@ fn a_server_s_own_mechanism_is_kept_on_request() {
             assert_the_parameter_is_the_stand_in_s(&mongod, "sts.example.com");
             assert_eq!(parameter(&mongod, "awsStsEndpoint"), None);
             assert_eq!(lines_of(&mongod, PROVIDED), [] as [Value; 0]);
-            assert_eq!(lines_of(&mongod, TAKEN_OVER), [] as [Value; 0]);
-            // One line, wherever it is, says why.
+            assert_eq!(lines_of(&mongod, REPLACED), [] as [Value; 0]);
+            // One line, in the log or in the output, gives the reason.
             let written = [mongod.log_text(), mongod.stdout_text(), mongod.stderr_text()].concat();
             assert_eq!(written.lines().filter(|line| line.contains(KEEP_NATIVE)).count(), 1, "{written}");
             assert!(mongod.shutdown().success());
@@ -275,7 +275,7 @@ fn a_request_to_keep_what_is_not_there_has_no_effect() {
     let fixture = Fixture::start_with(|builder| builder.env(KEEP_NATIVE, "1"));
     fixture.assert_still_serves("the start");
     assert_eq!(lines_of(&fixture.mongod, PROVIDED).len(), 1);
-    assert_eq!(lines_of(&fixture.mongod, TAKEN_OVER), [] as [Value; 0]);
+    assert_eq!(lines_of(&fixture.mongod, REPLACED), [] as [Value; 0]);
     assert!(!fixture.mongod.log_text().contains(KEEP_NATIVE));
     assert_eq!(fixture.mongod.stderr_text(), "");
 }

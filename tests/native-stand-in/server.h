@@ -1,8 +1,8 @@
-// The few classes of the server that the stand-in uses, as they are declared there: the names and the arguments make
-// the symbols that the server exports, and the order of the virtual functions is that of its series. Bodies are the
-// server's own; an object built with this can be loaded into a server of that series only.
+// The server's classes that the stand-in uses. Names and arguments yield the symbols that the
+// server exports, and virtual functions have the order of the series. The server has the function
+// bodies, so an object built with this header works in a server of that series only.
 //
-// Nothing of the plugin's is used here, so that a mistake about the server is not made twice alike.
+// This file uses nothing of the plugin, so that both do not share a mistake about the server.
 #pragma once
 
 #include <functional>
@@ -12,7 +12,7 @@
 
 // 404, 500 or 600.
 #if SERVER_SERIES != 404 && SERVER_SERIES != 500 && SERVER_SERIES != 600
-#error "SERVER_SERIES has to be 404, 500 or 600"
+#error "SERVER_SERIES must be 404, 500 or 600"
 #endif
 
 namespace mongo {
@@ -74,7 +74,7 @@ public:
 #endif
     static Status OK() { return Status(); }
     Status(const Status&) = delete;
-    ~Status() {}  // whoever it is returned to owns the error
+    ~Status() {}  // the receiver owns the error
 
 private:
     Status() : _error(nullptr) {}
@@ -82,7 +82,7 @@ private:
     void* _error;
 };
 
-// With T = std::tuple<bool, std::string>; only a failed one can be made.
+// StatusWith<std::tuple<bool, std::string>>, with an error only.
 class FailedStep {
 public:
     FailedStep(ErrorCodes::Error code, const char* reason) : _status(code, reason), _hasValue(false) {}

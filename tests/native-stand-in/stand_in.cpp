@@ -1,14 +1,15 @@
-// A stand-in for a server that brings a MONGODB-AWS of its own: preloaded into one that does not, it adds what such a
-// server has, under the names and at the moments that it does. Its mechanism refuses every login, with a reason by
-// which a test knows who was asked.
+// A stand-in for a server with a built-in MONGODB-AWS. Preloaded into a server without one, it
+// registers what such a server has, with the same names and at the same time. Its mechanism refuses
+// every login, with a reason that tells a test which mechanism was used.
 //
-//     cc -std=c++20 -O1 -fPIC -shared -DSERVER_SERIES=600 -Wl,--version-script=exports.map stand_in.cpp -o stand_in.so
+//     cc -std=c++20 -O1 -fPIC -shared -DSERVER_SERIES=600 -Wl,--version-script=exports.map
+//         stand_in.cpp -o stand_in.so
 //
-// (cc, not c++: the C++ runtime is the server's.)
+// (cc, not c++: the server has the C++ runtime.)
 //
-// The environment of the server says how it is to be:
+// Environment variables of the server:
 //     STAND_IN_SECURITY_LEVEL   the mechanism's security level; 2 unless set
-//     STAND_IN_PARAMETER        0 leaves the parameter awsStsHost out, as in the first servers with the mechanism
+//     STAND_IN_PARAMETER        0 omits the parameter awsStsHost, as the first such servers do
 #include <cstdlib>
 #include <cstring>
 #include <typeinfo>
@@ -19,7 +20,7 @@ namespace mongo::awsIam {
 
 constexpr char kName[] = "MONGODB-AWS";
 constexpr unsigned long kNoPlainText = 2;
-constexpr char kRefusal[] = "stand-in was asked";
+constexpr char kRefusal[] = "stand-in refuses every login";
 
 int securityLevelOfThisRun() {
     const char* level = getenv("STAND_IN_SECURITY_LEVEL");
@@ -66,7 +67,7 @@ namespace {
 
 using namespace mongo;
 
-// As the server registers every mechanism: after the others of the same level.
+// As in the server: after the other mechanisms of the same security level.
 void addFactory(ServiceContext* serviceContext) {
     auto& registry = SASLServerMechanismRegistry::get(serviceContext);
     auto factory = std::make_unique<awsIam::ServerFactory>();
@@ -88,7 +89,7 @@ public:
     void append(OperationContext*, BSONObjBuilder& builder, const std::string& name) override {
         builder.append(name, _host);
     }
-    // Called for a change at runtime only, which the server does not allow.
+    // Called only for changes at runtime, which the server refuses.
     Status set(const BSONElement&) override { abort(); }
     Status setFromString(const std::string& value) override {
         _host = value;
@@ -108,7 +109,7 @@ InitializerResult addParameter(InitializerContext*) {
 #if SERVER_SERIES >= 600
         ServerParameterSet::getNodeParameterSet()->add(parameter);
 #else
-        // The constructor has added it.
+        // The constructor added it.
         static_cast<void>(parameter);
 #endif
     }
@@ -117,7 +118,8 @@ InitializerResult addParameter(InitializerContext*) {
 #endif
 }
 
-// Static, as the server's own registrations are. Among nodes without an edge between them, the order is by chance.
+// Static, like the registrations of the server. Nodes without an edge between them run in any
+// order.
 const ServiceContext::ConstructorActionRegisterer factoryRegisterer(typeid(awsIam::ServerFactory).name(),
                                                                     {"CreateSASLServerMechanismRegistry"},
                                                                     {"ValidateSASLServerMechanismRegistry"}, addFactory,
