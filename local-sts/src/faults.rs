@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::answer::Refusal;
-use crate::server::LocalSts;
+use crate::error::StsError;
 
 /// How many requests an account may make: a token bucket for each account, as [AWS] limits the rates of IAM and STS.
 ///
@@ -77,20 +76,20 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
-    fn refusal(self) -> Refusal {
+    fn error(self) -> StsError {
         match self {
-            Self::InternalFailure => Refusal::new(
+            Self::InternalFailure => StsError::new(
                 500,
                 "InternalFailure",
                 "The request processing has failed because of an unknown error, exception or failure.",
             ),
-            Self::ServiceUnavailable => Refusal::new(
+            Self::ServiceUnavailable => StsError::new(
                 503,
                 "ServiceUnavailable",
                 "The request has failed due to a temporary failure of the server.",
             ),
-            Self::TooManyRequests => Refusal::new(429, "TooManyRequestsException", "Too Many Requests"),
-            Self::Throttling => Refusal::new(400, "Throttling", "Rate exceeded"),
+            Self::TooManyRequests => StsError::new(429, "TooManyRequestsException", "Too Many Requests"),
+            Self::Throttling => StsError::new(400, "Throttling", "Rate exceeded"),
         }
     }
 }
@@ -142,51 +141,6 @@ impl Failures {
     }
 }
 
-/// The faults of a server; all are off by default and can be switched from any thread.
-impl LocalSts {
-    /// Sets how many requests an account may make; `None`: as many as it likes. Every account begins with a full bucket.
-    pub fn set_rate_limit(&self, limit: impl Into<Option<RateLimit>>) {
-        let mut state = self.faults().state();
-        state.limit = limit.into();
-        state.buckets.clear();
-    }
-
-    /// Returns how many requests were over the rate limit so far.
-    pub fn throttled_count(&self) -> usize {
-        self.faults().throttled.load(Ordering::SeqCst)
-    }
-
-    /// Sets which requests fail; `None`: none. They are counted anew.
-    pub fn set_failures(&self, failures: impl Into<Option<Failures>>) {
-        let mut state = self.faults().state();
-        state.failures = failures.into();
-        state.since_failures = 0;
-    }
-
-    /// Returns how many requests failed because of [`set_failures`](Self::set_failures) so far.
-    pub fn failure_count(&self) -> usize {
-        self.faults().failed.load(Ordering::SeqCst)
-    }
-
-    /// Sets how long the server thinks about each request that comes from now on, before it decides. The network adds its
-    /// own time, see [`DelayProxy`](crate::DelayProxy).
-    pub fn set_thinking_time(&self, time: Duration) {
-        self.faults().state().thinking = time;
-    }
-
-    /// Breaks off every answer after so many bytes of HTTP: TLS and TCP are closed in order, as by a server that is
-    /// stopped. `None`: answers are whole.
-    pub fn set_cut(&self, after: Option<usize>) {
-        self.faults().state().cut = after;
-    }
-
-    /// Writes answers byte by byte, each in a TLS record of its own, with so much time from one to the next. `None`: in one
-    /// piece.
-    pub fn set_drip(&self, every: Option<Duration>) {
-        self.faults().state().drip = every;
-    }
-}
-
 /// What is switched on.
 #[derive(Default)]
 pub(crate) struct Faults {
@@ -203,7 +157,7 @@ struct State {
     failures: Option<Failures>,
     /// Requests since the failures were set.
     since_failures: usize,
-    thinking: Duration,
+    delay: Duration,
     cut: Option<usize>,
     drip: Option<Duration>,
     stopping: bool,
@@ -228,17 +182,49 @@ impl Bucket {
     }
 }
 
-/// How STS turns a request down, and the seconds in `Retry-After`.
-pub(crate) type Fault = (Refusal, Option<u64>);
+/// The error that a request fails by, and the seconds in `Retry-After`.
+pub(crate) type Fault = (StsError, Option<u64>);
 
 impl Faults {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for as long as the server is to think.
-    pub(crate) fn think(&self) {
-        let time = self.state().thinking;
+    pub(crate) fn set_rate_limit(&self, limit: Option<RateLimit>) {
+        let mut state = self.state();
+        state.limit = limit;
+        state.buckets.clear();
+    }
+
+    pub(crate) fn throttled_count(&self) -> usize {
+        self.throttled.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_failures(&self, failures: Option<Failures>) {
+        let mut state = self.state();
+        state.failures = failures;
+        state.since_failures = 0;
+    }
+
+    pub(crate) fn failure_count(&self) -> usize {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.state().delay = delay;
+    }
+
+    pub(crate) fn set_cut(&self, after: Option<usize>) {
+        self.state().cut = after;
+    }
+
+    pub(crate) fn set_drip(&self, every: Option<Duration>) {
+        self.state().drip = every;
+    }
+
+    /// Waits for as long as the server is to work on a request.
+    pub(crate) fn delay(&self) {
+        let time = self.state().delay;
         self.pause(time);
     }
 
@@ -255,10 +241,14 @@ impl Faults {
         }
     }
 
-    /// Ends all waiting, for good.
+    /// Ends all waiting, until [`resume`](Self::resume).
     pub(crate) fn stop(&self) {
         self.state().stopping = true;
         self.stopped.notify_all();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.state().stopping = false;
     }
 
     /// Says how this request fails, if it does.
@@ -275,7 +265,7 @@ impl Faults {
             return None;
         }
         self.failed.fetch_add(1, Ordering::SeqCst);
-        Some((failures.error.refusal(), failures.retry_after))
+        Some((failures.error.error(), failures.retry_after))
     }
 
     /// Charges the account for a request; says how it is refused if that is one too many.
@@ -290,7 +280,7 @@ impl Faults {
             return None;
         }
         self.throttled.fetch_add(1, Ordering::SeqCst);
-        Some((ServiceError::Throttling.refusal(), limit.retry_after))
+        Some((ServiceError::Throttling.error(), limit.retry_after))
     }
 
     /// Hands an answer to `write` as the faults have it; returns whether all of it was handed over.
@@ -333,8 +323,8 @@ mod tests {
         assert_eq!(allowed("1", 99, 1), 0);
         assert_eq!(allowed("1", 205, 5), 2, "what is refused costs nothing");
         assert_eq!(allowed("1", 60_000, 5), 3, "it holds no more than the burst");
-        let (refusal, retry_after) = faults.charge("1", start + Duration::from_secs(60)).unwrap();
-        assert_eq!((refusal.status, refusal.code, retry_after), (400, "Throttling", Some(7)));
+        let (error, retry_after) = faults.charge("1", start + Duration::from_secs(60)).unwrap();
+        assert_eq!((error.status, error.code, retry_after), (400, "Throttling", Some(7)));
         assert_eq!(faults.throttled.load(Ordering::SeqCst), 9);
     }
 

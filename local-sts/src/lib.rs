@@ -23,20 +23,24 @@
 
 #![forbid(unsafe_code)]
 
-mod answer;
+mod connection;
 mod dns;
+mod error;
 mod faults;
-mod gauge;
 mod http;
 mod identity;
+mod in_flight;
 mod proxy;
+mod response;
 mod server;
+mod service;
 mod sigv4;
 mod tls;
 
-pub use answer::Answer;
 pub use dns::{Dns, DnsAnswer};
 pub use faults::{Failures, RateLimit, ServiceError};
 pub use identity::{Identity, ParseIdentitiesError};
 pub use proxy::{DelayProxy, Fate, NetworkFault, Stage};
-pub use server::{Builder, LocalSts, Outcome, RecordedRequest};
+pub use response::Answer;
+pub use server::{Builder, LocalSts};
+pub use service::{Outcome, RecordedRequest};

@@ -1,42 +1,52 @@
-//! The server: it accepts connections, one thread for each, and answers the requests on them.
+//! The server: it listens, runs a thread for each connection, and offers the switches of tests.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::mem;
+use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use rustls::{HandshakeKind, ServerConnection, StreamOwned};
-
-use crate::answer::{self, Answer, Refusal};
-use crate::faults::Faults;
-use crate::gauge::Gauge;
-use crate::http::{self, ReadError, Request, Response};
+use crate::connection::{self, Context};
+use crate::faults::{Failures, RateLimit};
 use crate::identity::Identity;
-use crate::sigv4::{Verifier, claimed_access_key_id};
+use crate::in_flight::InFlight;
+use crate::response::Answer;
+use crate::service::{Observer, Outcome, RecordedRequest, Service, Setup};
 use crate::tls::Tls;
 
 const DEFAULT_HOST_NAME: &str = "sts.amazonaws.com";
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// How long a connection that the server ends is kept for the client to read what was written.
-const LINGER: Duration = Duration::from_secs(1);
-/// In seconds. Dates so far away can be written with four digits for the year.
-const CLOCK_OFFSET_LIMIT: u64 = 100 * 365 * 24 * 3600;
+/// In seconds. Within it, dates can be written with four digits for the year.
+const MAX_CLOCK_OFFSET: u64 = 100 * 365 * 24 * 3600;
 /// How long a stop waits for threads before it leaves them behind.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// A running STS. It stops when it is dropped: no connection is accepted from then on, those that are open are closed,
-/// and its threads have ended.
+/// A running STS. It stops when it is dropped, as [`stop`](Self::stop) describes.
 pub struct LocalSts {
     shared: Arc<Shared>,
     address: SocketAddr,
     ca_pem: String,
+    /// `None` while it is stopped.
     accept_loop: Option<JoinHandle<()>>,
+}
+
+/// What the threads of a server share.
+struct Shared {
+    context: Context,
+    max_connections: usize,
+    connection_count: AtomicUsize,
+    open: Mutex<HashMap<usize, OpenConnection>>,
+    stopping: AtomicBool,
+}
+
+/// A connection and its thread, which removes it when it ends.
+struct OpenConnection {
+    socket: TcpStream,
+    thread: JoinHandle<()>,
 }
 
 impl LocalSts {
@@ -58,12 +68,46 @@ impl LocalSts {
         }
     }
 
+    /// Stops the server: it accepts no connection any more, and those that are open are closed. Its threads have ended
+    /// when this returns. Counters, identities and all that was set are kept. Does nothing if it is stopped already.
+    pub fn stop(&mut self) {
+        let Some(accept_loop) = self.accept_loop.take() else { return };
+        let deadline = Instant::now() + STOP_LIMIT;
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.service().faults.stop();
+        // The loop waits in accept; a connection makes it look at `stopping`.
+        let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+        join_until(accept_loop, deadline);
+        let open: Vec<OpenConnection> = lock(&self.shared.open).drain().map(|(_, connection)| connection).collect();
+        for connection in &open {
+            let _ = connection.socket.shutdown(Shutdown::Both);
+        }
+        for connection in open {
+            join_until(connection.thread, deadline);
+        }
+    }
+
+    /// Starts the server again after [`stop`](Self::stop), on the same address and with the same certificate. Does
+    /// nothing if it runs.
+    ///
+    /// # Errors
+    /// What the system reports; another program may have taken the port.
+    pub fn start_again(&mut self) -> io::Result<()> {
+        if self.accept_loop.is_none() {
+            let listener = listen_on(self.address)?;
+            self.shared.stopping.store(false, Ordering::SeqCst);
+            self.service().faults.resume();
+            self.accept_loop = Some(spawn_accept_loop(listener, &self.shared)?);
+        }
+        Ok(())
+    }
+
     /// Returns the address it listens on, with the port that the system chose.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns where to dial, as `https://127.0.0.1:PORT`. The certificate is for the host names, not for this.
+    /// Returns where to connect, as `https://127.0.0.1:PORT`. The certificate is for the host names, not for this.
     pub fn endpoint(&self) -> String {
         format!("https://{}", self.address)
     }
@@ -73,20 +117,20 @@ impl LocalSts {
         &self.ca_pem
     }
 
-    /// Returns all requests received so far, in the order in which they were complete. A request is in here before its
-    /// answer is sent. Empty if [`Builder::record_requests`] was switched off.
+    /// Returns all requests received so far, in the order in which they were complete. A request is in the list before
+    /// its response is sent. Empty if [`Builder::record_requests`] was switched off.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        lock(&self.shared.requests).clone()
+        self.service().requests()
     }
 
     /// Returns how many requests were received so far, recorded or not.
     pub fn request_count(&self) -> usize {
-        self.shared.request_count.load(Ordering::SeqCst)
+        self.service().request_count()
     }
 
     /// Returns how many connections resumed a TLS session so far, of those on which a request came.
     pub fn resumed_count(&self) -> usize {
-        self.shared.resumed_count.load(Ordering::SeqCst)
+        self.shared.context.resumed_count.load(Ordering::SeqCst)
     }
 
     /// Returns how many TCP connections were accepted so far, those whose TLS handshake failed included.
@@ -99,34 +143,75 @@ impl LocalSts {
         lock(&self.shared.open).len()
     }
 
-    /// Returns how many requests are under way now: complete, and not yet answered.
+    /// Returns how many requests are in flight now: complete, and without a complete response.
     pub fn at_once(&self) -> usize {
-        self.shared.under_way.now()
+        self.shared.context.in_flight.current()
     }
 
-    /// Returns how many requests were under way at once, at the most, since the start or since the most was forgotten.
+    /// Returns the maximum number of requests in flight at a time, since the start or the last
+    /// [`forget_most_at_once`](Self::forget_most_at_once).
     pub fn most_at_once(&self) -> usize {
-        self.shared.under_way.most()
+        self.shared.context.in_flight.max()
     }
 
-    /// Makes [`most_at_once`](Self::most_at_once) begin anew, for the next part of a test or benchmark.
+    /// Resets the maximum to the number of requests in flight now, for the next part of a test or benchmark.
     pub fn forget_most_at_once(&self) {
-        self.shared.under_way.forget_most();
+        self.shared.context.in_flight.reset_max();
     }
 
-    pub(crate) fn faults(&self) -> &Faults {
-        &self.shared.faults
-    }
-
-    /// Sets how requests are answered that are complete from now on. The default is
-    /// [`Answer::Verified`].
-    pub fn set_answer(&self, answer: Answer) {
-        *lock(&self.shared.answer) = Arc::new(answer);
-    }
-
-    /// Makes an identity known, in place of the one with the same access key id if there is one.
+    /// Makes an identity known. It replaces the one with the same access key id, if there is one.
     pub fn add_identity(&self, identity: Identity) {
-        lock(&self.shared.identities).insert(identity.access_key_id.clone(), identity);
+        self.service().add_identity(identity);
+    }
+
+    /// Sets the response to requests that are complete from now on. Defaults to [`Answer::Verified`].
+    pub fn set_answer(&self, response: Answer) {
+        self.service().set_response(response);
+    }
+
+    fn service(&self) -> &Service {
+        &self.shared.context.service
+    }
+}
+
+/// Faults of the service. All are off by default and can be switched from any thread.
+impl LocalSts {
+    /// Sets how many requests an account may make; `None`: any number. Every account begins with a full bucket.
+    pub fn set_rate_limit(&self, limit: impl Into<Option<RateLimit>>) {
+        self.service().faults.set_rate_limit(limit.into());
+    }
+
+    /// Returns how many requests were over the rate limit so far.
+    pub fn throttled_count(&self) -> usize {
+        self.service().faults.throttled_count()
+    }
+
+    /// Sets which requests fail; `None`: none. Their number is counted from now on.
+    pub fn set_failures(&self, failures: impl Into<Option<Failures>>) {
+        self.service().faults.set_failures(failures.into());
+    }
+
+    /// Returns how many requests failed because of [`set_failures`](Self::set_failures) so far.
+    pub fn failure_count(&self) -> usize {
+        self.service().faults.failure_count()
+    }
+
+    /// Sets how long the server works on each request that comes from now on, before it decides. The network adds its
+    /// own time, see [`DelayProxy`](crate::DelayProxy).
+    pub fn set_thinking_time(&self, time: Duration) {
+        self.service().faults.set_delay(time);
+    }
+
+    /// Ends every response after so many bytes of HTTP: TLS and TCP are closed in order, as by a server that is
+    /// stopped. `None`: responses are complete.
+    pub fn set_cut(&self, after: Option<usize>) {
+        self.service().faults.set_cut(after);
+    }
+
+    /// Writes responses byte by byte, each in a TLS record of its own, with so much time from one to the next. `None`:
+    /// in one piece.
+    pub fn set_drip(&self, every: Option<Duration>) {
+        self.service().faults.set_drip(every);
     }
 }
 
@@ -138,33 +223,8 @@ impl fmt::Debug for LocalSts {
 
 impl Drop for LocalSts {
     fn drop(&mut self) {
-        let deadline = Instant::now() + STOP_LIMIT;
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.faults.stop();
-        // The loop waits in accept; a connection makes it look at `stopping`.
-        let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
-        if let Some(accept_loop) = self.accept_loop.take() {
-            join_until(accept_loop, deadline);
-        }
-        let open: Vec<OpenConnection> = lock(&self.shared.open).drain().map(|(_, connection)| connection).collect();
-        for connection in &open {
-            let _ = connection.socket.shutdown(Shutdown::Both);
-        }
-        for connection in open {
-            join_until(connection.thread, deadline);
-        }
+        self.stop();
     }
-}
-
-/// Waits for a thread, but not beyond `deadline`; the thread is left behind then.
-fn join_until(thread: JoinHandle<()>, deadline: Instant) {
-    while !thread.is_finished() {
-        if Instant::now() >= deadline {
-            return;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    let _ = thread.join();
 }
 
 /// What a [`LocalSts`] is started with.
@@ -272,7 +332,7 @@ impl Builder {
             let message = format!("{} is not a loopback address", self.listen.ip());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        if self.clock_offset.unsigned_abs() > CLOCK_OFFSET_LIMIT {
+        if self.clock_offset.unsigned_abs() > MAX_CLOCK_OFFSET {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the clock offset is more than a century"));
         }
         let mut host_names = self.host_names;
@@ -281,38 +341,32 @@ impl Builder {
         }
         let certificate_names = self.certificate_name.map_or_else(|| host_names.clone(), |name| vec![name]);
         let tls = Tls::new(&certificate_names, self.certificate_expired, self.resumption)?;
-        let listener = TcpListener::bind(self.listen)?;
-        // The standard library lets 128 connections wait; a storm of logins opens more, and whoever finds no room waits
-        // for a second.
-        rustix::net::listen(&listener, BACKLOG)?;
+        let listener = listen_on(self.listen)?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
+        let service = Service::new(Setup {
             host_names,
             port: address.port(),
+            identities: self.identities,
             clock_offset: self.clock_offset,
-            idle_timeout: self.idle_timeout,
-            read_timeout: self.read_timeout,
-            max_connections: self.max_connections,
             record_requests: self.record_requests,
             observer: self.observer,
+        });
+        let context = Context {
+            service,
             tls: tls.config,
-            identities: Mutex::new(
-                self.identities.into_iter().map(|identity| (identity.access_key_id.clone(), identity)).collect(),
-            ),
-            answer: Mutex::new(Arc::new(Answer::Verified)),
-            requests: Mutex::new(Vec::new()),
-            request_count: AtomicUsize::new(0),
-            connection_count: AtomicUsize::new(0),
+            idle_timeout: self.idle_timeout,
+            read_timeout: self.read_timeout,
+            in_flight: InFlight::default(),
             resumed_count: AtomicUsize::new(0),
-            under_way: Gauge::default(),
-            faults: Faults::default(),
-            open: Mutex::new(HashMap::new()),
+        };
+        let shared = Arc::new(Shared {
+            context,
+            max_connections: self.max_connections,
+            connection_count: AtomicUsize::new(0),
+            open: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
-        let accept_loop = {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new().name("sts-accept".to_owned()).spawn(move || accept(&listener, &shared))?
-        };
+        let accept_loop = spawn_accept_loop(listener, &shared)?;
         Ok(LocalSts { shared, address, ca_pem: tls.ca_pem, accept_loop: Some(accept_loop) })
     }
 }
@@ -326,189 +380,17 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// A request as it was received. Its `Debug` output shows neither the signature nor the session token, since both can
-/// be used again for some minutes.
-#[derive(Clone)]
-pub struct RecordedRequest {
-    /// The method, such as `POST`.
-    pub method: String,
-    /// The request target, such as `/`.
-    pub target: String,
-    /// The header fields in the order and letter case received; U+FFFD stands for what is not UTF-8.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: Vec<u8>,
-    /// The bytes of the request line and the header fields, including the empty line after them.
-    pub raw_head: Vec<u8>,
-    /// The name that the client asked for in TLS (SNI), if any.
-    pub server_name: Option<String>,
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // The standard library lets 128 connections wait. A storm of logins opens more, and a client that finds no room
+    // waits for a second.
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
 }
 
-impl RecordedRequest {
-    /// Returns the value of the first header field called `name`; letter case does not matter.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-}
-
-/// Longer than real session tokens, in bytes.
-const LONG_TOKEN: usize = 8000;
-
-fn has_long_token(request: &Request) -> bool {
-    request.values("x-amz-security-token").any(|token| token.len() > LONG_TOKEN)
-}
-
-impl fmt::Debug for RecordedRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers: Vec<(&str, &str)> = self
-            .headers
-            .iter()
-            .map(|(name, value)| {
-                let secret =
-                    ["authorization", "x-amz-security-token"].iter().any(|secret| name.eq_ignore_ascii_case(secret));
-                (name.as_str(), if secret { "<redacted>" } else { value.as_str() })
-            })
-            .collect();
-        f.debug_struct("RecordedRequest")
-            .field("method", &self.method)
-            .field("target", &self.target)
-            .field("headers", &headers)
-            .field("body", &String::from_utf8_lossy(&self.body))
-            .finish_non_exhaustive()
-    }
-}
-
-/// What became of a request, without anything that must be kept secret; see [`Builder::observer`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Outcome {
-    /// When it was decided, on STS's clock.
-    pub time: SystemTime,
-    /// The access key id that the request claims, verified or not; `None` if there is none in its proper form.
-    pub access_key_id: Option<String>,
-    /// The status answered; `None` where the answer is not made as HTTP, as for [`Answer::Raw`] and [`Answer::Silence`].
-    pub status: Option<u16>,
-    /// The error code, if STS itself turned the request down, or failed.
-    pub error_code: Option<&'static str>,
-}
-
-type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
-
-/// What all threads of a server share.
-struct Shared {
-    host_names: Vec<String>,
-    port: u16,
-    clock_offset: i64,
-    idle_timeout: Duration,
-    read_timeout: Duration,
-    max_connections: usize,
-    record_requests: bool,
-    observer: Option<Observer>,
-    tls: Arc<rustls::ServerConfig>,
-    identities: Mutex<HashMap<String, Identity>>,
-    answer: Mutex<Arc<Answer>>,
-    requests: Mutex<Vec<RecordedRequest>>,
-    request_count: AtomicUsize,
-    connection_count: AtomicUsize,
-    resumed_count: AtomicUsize,
-    under_way: Gauge,
-    faults: Faults,
-    open: Mutex<HashMap<usize, OpenConnection>>,
-    stopping: AtomicBool,
-}
-
-/// A connection that a thread is working on; removed by that thread when it ends.
-struct OpenConnection {
-    socket: TcpStream,
-    thread: JoinHandle<()>,
-}
-
-impl Shared {
-    fn now(&self) -> SystemTime {
-        let offset = Duration::from_secs(self.clock_offset.unsigned_abs());
-        if self.clock_offset < 0 { SystemTime::now() - offset } else { SystemTime::now() + offset }
-    }
-
-    /// Records `request`, decides what becomes of it, and tells the observer.
-    /// `server_name` is the name asked for in TLS; `first` says whether it is the first request of its connection.
-    fn handle(&self, request: &Request, server_name: Option<&str>, first: bool) -> Reaction {
-        let now = self.now();
-        self.record(request, server_name);
-        self.faults.think();
-        let answer = Arc::clone(&lock(&self.answer));
-        let mut error_code = None;
-        let mut refuse = |refusal: &Refusal, retry_after: Option<u64>| {
-            error_code = Some(refusal.code);
-            let mut response = answer::refused(Some(request), refusal, now);
-            response.headers.extend(retry_after.map(|seconds| ("Retry-After".to_owned(), seconds.to_string())));
-            Reaction::Respond(response)
-        };
-        let failed = self.faults.failure().map(|(refusal, retry_after)| refuse(&refusal, retry_after));
-        let reaction = failed.unwrap_or_else(|| match &*answer {
-            Answer::OncePerConnection { silent: true } if !first => Reaction::Silence,
-            Answer::OncePerConnection { silent: false } if !first => Reaction::WriteAndClose(Vec::new()),
-            Answer::ShortTokensOnly { closes } if has_long_token(request) => {
-                if *closes {
-                    Reaction::WriteAndClose(Vec::new())
-                } else {
-                    let headers = vec![("Content-Type".to_owned(), "text/html".to_owned())];
-                    Reaction::Respond(Response { status: 431, headers, body: b"<html>431</html>".to_vec() })
-                }
-            }
-            Answer::Verified | Answer::OncePerConnection { .. } | Answer::ShortTokensOnly { .. } => {
-                let verifier = Verifier { host_names: &self.host_names, port: self.port, now };
-                let identity_of = |id: &str| lock(&self.identities).get(id).cloned();
-                match verifier.verify(request, identity_of) {
-                    Ok(identity) => match self.faults.charge(&identity.account, Instant::now()) {
-                        None => Reaction::Respond(answer::accepted(request, &identity, now)),
-                        Some((refusal, retry_after)) => refuse(&refusal, retry_after),
-                    },
-                    Err(refusal) => refuse(&refusal, None),
-                }
-            }
-            Answer::AlwaysYes(identity) => Reaction::Respond(answer::accepted(request, identity, now)),
-            Answer::Fixed { status, headers, body } => {
-                Reaction::Respond(Response { status: *status, headers: headers.clone(), body: body.clone() })
-            }
-            Answer::Raw(bytes) => Reaction::WriteAndClose(bytes.clone()),
-            Answer::RawRecords(records) => Reaction::WriteRecords(records.clone()),
-            Answer::Silence => Reaction::Silence,
-            Answer::Slow { first, rest, pause } => {
-                Reaction::WriteSlowly { first: first.clone(), rest: rest.clone(), pause: *pause }
-            }
-            Answer::Flood { first, again, times } => {
-                Reaction::WriteAgain { first: first.clone(), again: again.clone(), times: *times }
-            }
-        });
-        if let Some(observer) = &self.observer {
-            let status = match &reaction {
-                Reaction::Respond(response) => Some(response.status),
-                _ => None,
-            };
-            observer(&Outcome { time: now, access_key_id: claimed_access_key_id(request), status, error_code });
-        }
-        reaction
-    }
-
-    /// Keeps `request` if it is to be kept, and counts it after that, so that what was counted can be looked at.
-    fn record(&self, request: &Request, server_name: Option<&str>) {
-        if self.record_requests {
-            let Request { method, target, headers, body, raw_head, .. } = request.clone();
-            let server_name = server_name.map(str::to_owned);
-            lock(&self.requests).push(RecordedRequest { method, target, headers, body, raw_head, server_name });
-        }
-        self.request_count.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-/// What a connection does about a request.
-enum Reaction {
-    Respond(Response),
-    WriteAndClose(Vec<u8>),
-    WriteRecords(Vec<Vec<u8>>),
-    WriteSlowly { first: Vec<u8>, rest: Vec<u8>, pause: Duration },
-    WriteAgain { first: Vec<u8>, again: Vec<u8>, times: Option<usize> },
-    Silence,
+fn spawn_accept_loop(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name("sts-accept".to_owned()).spawn(move || accept(&listener, &shared))
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
@@ -518,12 +400,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         let Ok((socket, _)) = accepted else {
-            // Out of descriptors, or the client is gone already: neither is helped by hurry.
+            // Out of descriptors, or the client is gone already: trying again at once helps neither.
             thread::sleep(Duration::from_millis(10));
             continue;
         };
         shared.connection_count.fetch_add(1, Ordering::SeqCst);
-        // Held until the connection is in the map, so that its thread cannot remove it before.
+        // Locked until the connection is in the map, so that its thread cannot remove it before.
         let mut open = lock(&shared.open);
         if open.len() >= shared.max_connections {
             continue;
@@ -532,8 +414,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let for_thread = Arc::clone(shared);
         let spawned = thread::Builder::new().name("sts-connection".to_owned()).spawn(move || {
             let _removed_at_end = Removal { shared: &for_thread, id };
-            // Errors are the client's business: it sees them as a closed connection.
-            let _ = serve(other, &for_thread);
+            // The client sees an error as a closed connection.
+            let _ = connection::serve(other, &for_thread.context);
         });
         if let Ok(thread) = spawned {
             open.insert(id, OpenConnection { socket, thread });
@@ -553,151 +435,15 @@ impl Drop for Removal<'_> {
     }
 }
 
-/// A socket whose reads and writes fail with `TimedOut` once a deadline is over; without one they wait for ever.
-struct TimedSocket {
-    socket: TcpStream,
-    deadline: Option<Instant>,
-}
-
-impl TimedSocket {
-    fn time_left(&self) -> io::Result<Option<Duration>> {
-        match self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-            Some(Duration::ZERO) => Err(io::ErrorKind::TimedOut.into()),
-            left => Ok(left),
+/// Waits for a thread, but not beyond `deadline`; the thread is left behind then.
+fn join_until(thread: JoinHandle<()>, deadline: Instant) {
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            return;
         }
+        thread::sleep(Duration::from_millis(1));
     }
-}
-
-impl Read for TimedSocket {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(self.time_left()?)?;
-        self.socket.read(into)
-    }
-}
-
-impl Write for TimedSocket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(self.time_left()?)?;
-        self.socket.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.socket.flush()
-    }
-}
-
-type TlsStream = StreamOwned<ServerConnection, TimedSocket>;
-
-/// Answers the requests on one connection until either side ends it.
-fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    let connection = ServerConnection::new(Arc::clone(&shared.tls)).map_err(io::Error::other)?;
-    let mut stream = StreamOwned::new(connection, TimedSocket { socket, deadline: None });
-    let mut buffer = Vec::new();
-    let mut first = true;
-    loop {
-        if buffer.is_empty() {
-            stream.sock.deadline = Some(Instant::now() + shared.idle_timeout);
-            let mut chunk = [0; 8192];
-            match stream.read(&mut chunk) {
-                Ok(0) => return end(stream),
-                Ok(count) => buffer.extend_from_slice(&chunk[..count]),
-                Err(error) if is_time_over(&error) => return end(stream),
-                Err(error) => return Err(error),
-            }
-        }
-        stream.sock.deadline = Some(Instant::now() + shared.read_timeout);
-        let (response, keep_alive, _under_way) = match http::read_request(&mut stream, &mut buffer) {
-            Ok(request) => {
-                let keep_alive = request.keep_alive;
-                if first && stream.conn.handshake_kind() == Some(HandshakeKind::Resumed) {
-                    shared.resumed_count.fetch_add(1, Ordering::SeqCst);
-                }
-                let under_way = shared.under_way.enter();
-                match shared.handle(&request, stream.conn.server_name(), mem::take(&mut first)) {
-                    Reaction::Respond(response) => (response, keep_alive, Some(under_way)),
-                    Reaction::WriteAndClose(bytes) => {
-                        write(&mut stream, shared, &bytes)?;
-                        return end(stream);
-                    }
-                    Reaction::WriteRecords(records) => {
-                        write_at_once(&mut stream, shared, &records)?;
-                        continue;
-                    }
-                    Reaction::WriteSlowly { first, rest, pause } => {
-                        write(&mut stream, shared, &first)?;
-                        for byte in rest {
-                            thread::sleep(pause);
-                            write(&mut stream, shared, &[byte])?;
-                        }
-                        return end(stream);
-                    }
-                    Reaction::WriteAgain { first, again, times } => {
-                        write(&mut stream, shared, &first)?;
-                        let mut written = 0;
-                        while times.is_none_or(|times| written < times) {
-                            write(&mut stream, shared, &again)?;
-                            written += 1;
-                        }
-                        return end(stream);
-                    }
-                    Reaction::Silence => return stay_silent(stream),
-                }
-            }
-            Err(ReadError::Refused(status, message)) => {
-                let refusal = Refusal::new(status, "InvalidRequest", message);
-                (answer::refused(None, &refusal, shared.now()), false, None)
-            }
-            Err(ReadError::Connection(error)) => return Err(error),
-        };
-        let is_whole = shared.faults.write(&response.to_bytes(), |bytes| write(&mut stream, shared, bytes))?;
-        if !is_whole || !keep_alive || !response.keeps_alive() {
-            return end(stream);
-        }
-    }
-}
-
-fn write(stream: &mut TlsStream, shared: &Shared, bytes: &[u8]) -> io::Result<()> {
-    stream.sock.deadline = Some(Instant::now() + shared.read_timeout);
-    stream.write_all(bytes)?;
-    stream.flush()
-}
-
-/// Writes each part as a record of its own, and all of them to the socket in one piece.
-fn write_at_once(stream: &mut TlsStream, shared: &Shared, parts: &[Vec<u8>]) -> io::Result<()> {
-    let mut records = Vec::new();
-    for part in parts {
-        stream.conn.writer().write_all(part)?;
-        while stream.conn.wants_write() {
-            stream.conn.write_tls(&mut records)?;
-        }
-    }
-    stream.sock.deadline = Some(Instant::now() + shared.read_timeout);
-    stream.sock.write_all(&records)
-}
-
-/// Ends a connection so that the client gets all that was written: closing a socket with unread bytes would make the
-/// system throw away what is still under way.
-fn end(mut stream: TlsStream) -> io::Result<()> {
-    stream.sock.deadline = Some(Instant::now() + LINGER);
-    stream.conn.send_close_notify();
-    stream.flush()?;
-    stream.sock.socket.shutdown(Shutdown::Write)?;
-    let mut ignored = [0; 8192];
-    while stream.sock.read(&mut ignored)? > 0 {}
-    Ok(())
-}
-
-/// Reads and ignores until the client or the server closes.
-fn stay_silent(mut stream: TlsStream) -> io::Result<()> {
-    stream.sock.deadline = None;
-    let mut ignored = [0; 8192];
-    while stream.read(&mut ignored)? > 0 {}
-    Ok(())
-}
-
-fn is_time_over(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    let _ = thread.join();
 }
 
 /// Locks, also after a thread panicked: what is protected is never left half changed.

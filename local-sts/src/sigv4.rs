@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use crate::answer::Refusal;
+use crate::error::StsError;
 use crate::http::Request;
 use crate::identity::{Identity, is_access_key_id};
 
@@ -53,7 +53,7 @@ impl Verifier<'_> {
         &self,
         request: &Request,
         identity_of: impl FnOnce(&str) -> Option<Identity>,
-    ) -> Result<Identity, Refusal> {
+    ) -> Result<Identity, StsError> {
         let region = self.region(request)?;
         check_action(request)?;
         let authorization = Authorization::of(request)?;
@@ -61,29 +61,29 @@ impl Verifier<'_> {
         authorization.check_signed_headers(request)?;
 
         let invalid_token =
-            || Refusal::new(403, "InvalidClientTokenId", "The security token included in the request is invalid.");
+            || StsError::new(403, "InvalidClientTokenId", "The security token included in the request is invalid.");
         let identity = identity_of(authorization.access_key_id).ok_or_else(invalid_token)?;
         let token = single(request, "x-amz-security-token")?;
         if !same(token.unwrap_or_default(), identity.session_token.as_deref().unwrap_or_default()) {
             return Err(invalid_token());
         }
         if identity.expires_at.is_some_and(|end| end <= self.now) {
-            return Err(Refusal::new(403, "ExpiredToken", "The security token included in the request is expired"));
+            return Err(StsError::new(403, "ExpiredToken", "The security token included in the request is expired"));
         }
 
         let expected = authorization.signature_with(&identity.secret_access_key, request, date, region);
         match expected {
             Some(expected) if same(&expected, authorization.signature) => Ok(identity),
-            _ => Err(Refusal::new(403, "SignatureDoesNotMatch", DOES_NOT_MATCH)),
+            _ => Err(StsError::new(403, "SignatureDoesNotMatch", DOES_NOT_MATCH)),
         }
     }
 
     /// Finds the region of the endpoint that `request` was sent to, if it is one of ours.
-    fn region<'r>(&self, request: &'r Request) -> Result<&'r str, Refusal> {
+    fn region<'r>(&self, request: &'r Request) -> Result<&'r str, StsError> {
         let mut hosts = request.values("host");
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
             // RFC 9112 section 3.2
-            return Err(Refusal::new(400, "InvalidRequest", "A request must have exactly one Host header field."));
+            return Err(StsError::new(400, "InvalidRequest", "A request must have exactly one Host header field."));
         };
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port == "443" || port == self.port.to_string() => name,
@@ -91,7 +91,11 @@ impl Verifier<'_> {
         };
         if !self.host_names.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
             // RFC 9110 section 15.5.20
-            return Err(Refusal::new(421, "MisdirectedRequest", "This server does not serve the host of the request."));
+            return Err(StsError::new(
+                421,
+                "MisdirectedRequest",
+                "This server does not serve the host of the request.",
+            ));
         }
         Ok(region_of_host(name))
     }
@@ -102,17 +106,17 @@ impl Verifier<'_> {
         request: &Request,
         authorization: &Authorization<'_>,
         region: &str,
-    ) -> Result<SystemTime, Refusal> {
-        let mismatch = |message: String| Refusal::new(403, "SignatureDoesNotMatch", message);
+    ) -> Result<SystemTime, StsError> {
+        let mismatch = |message: String| StsError::new(403, "SignatureDoesNotMatch", message);
         let Some(text) = single(request, "x-amz-date")? else {
-            return Err(Refusal::new(
+            return Err(StsError::new(
                 400,
                 "IncompleteSignature",
                 "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.",
             ));
         };
         let Some(date) = parse_date(text) else {
-            return Err(Refusal::new(
+            return Err(StsError::new(
                 400,
                 "IncompleteSignature",
                 format!(
@@ -176,10 +180,10 @@ struct Authorization<'a> {
 
 impl<'a> Authorization<'a> {
     /// Parses the field. Each part must be there once, in any order; nothing else may be.
-    fn of(request: &'a Request) -> Result<Self, Refusal> {
-        let incomplete = |message: &str| Refusal::new(400, "IncompleteSignature", message);
+    fn of(request: &'a Request) -> Result<Self, StsError> {
+        let incomplete = |message: &str| StsError::new(400, "IncompleteSignature", message);
         let Some(text) = single(request, "authorization")? else {
-            return Err(Refusal::new(403, "MissingAuthenticationToken", "Request is missing Authentication Token"));
+            return Err(StsError::new(403, "MissingAuthenticationToken", "Request is missing Authentication Token"));
         };
         let (algorithm, parts) = text.split_once(' ').unwrap_or((text, ""));
         if algorithm != ALGORITHM {
@@ -227,8 +231,8 @@ impl<'a> Authorization<'a> {
     }
 
     /// Checks that all that must be signed is, and that all that is signed was received.
-    fn check_signed_headers(&self, request: &Request) -> Result<(), Refusal> {
-        let mismatch = |message: String| Refusal::new(403, "SignatureDoesNotMatch", message);
+    fn check_signed_headers(&self, request: &Request) -> Result<(), StsError> {
+        let mismatch = |message: String| StsError::new(403, "SignatureDoesNotMatch", message);
         let is_signed = |name: &str| self.signed_headers.iter().any(|signed| signed.eq_ignore_ascii_case(name));
         if !is_signed("host") {
             return Err(mismatch(
@@ -288,12 +292,12 @@ impl<'a> Authorization<'a> {
 /// Checks that `request` asks for GetCallerIdentity in the way of the [AWS query protocol].
 ///
 /// [AWS query protocol]: https://smithy.io/2.0/aws/protocols/aws-query-protocol.html
-fn check_action(request: &Request) -> Result<(), Refusal> {
+fn check_action(request: &Request) -> Result<(), StsError> {
     if request.target != "/" {
-        return Err(Refusal::new(404, "UnknownOperationException", "Only the path / is served."));
+        return Err(StsError::new(404, "UnknownOperationException", "Only the path / is served."));
     }
     if request.method != "POST" {
-        return Err(Refusal::new(405, "MethodNotAllowed", "Only POST is served."));
+        return Err(StsError::new(405, "MethodNotAllowed", "Only POST is served."));
     }
     let is_form = single(request, "content-type")?.is_some_and(|value| {
         value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
@@ -307,16 +311,16 @@ fn check_action(request: &Request) -> Result<(), Refusal> {
                 _ => continue,
             };
             if slot.replace(value).is_some() {
-                return Err(Refusal::new(400, "MalformedInput", format!("{name} occurs twice.")));
+                return Err(StsError::new(400, "MalformedInput", format!("{name} occurs twice.")));
             }
         }
     }
     let Some(action) = action else {
-        return Err(Refusal::new(400, "MissingAction", "The request is missing an action or a required parameter."));
+        return Err(StsError::new(400, "MissingAction", "The request is missing an action or a required parameter."));
     };
     let version = version.unwrap_or("NO_VERSION_SPECIFIED".into());
     if action != "GetCallerIdentity" || version != VERSION {
-        return Err(Refusal::new(
+        return Err(StsError::new(
             400,
             "InvalidAction",
             format!("Could not find operation {action} for version {version}"),
@@ -326,11 +330,11 @@ fn check_action(request: &Request) -> Result<(), Refusal> {
 }
 
 /// Returns the value of a field that may occur only once.
-fn single<'a>(request: &'a Request, name: &'static str) -> Result<Option<&'a str>, Refusal> {
+fn single<'a>(request: &'a Request, name: &'static str) -> Result<Option<&'a str>, StsError> {
     let mut values = request.values(name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
-        _ => Err(Refusal::new(400, "IncompleteSignature", format!("The header field {name} occurs twice."))),
+        _ => Err(StsError::new(400, "IncompleteSignature", format!("The header field {name} occurs twice."))),
     }
 }
 
@@ -470,13 +474,13 @@ mod tests {
         set(request, name, &value.replace(from, to));
     }
 
-    fn verify_at(request: &Request, identity: &Identity, now: SystemTime) -> Result<Identity, Refusal> {
+    fn verify_at(request: &Request, identity: &Identity, now: SystemTime) -> Result<Identity, StsError> {
         let names = ["sts.amazonaws.com".to_owned(), "sts.eu-west-1.amazonaws.com".to_owned()];
         let verifier = Verifier { host_names: &names, port: 8443, now };
         verifier.verify(request, |id| (id == identity.access_key_id).then(|| identity.clone()))
     }
 
-    fn verify(request: &Request, identity: &Identity) -> Result<Identity, Refusal> {
+    fn verify(request: &Request, identity: &Identity) -> Result<Identity, StsError> {
         verify_at(request, identity, SystemTime::UNIX_EPOCH + NOW)
     }
 

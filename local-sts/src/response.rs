@@ -11,6 +11,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use crate::error::StsError;
 use crate::http::{Request, Response};
 use crate::identity::{Identity, random_bytes};
 
@@ -74,22 +75,8 @@ pub enum Answer {
     },
 }
 
-/// A request that STS turns down.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) status: u16,
-    pub(crate) code: &'static str,
-    pub(crate) message: String,
-}
-
-impl Refusal {
-    pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
-    }
-}
-
 /// Answers that `identity` signed the request.
-pub(crate) fn accepted(request: &Request, identity: &Identity, now: SystemTime) -> Response {
+pub(crate) fn success(request: &Request, identity: &Identity, now: SystemTime) -> Response {
     let request_id = request_id();
     let body = if wants_json(request) {
         json!({"GetCallerIdentityResponse": {
@@ -114,11 +101,11 @@ pub(crate) fn accepted(request: &Request, identity: &Identity, now: SystemTime) 
 }
 
 /// Answers that a request was turned down. `request` is `None` when it was not understood as HTTP.
-pub(crate) fn refused(request: Option<&Request>, refusal: &Refusal, now: SystemTime) -> Response {
+pub(crate) fn error(request: Option<&Request>, error: &StsError, now: SystemTime) -> Response {
     let json = request.is_some_and(wants_json);
     let request_id = request_id();
-    let (code, message) = (refusal.code, &refusal.message);
-    let kind = if refusal.status < 500 { "Sender" } else { "Receiver" };
+    let (code, message) = (error.code, &error.message);
+    let kind = if error.status < 500 { "Sender" } else { "Receiver" };
     let body = if json {
         json!({"Error": {"Code": code, "Message": message, "Type": kind}, "RequestId": request_id}).to_string()
     } else {
@@ -128,7 +115,7 @@ pub(crate) fn refused(request: Option<&Request>, refusal: &Refusal, now: SystemT
             escape(message),
         )
     };
-    respond(refusal.status, json, request_id, body, now)
+    respond(error.status, json, request_id, body, now)
 }
 
 fn respond(status: u16, json: bool, request_id: String, body: String, now: SystemTime) -> Response {
@@ -230,17 +217,17 @@ mod tests {
     #[test]
     fn names_are_escaped_in_xml_and_json() {
         let identity = Identity::iam_user("123456789012", "a&b<c>\"d/e");
-        let xml = accepted(&request(&[]), &identity, SystemTime::UNIX_EPOCH);
+        let xml = success(&request(&[]), &identity, SystemTime::UNIX_EPOCH);
         assert!(text(&xml).contains("user/a&amp;b&lt;c&gt;&quot;d/e</Arn>"), "{}", text(&xml));
-        let json = accepted(&request(&["application/json"]), &identity, SystemTime::UNIX_EPOCH);
+        let json = success(&request(&["application/json"]), &identity, SystemTime::UNIX_EPOCH);
         let json: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
         assert_eq!(json["GetCallerIdentityResponse"]["GetCallerIdentityResult"]["Arn"], identity.arn);
     }
 
     #[test]
     fn an_error_names_its_code_and_a_request_id() {
-        let refusal = Refusal::new(403, "InvalidClientTokenId", "The <token>");
-        let xml = refused(None, &refusal, SystemTime::UNIX_EPOCH);
+        let token = StsError::new(403, "InvalidClientTokenId", "The <token>");
+        let xml = error(None, &token, SystemTime::UNIX_EPOCH);
         let id = &xml.headers[0].1;
         assert_eq!(xml.headers[0].0, "x-amzn-RequestId");
         assert!(text(&xml).contains("<Code>InvalidClientTokenId</Code>\n    <Message>The &lt;token&gt;</Message>"));
