@@ -1,8 +1,8 @@
-//! How fast the STS and the proxy are, to know what a benchmark with them can measure:
+//! Measures the STS and the proxy, to know what a benchmark with them can measure:
 //! `cargo run --release -p local-sts --example speed`
 //!
-//! Clients ask over kept connections as fast as they can; the STS verifies each signature. CPU is that of the threads,
-//! from `/proc`. Time is that of one client alone.
+//! Clients send requests over open connections as fast as they can; the STS verifies each
+//! signature. CPU time is that of the threads, from `/proc`. Latency is that of a single client.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -51,7 +51,7 @@ fn main() {
     connections(sts.address(), &tls);
 }
 
-/// Asks for a while, with so many clients at once.
+/// Measures throughput and CPU time with so many clients at a time.
 fn throughput(what: &str, clients: usize, address: SocketAddr, tls: &Arc<ClientConfig>, request: &[u8]) {
     let streams: Vec<Stream> = (0..clients).map(|_| connect(address, tls)).collect();
     let (count, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -61,10 +61,10 @@ fn throughput(what: &str, clients: usize, address: SocketAddr, tls: &Arc<ClientC
         for mut stream in streams {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    ask(&mut stream, request);
+                    send_request(&mut stream, request);
                     count.fetch_add(1, Ordering::Relaxed);
                 }
-                // While the threads are there to be looked at.
+                // Kept until the threads were measured.
                 drop(stream);
             });
         }
@@ -82,15 +82,15 @@ fn throughput(what: &str, clients: usize, address: SocketAddr, tls: &Arc<ClientC
     });
 }
 
-/// Says how long a request over a kept connection takes.
+/// Measures how long a request over an open connection takes.
 fn latency(what: &str, address: SocketAddr, tls: &Arc<ClientConfig>, request: &[u8]) {
     let mut stream = connect(address, tls);
-    ask(&mut stream, request);
+    send_request(&mut stream, request);
     let mut times = Vec::new();
     let until = Instant::now() + TIME;
     while Instant::now() < until {
         let start = Instant::now();
-        ask(&mut stream, request);
+        send_request(&mut stream, request);
         times.push(start.elapsed());
     }
     times.sort();
@@ -104,7 +104,7 @@ fn latency(what: &str, address: SocketAddr, tls: &Arc<ClientConfig>, request: &[
     );
 }
 
-/// Says what connections cost, with tickets and without.
+/// Measures how long connections take, with tickets and without.
 fn connections(address: SocketAddr, tls: &Arc<ClientConfig>) {
     let mut without = ClientConfig::clone(tls);
     without.resumption = rustls::client::Resumption::disabled();
@@ -113,8 +113,8 @@ fn connections(address: SocketAddr, tls: &Arc<ClientConfig>) {
         let start = Instant::now();
         while start.elapsed() < TIME {
             let mut stream = connect(address, tls);
-            // The tickets come with the first answer.
-            ask_badly(&mut stream);
+            // The tickets come with the first response.
+            send_bad_request(&mut stream);
             resumed += usize::from(stream.conn.handshake_kind() == Some(HandshakeKind::Resumed));
             count += 1;
         }
@@ -137,26 +137,26 @@ fn connect(address: SocketAddr, tls: &Arc<ClientConfig>) -> Stream {
     stream
 }
 
-fn ask(stream: &mut Stream, request: &[u8]) {
+fn send_request(stream: &mut Stream, request: &[u8]) {
     assert!(exchange(stream, request).starts_with(b"HTTP/1.1 200"), "not verified");
 }
 
-fn ask_badly(stream: &mut Stream) {
+fn send_bad_request(stream: &mut Stream) {
     assert!(exchange(stream, b"GET / HTTP/1.1\r\nHost: sts.amazonaws.com\r\n\r\n").starts_with(b"HTTP/1.1 4"));
 }
 
-/// Sends a request and reads its answer, which is XML.
+/// Sends a request and reads its response, which is XML.
 fn exchange(stream: &mut Stream, request: &[u8]) -> Vec<u8> {
     stream.write_all(request).expect("it is sent");
     stream.flush().expect("it is sent");
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let mut chunk = [0; 4096];
-    while !answer.ends_with(b"Response>\n") {
-        let count = stream.read(&mut chunk).expect("an answer");
-        assert!(count > 0, "no answer");
-        answer.extend_from_slice(&chunk[..count]);
+    while !response.ends_with(b"Response>\n") {
+        let count = stream.read(&mut chunk).expect("a response");
+        assert!(count > 0, "no response");
+        response.extend_from_slice(&chunk[..count]);
     }
-    answer
+    response
 }
 
 fn client_config(ca_pem: &str) -> Arc<ClientConfig> {
@@ -171,7 +171,7 @@ fn client_config(ca_pem: &str) -> Arc<ClientConfig> {
     )
 }
 
-/// Returns the nanoseconds that the threads of STS and of the proxy have run, of those that are there.
+/// Returns the CPU time, in nanoseconds, of the threads of the STS and of the proxy that run now.
 fn cpu() -> (u64, u64) {
     let (mut sts, mut network) = (0, 0);
     for task in fs::read_dir("/proc/self/task").expect("this is Linux").flatten() {

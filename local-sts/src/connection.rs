@@ -28,7 +28,8 @@ pub(crate) struct Context {
     pub(crate) resumed_count: AtomicUsize,
 }
 
-/// A socket whose reads and writes fail with `TimedOut` after a deadline; without one they wait for ever.
+/// A socket whose reads and writes fail with `TimedOut` after a deadline; without one they wait for
+/// ever.
 struct TimedSocket {
     socket: TcpStream,
     deadline: Option<Instant>,
@@ -149,8 +150,8 @@ fn write_at_once(stream: &mut TlsStream, context: &Context, parts: &[Vec<u8>]) -
     stream.sock.write_all(&records)
 }
 
-/// Ends a connection so that the client gets all that was written: on closing a socket with unread bytes, the system
-/// discards what is still under way.
+/// Ends a connection so that the client gets all that was written: on closing a socket with unread
+/// bytes, the system discards what is still under way.
 fn end(mut stream: TlsStream) -> io::Result<()> {
     stream.sock.deadline = Some(Instant::now() + LINGER);
     stream.conn.send_close_notify();

@@ -1,6 +1,7 @@
-//! A DNS server on loopback that answers, or not.
+//! A DNS server on loopback, with the faults of one.
 //!
-//! As little of [RFC 1035] as the resolver of glibc needs: one question a message, over UDP.
+//! It implements as little of [RFC 1035] as glibc's resolver needs: one question per message, over
+//! UDP.
 //!
 //! [RFC 1035]: https://www.rfc-editor.org/rfc/rfc1035
 
@@ -20,20 +21,21 @@ const TYPE_AAAA: u16 = 28;
 /// RFC 1035 section 4.1.1.
 const SERVFAIL: u8 = 2;
 const NXDOMAIN: u8 = 3;
-/// How long an answer may be kept, in seconds: not at all.
+/// In seconds: resolvers must not cache the response.
 const TTL: [u8; 4] = [0; 4];
 
-/// A DNS server on 127.0.0.1 and a free UDP port, that has the same answer for every name. It ends when it is dropped.
+/// A DNS server on 127.0.0.1 and a free UDP port, with the same response for every name. It stops
+/// when it is dropped.
 ///
 /// ```
 /// use std::time::Duration;
-/// use local_sts::{Dns, DnsAnswer};
+/// use local_sts::{Dns, DnsResponse};
 ///
 /// let dns = Dns::start()?;
-/// dns.set_answer(DnsAnswer::Silence);
-/// dns.set_answer(DnsAnswer::Address([127, 0, 0, 1].into()));
+/// dns.set_response(DnsResponse::Silence);
+/// dns.set_response(DnsResponse::Address([127, 0, 0, 1].into()));
 /// dns.set_delay(Duration::from_millis(500));
-/// println!("ask {}", dns.address());
+/// println!("the DNS server is {}", dns.address());
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Dns {
@@ -42,32 +44,33 @@ pub struct Dns {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a [`Dns`] answers.
+/// The response of a [`Dns`] to a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum DnsAnswer {
+pub enum DnsResponse {
     /// Every name has this address, and none of the other family. The default, with 127.0.0.1.
     Address(IpAddr),
-    /// Every name has these addresses, in this order; at most 16 of each family, so that they fit a message over UDP.
+    /// Every name has these addresses, in this order; at most 16 of each family, to fit a UDP
+    /// message.
     Addresses(Vec<IpAddr>),
     /// Every name exists and has no address.
     NoAddress,
     /// There is no such name (NXDOMAIN).
     NoSuchName,
-    /// The server cannot say (SERVFAIL).
+    /// The server has failed (SERVFAIL).
     ServerFailure,
-    /// Nothing: a black hole.
+    /// No response: a black hole.
     Silence,
 }
 
 struct Shared {
-    settings: Mutex<(DnsAnswer, Duration)>,
+    settings: Mutex<(DnsResponse, Duration)>,
     queries: AtomicUsize,
     stopping: AtomicBool,
 }
 
 impl Dns {
-    /// Starts a server; it answers when this returns.
+    /// Starts a server; it responds when this returns.
     ///
     /// # Errors
     /// What the system reports.
@@ -75,7 +78,7 @@ impl Dns {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = socket.local_addr()?;
         let shared = Arc::new(Shared {
-            settings: Mutex::new((DnsAnswer::Address(Ipv4Addr::LOCALHOST.into()), Duration::ZERO)),
+            settings: Mutex::new((DnsResponse::Address(Ipv4Addr::LOCALHOST.into()), Duration::ZERO)),
             queries: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });
@@ -89,17 +92,17 @@ impl Dns {
         self.address
     }
 
-    /// Sets what is answered from now on.
-    pub fn set_answer(&self, answer: DnsAnswer) {
-        self.shared.settings().0 = answer;
+    /// Sets the response to queries that come from now on.
+    pub fn set_response(&self, response: DnsResponse) {
+        self.shared.settings().0 = response;
     }
 
-    /// Sets how late questions are answered that come from now on. Defaults to zero.
+    /// Sets the delay of responses to queries that come from now on. Defaults to zero.
     pub fn set_delay(&self, delay: Duration) {
         self.shared.settings().1 = delay;
     }
 
-    /// Returns how many questions came so far, answered or not.
+    /// Returns how many queries were received so far, with a response or without.
     pub fn query_count(&self) -> usize {
         self.shared.queries.load(Ordering::SeqCst)
     }
@@ -114,7 +117,7 @@ impl fmt::Debug for Dns {
 impl Drop for Dns {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // The thread waits for a question; this is none, but wakes it.
+        // An empty message wakes the thread, which waits for a query.
         if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
             let _ = socket.send_to(&[], self.address);
         }
@@ -125,7 +128,7 @@ impl Drop for Dns {
 }
 
 impl Shared {
-    fn settings(&self) -> MutexGuard<'_, (DnsAnswer, Duration)> {
+    fn settings(&self) -> MutexGuard<'_, (DnsResponse, Duration)> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,14 +147,14 @@ fn serve(socket: &UdpSocket, shared: &Shared) {
             && let Some(question) = Question::of(&message[..length])
         {
             shared.queries.fetch_add(1, Ordering::SeqCst);
-            let (answer, delay) = shared.settings().clone();
-            late.extend(question.answer(&answer).map(|bytes| (Instant::now() + delay, bytes, client)));
+            let (response, delay) = shared.settings().clone();
+            late.extend(question.message(&response).map(|bytes| (Instant::now() + delay, bytes, client)));
         }
         let now = Instant::now();
         late.retain(|(due, bytes, client)| {
             let is_due = *due <= now;
             if is_due {
-                // Who is gone needs no answer.
+                // A client that is gone needs no response.
                 let _ = socket.send_to(bytes, client);
             }
             !is_due
@@ -176,7 +179,7 @@ impl<'a> Question<'a> {
         let mut end = HEADER;
         loop {
             let length = usize::from(*message.get(end)?);
-            // Longer ones are pointers, which a question has no use for.
+            // A longer one is a pointer, and a question has no earlier name to point to.
             if length > 63 {
                 return None;
             }
@@ -190,15 +193,15 @@ impl<'a> Question<'a> {
         Some(Self { id: &message[..2], section, kind })
     }
 
-    /// Returns the message that says so, if anything is said.
-    fn answer(&self, answer: &DnsAnswer) -> Option<Vec<u8>> {
-        let (code, addresses) = match answer {
-            DnsAnswer::Address(address) => (0, std::slice::from_ref(address)),
-            DnsAnswer::Addresses(addresses) => (0, &addresses[..]),
-            DnsAnswer::NoAddress => (0, &[][..]),
-            DnsAnswer::NoSuchName => (NXDOMAIN, &[][..]),
-            DnsAnswer::ServerFailure => (SERVFAIL, &[][..]),
-            DnsAnswer::Silence => return None,
+    /// Returns the message with this response, unless it is silence.
+    fn message(&self, response: &DnsResponse) -> Option<Vec<u8>> {
+        let (code, addresses) = match response {
+            DnsResponse::Address(address) => (0, std::slice::from_ref(address)),
+            DnsResponse::Addresses(addresses) => (0, &addresses[..]),
+            DnsResponse::NoAddress => (0, &[][..]),
+            DnsResponse::NoSuchName => (NXDOMAIN, &[][..]),
+            DnsResponse::ServerFailure => (SERVFAIL, &[][..]),
+            DnsResponse::Silence => return None,
         };
         let records = addresses.iter().filter_map(|address| match address {
             IpAddr::V4(address) if self.kind == TYPE_A => Some(address.octets().to_vec()),
@@ -207,7 +210,7 @@ impl<'a> Question<'a> {
         });
         let records: Vec<_> = records.take(16).collect();
         let mut message = self.id.to_vec();
-        // An answer, recursion desired and available; one question, perhaps some records.
+        // A response, recursion desired and available; one question, perhaps some records.
         message.extend([0b1000_0001, 0b1000_0000 | code, 0, 1, 0, records.len() as u8, 0, 0, 0, 0]);
         message.extend(self.section);
         for address in records {
@@ -241,15 +244,15 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_the_address_it_is_given() {
+    fn a_name_has_the_configured_address() {
         let dns = Dns::start().unwrap();
-        dns.set_answer(DnsAnswer::Address([127, 0, 0, 9].into()));
+        dns.set_response(DnsResponse::Address([127, 0, 0, 9].into()));
         let socket = client(&dns);
         socket.send(QUERY).unwrap();
-        let answer = receive(&socket).unwrap();
-        assert_eq!(&answer[..12], b"\x12\x34\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00");
-        assert_eq!(&answer[12..QUERY.len()], &QUERY[12..]);
-        assert_eq!(&answer[QUERY.len()..], b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\x7f\x00\x00\x09");
+        let response = receive(&socket).unwrap();
+        assert_eq!(&response[..12], b"\x12\x34\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00");
+        assert_eq!(&response[12..QUERY.len()], &QUERY[12..]);
+        assert_eq!(&response[QUERY.len()..], b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\x7f\x00\x00\x09");
         let mut ipv6 = QUERY.to_vec();
         ipv6[QUERY.len() - 3] = 28;
         socket.send(&ipv6).unwrap();
@@ -257,16 +260,16 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_several_addresses_each_in_the_answer_for_its_family() {
+    fn each_address_is_in_the_response_for_its_family() {
         let dns = Dns::start().unwrap();
         let addresses: Vec<IpAddr> = ["127.0.0.2", "::1", "127.0.0.3"].map(|text| text.parse().unwrap()).to_vec();
-        dns.set_answer(DnsAnswer::Addresses(addresses));
+        dns.set_response(DnsResponse::Addresses(addresses));
         let socket = client(&dns);
         socket.send(QUERY).unwrap();
-        let answer = receive(&socket).unwrap();
-        assert_eq!(&answer[..12], b"\x12\x34\x81\x80\x00\x01\x00\x02\x00\x00\x00\x00");
+        let response = receive(&socket).unwrap();
+        assert_eq!(&response[..12], b"\x12\x34\x81\x80\x00\x01\x00\x02\x00\x00\x00\x00");
         let record = |last: u8| [b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\x7f\x00\x00", &[last][..]].concat();
-        assert_eq!(&answer[QUERY.len()..], [record(2), record(3)].concat());
+        assert_eq!(&response[QUERY.len()..], [record(2), record(3)].concat());
         let mut ipv6 = QUERY.to_vec();
         ipv6[QUERY.len() - 3] = 28;
         socket.send(&ipv6).unwrap();
@@ -274,23 +277,23 @@ mod tests {
     }
 
     #[test]
-    fn it_fails_is_late_or_says_nothing_as_it_is_told() {
+    fn it_fails_delays_and_stays_silent_as_configured() {
         const DELAY: Duration = Duration::from_millis(60);
         let dns = Dns::start().unwrap();
         let socket = client(&dns);
-        for (answer, code) in
-            [(DnsAnswer::NoSuchName, 0x83), (DnsAnswer::ServerFailure, 0x82), (DnsAnswer::NoAddress, 0x80)]
+        for (response, code) in
+            [(DnsResponse::NoSuchName, 0x83), (DnsResponse::ServerFailure, 0x82), (DnsResponse::NoAddress, 0x80)]
         {
-            dns.set_answer(answer.clone());
+            dns.set_response(response.clone());
             socket.send(QUERY).unwrap();
-            assert_eq!(receive(&socket).unwrap()[3], code, "{answer:?}");
+            assert_eq!(receive(&socket).unwrap()[3], code, "{response:?}");
         }
         dns.set_delay(DELAY);
         let start = Instant::now();
         socket.send(QUERY).unwrap();
         receive(&socket).unwrap();
         assert!(start.elapsed() >= DELAY, "{:?}", start.elapsed());
-        dns.set_answer(DnsAnswer::Silence);
+        dns.set_response(DnsResponse::Silence);
         socket.send(QUERY).unwrap();
         socket.set_read_timeout(Some(2 * DELAY)).unwrap();
         assert!(receive(&socket).is_err());
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_question_is_ignored() {
+    fn a_message_that_is_no_query_is_ignored() {
         for message in
             [&b""[..], b"\x12\x34\x01", &QUERY[..QUERY.len() - 1], b"\0\0\x80\0\0\x01\0\0\0\0\0\0\0\0\x01\0\x01"]
         {

@@ -1,7 +1,8 @@
-//! The faults of an STS that is what it says: it limits rates, fails, thinks for long, and breaks off.
+//! Faults of the service: rate limits, errors, delays, and incomplete responses.
 //!
-//! Those of the network are in [`DelayProxy`](crate::DelayProxy); answers that STS would never give in
-//! [`Answer`](crate::Answer). All can be combined.
+//! [`DelayProxy`](crate::DelayProxy) has those of the network, and
+//! [`StsResponse`](crate::StsResponse) has responses that STS would never send. All can be
+//! combined.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::StsError;
 
-/// How many requests an account may make: a token bucket for each account, as [AWS] limits the rates of IAM and STS.
+/// How many requests an account may make: a token bucket for each account, as [AWS] limits the
+/// rates of IAM and STS.
 ///
-/// Charged is the account of whoever signed, once the signature is found to be right; other requests cost nobody
-/// anything. A request over the limit takes no token, and is answered with status 400, `Throttling` and "Rate exceeded",
-/// as STS does it. AWS's own limit is [600 a second] for each account and region.
+/// A request with a right signature takes a token from its signer's account; others take none. A
+/// request over the limit takes no token either, and gets status 400, `Throttling` and "Rate
+/// exceeded", as from STS. AWS's own limit is [600 per second] for each account and region.
 ///
 /// ```
 /// # use local_sts::{LocalSts, RateLimit};
@@ -26,7 +28,7 @@ use crate::error::StsError;
 /// ```
 ///
 /// [AWS]: https://aws.amazon.com/blogs/security/optimize-aws-iam-resources-at-scale-part-2/
-/// [600 a second]: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+/// [600 per second]: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RateLimit {
     per_second: f64,
@@ -35,23 +37,24 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// Allows so many requests a second, and a second's worth of them at once, at least one.
+    /// Allows so many requests per second, and as many at once, at least one.
     ///
     /// # Panics
     /// When it is negative or not a number.
     pub fn per_second(rate: f64) -> Self {
         assert!(rate >= 0.0, "a rate is zero or more");
-        // Beyond what fits it is saturated, which is as good as no limit.
+        // The cast saturates, and so many requests are as good as no limit.
         Self { per_second: rate, burst: (rate as u32).max(1), retry_after: None }
     }
 
-    /// Allows so many requests at once, after a pause: the size of the bucket, which is full at first.
+    /// Allows so many requests at once, after a pause: the size of the bucket, which begins full.
     #[must_use]
     pub fn burst(self, requests: u32) -> Self {
         Self { burst: requests, ..self }
     }
 
-    /// Adds `Retry-After` with so many seconds to the refusals. STS is not known to send it. Not added by default.
+    /// Adds `Retry-After` with so many seconds to the errors. STS is not known to send it. Not
+    /// added by default.
     #[must_use]
     pub fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
@@ -68,10 +71,10 @@ pub enum ServiceError {
     InternalFailure,
     /// 503 `ServiceUnavailable`.
     ServiceUnavailable,
-    /// 429 `TooManyRequestsException`: the other way to say that a rate is exceeded, which AWS's SDKs know as well. STS is
-    /// not known to use it.
+    /// 429 `TooManyRequestsException`: the other error for an exceeded rate that AWS's SDKs know.
+    /// STS is not known to use it.
     TooManyRequests,
-    /// 400 `Throttling`, whoever asks: what [`RateLimit`] answers.
+    /// 400 `Throttling`, as by [`RateLimit`], but for every account.
     Throttling,
 }
 
@@ -94,7 +97,8 @@ impl ServiceError {
     }
 }
 
-/// Which requests fail by a [`ServiceError`], whoever signed them and whatever the [`Answer`](crate::Answer) is.
+/// Which requests fail by a [`ServiceError`], regardless of their signer and of
+/// [`StsResponse`](crate::StsResponse).
 ///
 /// ```
 /// # use local_sts::{Failures, LocalSts, ServiceError};
@@ -129,19 +133,19 @@ impl Failures {
         Self { which: Which::Next(count), error, retry_after: None }
     }
 
-    /// Of the requests from now on, each `n`th fails, the first `n - 1` do not; none if it is zero.
+    /// Every `n`th request from now on fails; the first `n - 1` do not. None fails if `n` is zero.
     pub fn every(n: usize, error: ServiceError) -> Self {
         Self { which: Which::Every(n), error, retry_after: None }
     }
 
-    /// Adds `Retry-After` with so many seconds to these answers. Not added by default.
+    /// Adds `Retry-After` with so many seconds to these errors. Not added by default.
     #[must_use]
     pub fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
 }
 
-/// What is switched on.
+/// The faults that are set.
 #[derive(Default)]
 pub(crate) struct Faults {
     state: Mutex<State>,
@@ -169,16 +173,16 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Takes a token, if there is one.
+    /// Takes a token, if there is one; returns whether there was.
     fn take(&mut self, limit: &RateLimit, now: Instant) -> bool {
         let new = now.saturating_duration_since(self.filled).as_secs_f64() * limit.per_second;
         self.tokens = (self.tokens + new).min(f64::from(limit.burst));
         self.filled = now;
-        let there_is = self.tokens >= 1.0;
-        if there_is {
+        let available = self.tokens >= 1.0;
+        if available {
             self.tokens -= 1.0;
         }
-        there_is
+        available
     }
 }
 
@@ -228,7 +232,7 @@ impl Faults {
         self.pause(time);
     }
 
-    /// Waits for this long; returns false, at once, if the server stops.
+    /// Waits for this long; returns false at once if the server stops.
     fn pause(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         let mut state = self.state();
@@ -251,7 +255,7 @@ impl Faults {
         self.state().stopping = false;
     }
 
-    /// Says how this request fails, if it does.
+    /// Counts a request; returns its error if it is to fail.
     pub(crate) fn failure(&self) -> Option<Fault> {
         let mut state = self.state();
         let failures = state.failures?;
@@ -268,7 +272,7 @@ impl Faults {
         Some((failures.error.error(), failures.retry_after))
     }
 
-    /// Charges the account for a request; says how it is refused if that is one too many.
+    /// Takes a token from the account's bucket; returns the error if there is none.
     pub(crate) fn charge(&self, account: &str, now: Instant) -> Option<Fault> {
         let mut state = self.state();
         let limit = state.limit?;
@@ -283,13 +287,14 @@ impl Faults {
         Some((ServiceError::Throttling.error(), limit.retry_after))
     }
 
-    /// Hands an answer to `write` as the faults have it; returns whether all of it was handed over.
-    pub(crate) fn write<E>(&self, answer: &[u8], mut write: impl FnMut(&[u8]) -> Result<(), E>) -> Result<bool, E> {
+    /// Passes a response to `write`, cut or byte by byte if that is set; returns whether all of it
+    /// was passed.
+    pub(crate) fn write<E>(&self, response: &[u8], mut write: impl FnMut(&[u8]) -> Result<(), E>) -> Result<bool, E> {
         let (cut, drip) = {
             let state = self.state();
             (state.cut, state.drip)
         };
-        let part = &answer[..cut.unwrap_or(usize::MAX).min(answer.len())];
+        let part = &response[..cut.unwrap_or(usize::MAX).min(response.len())];
         match drip {
             None => write(part)?,
             Some(every) => {
@@ -301,7 +306,7 @@ impl Faults {
                 }
             }
         }
-        Ok(part.len() == answer.len())
+        Ok(part.len() == response.len())
     }
 }
 
@@ -310,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_is_full_at_first_and_fills_at_its_rate() {
+    fn a_bucket_begins_full_and_fills_at_its_rate() {
         let faults = Faults::default();
         faults.state().limit = Some(RateLimit::per_second(10.0).burst(3).retry_after(7));
         let start = Instant::now();
@@ -329,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_nothing_allows_the_burst_only() {
+    fn a_limit_of_zero_allows_the_burst_only() {
         let faults = Faults::default();
         faults.state().limit = Some(RateLimit::per_second(0.0));
         let later = Instant::now() + Duration::from_secs(1_000_000);
@@ -338,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn the_requests_that_fail_are_known_beforehand() {
+    fn exactly_the_configured_requests_fail() {
         let error = ServiceError::InternalFailure;
         for (failures, expected) in [
             (Failures::all(error), "xxxxxx"),

@@ -1,14 +1,14 @@
-//! HTTP/1.1 as far as STS needs it: requests with a `Content-Length`, one after another on a connection.
+//! HTTP/1.1 as far as STS needs it: requests with a `Content-Length`, in sequence on a connection.
 //!
-//! Framing follows RFC 9112. Bodies in chunks are refused, as nothing that signs for STS sends them.
+//! Framing follows RFC 9112. Chunked bodies are refused: no client of STS sends them.
 
 use std::io::{self, Read, Write};
 
-/// The request line and header fields may take this many bytes.
+/// Maximum size of the request line and header fields, in bytes.
 pub(crate) const HEAD_LIMIT: usize = 64 * 1024;
-/// A body may take this many bytes.
+/// Maximum size of a body, in bytes.
 pub(crate) const BODY_LIMIT: usize = 1024 * 1024;
-/// A request may have this many header fields.
+/// Maximum number of header fields.
 const FIELD_LIMIT: usize = 128;
 
 /// A request as it was received.
@@ -16,12 +16,12 @@ const FIELD_LIMIT: usize = 128;
 pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) target: String,
-    /// Names as they were written; values with U+FFFD in place of what is not UTF-8.
+    /// Names as they were written; values U+FFFD replaces what is not UTF-8.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     /// The bytes up to and including the empty line.
     pub(crate) raw_head: Vec<u8>,
-    /// Whether the client leaves the connection open after the answer.
+    /// Whether the client leaves the connection open after the response.
     pub(crate) keep_alive: bool,
 }
 
@@ -40,10 +40,10 @@ pub(crate) fn values<'a>(headers: &'a [(String, String)], name: &'a str) -> impl
 /// Why a request could not be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
-    /// The connection failed, ended inside a request, or its time was up: there is nobody to answer.
+    /// The connection failed, ended inside a request, or timed out: no response is possible.
     Connection(io::Error),
-    /// It cannot be understood or is too big. To be answered with this status, and the connection closed, since nobody
-    /// knows where the next request begins.
+    /// It is malformed or too big. The response has this status, and the connection must be closed:
+    /// where the next request begins is unknown.
     Refused(u16, &'static str),
 }
 
@@ -55,7 +55,8 @@ impl From<io::Error> for ReadError {
 
 /// Reads one request from `stream`, beginning with what `buffer` already holds.
 ///
-/// Bytes that belong to the next request are left in `buffer`. A client that waits for `100 Continue` gets it.
+/// Bytes that belong to the next request are left in `buffer`. A client that waits for `100
+/// Continue` gets it.
 pub(crate) fn read_request(stream: &mut (impl Read + Write), buffer: &mut Vec<u8>) -> Result<Request, ReadError> {
     let (mut request, length) = loop {
         if let Some(parsed) = parse_head(buffer)? {
@@ -83,7 +84,7 @@ pub(crate) fn read_request(stream: &mut (impl Read + Write), buffer: &mut Vec<u8
     Ok(request)
 }
 
-/// Reads once and appends to `buffer`; the end of the connection is an error here.
+/// Reads once and appends to `buffer`; the end of the connection is an error.
 fn read_more(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<()> {
     let mut chunk = [0; 8192];
     match stream.read(&mut chunk)? {
@@ -95,7 +96,8 @@ fn read_more(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<()> {
     }
 }
 
-/// Parses the head if it is complete; returns the request without its body, and the length that the body has.
+/// Parses the head if it is complete; returns the request without its body, and the length that the
+/// body has.
 fn parse_head(buffer: &[u8]) -> Result<Option<(Request, usize)>, ReadError> {
     let mut fields = [httparse::EMPTY_HEADER; FIELD_LIMIT];
     let mut parsed = httparse::Request::new(&mut fields);
@@ -126,7 +128,8 @@ fn parse_head(buffer: &[u8]) -> Result<Option<(Request, usize)>, ReadError> {
     Ok(Some((request, length)))
 }
 
-/// Returns the length of the body, RFC 9112 section 6.3, refusing all that could be read in two ways.
+/// Returns the length of the body, RFC 9112 section 6.3, and refuses what could be read in two
+/// ways.
 fn body_length(headers: &[(String, String)]) -> Result<usize, ReadError> {
     if values(headers, "transfer-encoding").next().is_some() {
         return Err(ReadError::Refused(501, "a body must come with Content-Length"));
@@ -142,7 +145,7 @@ fn body_length(headers: &[(String, String)]) -> Result<usize, ReadError> {
     }
 }
 
-/// An answer that is ready to be written.
+/// A response that is ready to be written.
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
@@ -150,15 +153,16 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// Returns whether another request can follow: neither do the fields say `close`, nor do they frame the body in
-    /// another way than by its true length.
+    /// Returns whether another request can follow: the fields neither say `close` nor frame the
+    /// body otherwise than by its true length.
     pub(crate) fn keeps_alive(&self) -> bool {
         !values(&self.headers, "connection").any(|value| value.eq_ignore_ascii_case("close"))
             && values(&self.headers, "transfer-encoding").next().is_none()
             && values(&self.headers, "content-length").all(|value| value.parse() == Ok(self.body.len()))
     }
 
-    /// Returns the bytes to send: `Content-Length` is added unless the fields frame the body already.
+    /// Returns the bytes to send: `Content-Length` is added unless the fields frame the body
+    /// already.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status)).into_bytes();
         for (name, value) in &self.headers {
@@ -241,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_in_pieces_is_put_together_and_the_next_one_is_left() {
+    fn a_request_in_pieces_is_assembled_and_the_next_one_is_kept() {
         let mut buffer = Vec::new();
         let mut script =
             Script::new(&[b"POST / HT", b"TP/1.1\r\nHost: a\r\nContent-Le", b"ngth: 4\r\n\r\nab", b"cdGET "]);
@@ -261,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_decides_whether_the_connection_stays() {
+    fn the_client_decides_whether_the_connection_stays_open() {
         for (head, expected) in [
             ("POST / HTTP/1.1\r\n\r\n", true),
             ("POST / HTTP/1.1\r\nConnection: TE, Close\r\n\r\n", false),

@@ -1,6 +1,7 @@
-//! Who may sign: access keys, their secrets, and the principal that STS names for them.
+//! Identities: access keys, their secrets, and the principals they belong to.
 //!
-//! The forms are those of <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html>.
+//! The forms are those of
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html>.
 
 use std::error::Error;
 use std::fmt;
@@ -12,7 +13,7 @@ use time::OffsetDateTime;
 const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// An access key together with the principal that STS answers for it.
+/// An access key together with the principal that STS returns for it.
 ///
 /// Its `Debug` output shows neither the secret access key nor the session token.
 #[derive(Clone, Deserialize)]
@@ -22,29 +23,30 @@ pub struct Identity {
     pub access_key_id: String,
     /// The secret that signatures are made with.
     pub secret_access_key: String,
-    /// The token that must come with the key, in `X-Amz-Security-Token`; `None` for a long-term key, which must come
-    /// without one.
+    /// The token that must come with the key, in `X-Amz-Security-Token`; `None` for a long-term
+    /// key, which must come without one.
     #[serde(default)]
     pub session_token: Option<String>,
-    /// When the credentials end; from then on the answer is `ExpiredToken`. `None`: never.
+    /// When the credentials end; from then on STS responds with `ExpiredToken`. `None`: never.
     #[serde(default, deserialize_with = "rfc3339")]
     pub expires_at: Option<SystemTime>,
-    /// What STS answers as `Arn`.
+    /// What STS returns as `Arn`.
     pub arn: String,
-    /// What STS answers as `UserId`.
+    /// What STS returns as `UserId`.
     pub user_id: String,
-    /// What STS answers as `Account`: twelve digits.
+    /// What STS returns as `Account`: twelve digits.
     pub account: String,
 }
 
 impl Identity {
     /// Makes an IAM user with a random long-term key (`AKIA…`).
     ///
-    /// Takes the account id (twelve digits) and the user's name, with its path if it has one: `alice` or
-    /// `team/db/alice`. The ARN is `arn:aws:iam::ACCOUNT:user/PATH/NAME` and the `UserId` is `AIDA…`.
+    /// Takes the account id (twelve digits) and the user's name, with its path if it has one:
+    /// `alice` or `team/db/alice`. The ARN is `arn:aws:iam::ACCOUNT:user/PATH/NAME` and the
+    /// `UserId` is `AIDA…`.
     ///
     /// # Panics
-    /// When the operating system has no random bytes to give.
+    /// When the operating system gives no random bytes.
     pub fn iam_user(account: &str, path_and_name: &str) -> Self {
         Self {
             access_key_id: format!("AKIA{}", random_text(BASE32, 16)),
@@ -57,13 +59,15 @@ impl Identity {
         }
     }
 
-    /// Makes a role session with random temporary credentials (`ASIA…`, a secret and a session token) that do not end.
+    /// Makes a role session with random temporary credentials (`ASIA…`, a secret and a session
+    /// token) that do not expire.
     ///
-    /// Takes the account id (twelve digits), the role's name without its path, and the session's name. The ARN is
-    /// `arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION` and the `UserId` is `AROA…:SESSION`.
+    /// Takes the account id (twelve digits), the role's name without its path, and the session's
+    /// name. The ARN is `arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION` and the `UserId` is
+    /// `AROA…:SESSION`.
     ///
     /// # Panics
-    /// When the operating system has no random bytes to give.
+    /// When the operating system gives no random bytes.
     pub fn assumed_role(account: &str, role: &str, session: &str) -> Self {
         Self {
             access_key_id: format!("ASIA{}", random_text(BASE32, 16)),
@@ -76,19 +80,20 @@ impl Identity {
         }
     }
 
-    /// Returns the same identity with credentials that ended an hour ago.
+    /// Returns the same identity with credentials that expired an hour ago.
     pub fn expired(self) -> Self {
         Self { expires_at: Some(SystemTime::now() - Duration::from_secs(3600)), ..self }
     }
 
     /// Reads identities from a JSON list.
     ///
-    /// Each element is an object with the fields of [`Identity`] by name. `session_token` and `expires_at` may be
-    /// absent or null; `expires_at` is an RFC 3339 date and time. The text is refused as a whole when it is not such a
-    /// list, when a field is missing or unknown, or when one access key id occurs twice.
+    /// Each element is an object with the fields of [`Identity`] by name. `session_token` and
+    /// `expires_at` may be absent or null; `expires_at` is an RFC 3339 date and time. The text is
+    /// refused as a whole when it is not such a list, when a field is missing or unknown, or when
+    /// an access key id occurs twice.
     ///
     /// # Errors
-    /// Says what is wrong and where, without repeating values.
+    /// When the text is refused. The error names the fault and its place, and repeats no values.
     pub fn list_from_json(text: &str) -> Result<Vec<Self>, ParseIdentitiesError> {
         let identities: Vec<Self> =
             serde_json::from_str(text).map_err(|error| ParseIdentitiesError(describe(&error)))?;
@@ -120,7 +125,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Why a list of identities was not understood.
+/// Why a list of identities was refused.
 #[derive(Debug)]
 pub struct ParseIdentitiesError(String);
 
@@ -132,7 +137,8 @@ impl fmt::Display for ParseIdentitiesError {
 
 impl Error for ParseIdentitiesError {}
 
-/// Says whether `text` could be an access key id: word characters only, at most 128, as IAM's API reference has it.
+/// Returns whether `text` has the form of an access key id in IAM's API reference: at most 128 word
+/// characters.
 pub(crate) fn is_access_key_id(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
@@ -144,7 +150,8 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Returns `length` characters drawn evenly from `alphabet`, whose size must be a power of two of at most 256.
+/// Returns `length` characters drawn evenly from `alphabet`, whose size must be a power of two of
+/// at most 256.
 fn random_text(alphabet: &[u8], length: usize) -> String {
     debug_assert!(alphabet.len().is_power_of_two() && alphabet.len() <= 256);
     let mut bytes = vec![0; length];
@@ -152,7 +159,8 @@ fn random_text(alphabet: &[u8], length: usize) -> String {
     bytes.into_iter().map(|byte| char::from(alphabet[usize::from(byte) % alphabet.len()])).collect()
 }
 
-/// serde_json repeats values in some of its messages; a secret in the wrong place must not reach a terminal.
+/// serde_json repeats values in some of its messages; a secret in the wrong place must not reach a
+/// terminal.
 fn describe(error: &serde_json::Error) -> String {
     let kind = match error.classify() {
         serde_json::error::Category::Data => "a field is missing, unknown or of the wrong type",
@@ -172,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_and_a_role_have_the_forms_of_aws() {
+    fn a_user_and_a_role_have_the_formats_of_aws() {
         let user = Identity::iam_user("123456789012", "team/alice");
         assert_eq!(user.arn, "arn:aws:iam::123456789012:user/team/alice");
         assert!(user.access_key_id.starts_with("AKIA") && user.access_key_id.len() == 20);

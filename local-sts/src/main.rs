@@ -1,8 +1,8 @@
 //! The command: an STS on loopback for programs that cannot use the library.
 //!
-//! It writes its CA's certificate to `DIR/ca.pem`, says on standard output where it listens, as one line of JSON, and
-//! then writes one line for each request to standard error, unless it is told to be quiet. It ends on SIGTERM, SIGINT, or the end of its standard
-//! input if it is told to watch that.
+//! It writes its CA's certificate to `DIR/ca.pem`, prints where it listens as one line of JSON on
+//! standard output, and logs one line per request on standard error, unless `--quiet` is given. It
+//! stops on SIGTERM, on SIGINT, and with `--stop-with-stdin` at the end of its standard input.
 
 #![forbid(unsafe_code)]
 
@@ -27,49 +27,52 @@ use time::format_description::well_known::Rfc3339;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Directory for ca.pem, the certificate that clients must trust; made if it is not there
+    /// Directory for ca.pem, the certificate that clients must trust; created if it does not exist
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
 
-    /// Loopback address to listen on; port 0 lets the system choose
+    /// Loopback address to listen on; with port 0 the system chooses the port
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 
-    /// Name in the certificate and in Host; may be repeated [default: sts.amazonaws.com]
+    /// Host name of this STS, in its certificate and in the Host header; may be repeated [default:
+    /// sts.amazonaws.com]
     #[arg(long = "host-name", value_name = "NAME")]
     host_names: Vec<String>,
 
-    /// JSON list of objects with access_key_id, secret_access_key, arn, user_id, account and, for temporary
-    /// credentials, session_token and expires_at (RFC 3339)
+    /// File with the known access keys: a JSON list of objects with access_key_id,
+    /// secret_access_key, arn, user_id, account and, for temporary credentials, session_token and
+    /// expires_at (RFC 3339)
     #[arg(long, value_name = "FILE")]
     identities: Option<PathBuf>,
 
-    /// Seconds by which the clock of this STS is ahead of the system's
+    /// Seconds by which the clock of this STS is ahead of the system's; negative: behind
     #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
     clock_offset: i64,
 
-    /// Milliseconds that a packet and its answer take on their way; a new TCP connection costs one more round trip
+    /// Milliseconds of a network round trip; a new TCP connection costs one more
     #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
     round_trip: Duration,
 
-    /// Milliseconds that the STS thinks about each request
+    /// Milliseconds that the STS works on each request
     #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
-    thinking_time: Duration,
+    processing_time: Duration,
 
-    /// Requests a second that each account may make (AWS: 600); those above are answered 400 Throttling [default: any
-    /// number]
+    /// Requests per second that each account may make (AWS: 600); others get 400 Throttling
+    /// [default: unlimited]
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     rate_limit: Option<f64>,
 
-    /// Requests that each account may make at once, after a pause [default: those of one second]
+    /// Requests that each account may make at once, after a pause [default: the requests of one
+    /// second]
     #[arg(long, value_name = "REQUESTS", requires = "rate_limit")]
     rate_burst: Option<u32>,
 
-    /// Write no line for each request
+    /// Log no requests
     #[arg(long)]
     quiet: bool,
 
-    /// End when standard input ends
+    /// Stop at the end of standard input
     #[arg(long)]
     stop_with_stdin: bool,
 }
@@ -85,16 +88,16 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), String> {
-    // Before anything is announced: a signal that comes right after must find us ready.
-    let stop = stop_signals(arguments.stop_with_stdin).map_err(|error| format!("signals: {error}"))?;
+    // Before the address is printed: a signal may come right after.
+    let stop = stop_signals(arguments.stop_with_stdin).map_err(|error| format!("cannot handle signals: {error}"))?;
 
     let has_network = !arguments.round_trip.is_zero();
-    // With a network, that is what listens there.
+    // With a network, the proxy listens at the given address.
     let listen = if has_network { SocketAddr::new(arguments.listen.ip(), 0) } else { arguments.listen };
     let mut builder = LocalSts::builder().listen(listen).clock_offset(arguments.clock_offset).record_requests(false);
     if !arguments.quiet {
         builder = builder.observer(|outcome| {
-            // Nobody may be left who reads this; that must not stop the answer.
+            // A closed standard error must not prevent the response.
             let _ = writeln!(io::stderr(), "{}", line(outcome));
         });
     }
@@ -106,15 +109,15 @@ fn run(arguments: Arguments) -> Result<(), String> {
             builder = builder.identity(identity);
         }
     }
-    let not_there = |error| format!("{}: {error}", arguments.listen);
-    let sts = builder.start().map_err(not_there)?;
-    sts.set_thinking_time(arguments.thinking_time);
+    let cannot_listen = |error| format!("{}: {error}", arguments.listen);
+    let sts = builder.start().map_err(cannot_listen)?;
+    sts.set_processing_time(arguments.processing_time);
     sts.set_rate_limit(arguments.rate_limit.map(|rate| {
         let limit = RateLimit::per_second(rate);
         arguments.rate_burst.map_or(limit, |burst| limit.burst(burst))
     }));
     let network = if has_network {
-        let network = DelayProxy::start_on(arguments.listen, sts.address()).map_err(not_there)?;
+        let network = DelayProxy::start_on(arguments.listen, sts.address()).map_err(cannot_listen)?;
         network.set_round_trip(arguments.round_trip);
         Some(network)
     } else {
@@ -126,21 +129,22 @@ fn run(arguments: Arguments) -> Result<(), String> {
     fs::create_dir_all(&arguments.data_dir)
         .and_then(|()| fs::write(&ca_file, sts.ca_pem()))
         .map_err(|error| format!("{}: {error}", ca_file.display()))?;
-    announce(&endpoint, &ca_file).map_err(|error| format!("standard output: {error}"))?;
+    print_address(&endpoint, &ca_file).map_err(|error| format!("standard output: {error}"))?;
 
-    // An error means that nobody is left who could say stop.
+    // An error means that no thread is left that could send the stop.
     let _ = stop.recv();
     Ok(())
 }
 
 fn milliseconds(text: &str) -> Result<Duration, String> {
     let time = text.parse::<f64>().ok().and_then(|millis| Duration::try_from_secs_f64(millis / 1000.0).ok());
-    time.filter(|time| *time <= Duration::from_secs(3600)).ok_or("must be a number from 0 to 3600000".to_owned())
+    time.filter(|time| *time <= Duration::from_secs(3600))
+        .ok_or("must be between 0 and 3600000 milliseconds".to_owned())
 }
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.0);
-    rate.ok_or("must be a number, zero or more".to_owned())
+    rate.ok_or("must be a number that is not negative".to_owned())
 }
 
 fn read_identities(file: &Path) -> Result<Vec<Identity>, String> {
@@ -148,13 +152,13 @@ fn read_identities(file: &Path) -> Result<Vec<Identity>, String> {
     Identity::list_from_json(&text).map_err(|error| error.to_string())
 }
 
-fn announce(endpoint: &str, ca_file: &Path) -> io::Result<()> {
+fn print_address(endpoint: &str, ca_file: &Path) -> io::Result<()> {
     let mut output = io::stdout().lock();
     writeln!(output, "{}", json!({"endpoint": endpoint, "ca_file": ca_file}))?;
     output.flush()
 }
 
-/// Returns a channel that gets a message when it is time to end.
+/// Returns a channel that gets a message when the command is to stop.
 fn stop_signals(watch_stdin: bool) -> io::Result<mpsc::Receiver<()>> {
     let (sender, receiver) = mpsc::channel();
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
@@ -173,7 +177,7 @@ fn stop_signals(watch_stdin: bool) -> io::Result<mpsc::Receiver<()>> {
     Ok(receiver)
 }
 
-/// Returns the line that tells of a request: time, claimed access key id, status, error code.
+/// Returns the log line of a request: time, claimed access key id, status, error code.
 fn line(outcome: &Outcome) -> String {
     format!(
         "{} access_key_id={} status={} error={}",

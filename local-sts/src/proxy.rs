@@ -1,6 +1,6 @@
-//! The network between a client and the STS: a proxy on loopback that adds the time packets travel, and loses them.
+//! The network between a client and the STS: a proxy on loopback that adds latency and faults.
 //!
-//! One thread does all the work, so that a benchmark on a small machine spends its time elsewhere.
+//! One thread does all the work, to leave the processors of a small machine to the benchmark.
 
 mod connection;
 mod direction;
@@ -19,21 +19,23 @@ use std::time::Duration;
 
 use network::Network;
 use settings::{Active, Shared};
-pub use settings::{Fate, NetworkFault, Stage};
+pub use settings::{IdleDrop, NetworkFault, Stage};
 
-/// A TCP proxy that puts a network between clients and a server, both on loopback: latency, and faults. Everything can be
-/// changed while it runs, from any thread, for connections that are open too. It ends when it is dropped, with
-/// all its connections.
+/// A TCP proxy that adds a network's latency and faults between clients and a server, both on
+/// loopback. Everything can be changed while it runs, from any thread, and applies to open
+/// connections too. It stops when it is dropped, and closes all its connections.
 ///
 /// # Latency
 ///
-/// [`set_round_trip`](Self::set_round_trip) sets how long a packet and its answer travel, half of it each way. Each piece
-/// is delivered half a round trip after it arrived, however many are under way, so that throughput stays what it was.
+/// [`set_round_trip`](Self::set_round_trip) sets the time of a round trip, half of it each way.
+/// Every piece of data is delivered half a round trip after it arrived, regardless of others under
+/// way, so that the throughput stays the same.
 ///
-/// A connection costs one round trip more, for TCP's own handshake. No program can delay that: the system makes it before
-/// the proxy knows of the connection. In its place, what the client says before the server has said anything takes one
-/// round trip longer. So TCP, the handshake of TLS 1.3 and a request together take the three round trips that they would,
-/// and a further request takes one; but a client that measures its `connect` alone measures nothing.
+/// A connection costs one round trip more, for TCP's own handshake. No program can delay that: the
+/// system completes it before the proxy knows of the connection. Instead, what the client sends
+/// before the server has sent anything takes one round trip longer. So TCP, the handshake of TLS
+/// 1.3 and a request together take three round trips, as on a real network, and a further request
+/// takes one; but a client's `connect` alone is not delayed.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -42,9 +44,9 @@ pub use settings::{Fate, NetworkFault, Stage};
 /// let sts = LocalSts::builder().start()?;
 /// let network = DelayProxy::start(sts.address())?;
 /// network.set_round_trip(Duration::from_millis(20));
-/// println!("dial {} as sts.amazonaws.com", network.endpoint());
+/// println!("connect to {} as sts.amazonaws.com", network.endpoint());
 /// network.set_fault(NetworkFault::BlackHole);
-/// // ... and when the test has seen enough of it:
+/// // ... and to end the fault:
 /// network.set_fault(NetworkFault::None);
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -55,7 +57,7 @@ pub struct DelayProxy {
 }
 
 impl DelayProxy {
-    /// Starts a proxy on 127.0.0.1 and a free port in front of `server`. It adds nothing until it is told to.
+    /// Starts a proxy to `server` on 127.0.0.1 and a free port, without latency and faults.
     ///
     /// # Errors
     /// `InvalidInput` if `server` is not on loopback; otherwise what the system reports.
@@ -86,29 +88,30 @@ impl DelayProxy {
         self.address
     }
 
-    /// Returns where to dial, as `https://127.0.0.1:PORT`.
+    /// Returns where to connect, as `https://127.0.0.1:PORT`.
     pub fn endpoint(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// Sets how long a round trip takes, for all that arrives from now on. Defaults to zero.
+    /// Sets the time of a round trip, for data that arrives from now on. Defaults to zero.
     pub fn set_round_trip(&self, round_trip: Duration) {
         self.shared.change(|settings| settings.round_trip = round_trip);
     }
 
-    /// Sets what happens to connections from now on, until it is set to something else.
+    /// Sets the fault of the network, until another is set.
     pub fn set_fault(&self, fault: NetworkFault) {
         self.set_fault_times(fault, usize::MAX);
     }
 
-    /// Sets what happens to the next connections: once it has hit `times` of them, the fault is over. Resets, cuts and
-    /// [`NetworkFault::Kept`] are counted; the others know no number and last.
+    /// Sets a fault that ends once it has hit `times` connections. Only resets, cuts and
+    /// [`NetworkFault::DropIdle`] are counted; the others last until another is set.
     pub fn set_fault_times(&self, fault: NetworkFault, times: usize) {
         let fault = if times == 0 { NetworkFault::None } else { fault };
         self.shared.change(|settings| (settings.fault, settings.times) = (fault, times));
     }
 
-    /// Returns the fault that is on; [`NetworkFault::None`] when one that was set for some times is over.
+    /// Returns the current fault; [`NetworkFault::None`] once it has hit as many connections as
+    /// were set.
     pub fn fault(&self) -> NetworkFault {
         self.shared.settings().fault
     }
@@ -118,13 +121,13 @@ impl DelayProxy {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// Returns how many connections are open now, at either side.
+    /// Returns how many connections are open now, on at least one side.
     pub fn open_connections(&self) -> usize {
         self.shared.open.load(Ordering::SeqCst)
     }
 
     /// Returns how many connections were reset, cut or dropped by a fault so far.
-    pub fn strike_count(&self) -> usize {
+    pub fn hit_count(&self) -> usize {
         self.shared.hits.load(Ordering::SeqCst)
     }
 }

@@ -1,6 +1,6 @@
-//! What is answered: the documents of STS in XML and JSON, and the ways to misbehave.
+//! Responses: the documents of STS in XML and JSON, and responses that STS would never send.
 //!
-//! Shapes follow the API reference of [GetCallerIdentity] and its [common errors].
+//! The documents follow the API reference of [GetCallerIdentity] and its [common errors].
 //!
 //! [GetCallerIdentity]: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
 //! [common errors]: https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
@@ -17,16 +17,18 @@ use crate::identity::{Identity, random_bytes};
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
-/// How the server answers a request that is HTTP at all. Switchable while it runs, see
-/// [`LocalSts::set_answer`](crate::LocalSts::set_answer).
+/// How the server responds to an HTTP request; see
+/// [`LocalSts::set_response`](crate::LocalSts::set_response).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Answer {
-    /// Verifies the signature and answers as AWS would.
+pub enum StsResponse {
+    /// Verifies the signature and responds as AWS would.
     Verified,
-    /// Answers 200 with this identity whatever was signed, so that only the client's own checks stand in the way.
-    AlwaysYes(Identity),
-    /// Answers with these bytes of HTTP. `Content-Length` is added unless the fields have it or `Transfer-Encoding`.
+    /// Responds with 200 and this identity, whatever was signed: only the checks of the client can
+    /// refuse it.
+    AcceptAll(Identity),
+    /// Responds with these bytes of HTTP. `Content-Length` is added unless the fields have it or
+    /// `Transfer-Encoding`.
     Fixed {
         /// The status code.
         status: u16,
@@ -35,26 +37,29 @@ pub enum Answer {
         /// The body, as it is.
         body: Vec<u8>,
     },
-    /// Writes these bytes, inside TLS but in place of HTTP, and closes the connection.
+    /// Writes these bytes, inside TLS but instead of HTTP, and closes the connection.
     Raw(Vec<u8>),
-    /// Writes each of these as a TLS record of its own, all at once, in place of HTTP; the connection stays, so that what
-    /// is too much waits for the next request.
+    /// Writes each of these as a TLS record of its own, all at once, instead of HTTP. The
+    /// connection stays open, so that surplus bytes wait for the next request.
     RawRecords(Vec<Vec<u8>>),
-    /// Verifies the first request of each connection. A further one is read, and then the connection is closed without a
-    /// word, or stays silent: what a client sees of connections that died while they were kept.
+    /// Verifies the first request of each connection. A further one is read, and then the
+    /// connection is closed without a response, or stays silent: what a client sees of a connection
+    /// that was lost while it was idle.
     OncePerConnection {
         /// Stay silent instead of closing.
         silent: bool,
     },
-    /// Verifies requests whose session token is not long. To others it answers 431 as a load balancer does, or closes
-    /// the connection without a word.
+    /// Verifies requests whose session token is not long. It responds to others with 431 as a load
+    /// balancer does, or closes the connection without a response.
     ShortTokensOnly {
-        /// Close instead of answering.
+        /// Close instead of responding.
         closes: bool,
     },
-    /// Reads the request and never answers; the connection stays until the client or the server closes it.
+    /// Reads the request and never responds; the connection stays until the client or the server
+    /// closes it.
     Silence,
-    /// Writes `first` at once and each byte of `rest` after a pause, in place of HTTP, and closes the connection.
+    /// Writes `first` at once and each byte of `rest` after a pause, instead of HTTP, and closes
+    /// the connection.
     Slow {
         /// What is written at once.
         first: Vec<u8>,
@@ -63,19 +68,19 @@ pub enum Answer {
         /// The time before each byte of `rest`.
         pause: Duration,
     },
-    /// Writes `first` and then `again` so many times, in place of HTTP, and closes the connection. No more of it is in
-    /// memory than these two.
+    /// Writes `first` and then `repeated` so many times, instead of HTTP, and closes the
+    /// connection. Only these two are in memory.
     Flood {
         /// What is written first.
         first: Vec<u8>,
-        /// What is written again and again.
-        again: Vec<u8>,
+        /// What is written many times.
+        repeated: Vec<u8>,
         /// How many times; `None`: until the client closes the connection or the server stops.
         times: Option<usize>,
     },
 }
 
-/// Answers that `identity` signed the request.
+/// Returns the response that names `identity` as the signer of the request.
 pub(crate) fn success(request: &Request, identity: &Identity, now: SystemTime) -> Response {
     let request_id = request_id();
     let body = if wants_json(request) {
@@ -100,7 +105,7 @@ pub(crate) fn success(request: &Request, identity: &Identity, now: SystemTime) -
     respond(200, wants_json(request), request_id, body, now)
 }
 
-/// Answers that a request was turned down. `request` is `None` when it was not understood as HTTP.
+/// Returns the response that refuses a request. `request` is `None` if it was not HTTP.
 pub(crate) fn error(request: Option<&Request>, error: &StsError, now: SystemTime) -> Response {
     let json = request.is_some_and(wants_json);
     let request_id = request_id();
@@ -131,7 +136,7 @@ fn respond(status: u16, json: bool, request_id: String, body: String, now: Syste
     }
 }
 
-/// STS answers JSON to those that ask for it by its media type.
+/// Returns whether the client asks for JSON by its media type, which STS supports.
 fn wants_json(request: &Request) -> bool {
     request
         .values("accept")
@@ -202,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_for_those_that_ask_for_it() {
+    fn json_is_sent_if_the_client_accepts_it() {
         for (accept, json) in [
             (&[][..], false),
             (&["*/*"], false),

@@ -13,7 +13,7 @@ use crate::connection::{self, Context};
 use crate::faults::{Failures, RateLimit};
 use crate::identity::Identity;
 use crate::in_flight::InFlight;
-use crate::response::Answer;
+use crate::response::StsResponse;
 use crate::service::{Observer, Outcome, RecordedRequest, Service, Setup};
 use crate::tls::Tls;
 
@@ -68,8 +68,9 @@ impl LocalSts {
         }
     }
 
-    /// Stops the server: it accepts no connection any more, and those that are open are closed. Its threads have ended
-    /// when this returns. Counters, identities and all that was set are kept. Does nothing if it is stopped already.
+    /// Stops the server: it accepts no connection any more, and those that are open are closed. Its
+    /// threads have ended when this returns. Counters, identities and all that was set are kept.
+    /// Does nothing if it is stopped already.
     pub fn stop(&mut self) {
         let Some(accept_loop) = self.accept_loop.take() else { return };
         let deadline = Instant::now() + STOP_LIMIT;
@@ -87,8 +88,8 @@ impl LocalSts {
         }
     }
 
-    /// Starts the server again after [`stop`](Self::stop), on the same address and with the same certificate. Does
-    /// nothing if it runs.
+    /// Starts the server again after [`stop`](Self::stop), on the same address and with the same
+    /// certificate. Does nothing if it runs.
     ///
     /// # Errors
     /// What the system reports; another program may have taken the port.
@@ -107,7 +108,8 @@ impl LocalSts {
         self.address
     }
 
-    /// Returns where to connect, as `https://127.0.0.1:PORT`. The certificate is for the host names, not for this.
+    /// Returns where to connect, as `https://127.0.0.1:PORT`. The certificate is for the host
+    /// names, not for this.
     pub fn endpoint(&self) -> String {
         format!("https://{}", self.address)
     }
@@ -117,8 +119,9 @@ impl LocalSts {
         &self.ca_pem
     }
 
-    /// Returns all requests received so far, in the order in which they were complete. A request is in the list before
-    /// its response is sent. Empty if [`Builder::record_requests`] was switched off.
+    /// Returns all requests received so far, in the order in which they were complete. A request is
+    /// in the list before its response is sent. Empty if [`Builder::record_requests`] was switched
+    /// off.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.service().requests()
     }
@@ -133,7 +136,8 @@ impl LocalSts {
         self.shared.context.resumed_count.load(Ordering::SeqCst)
     }
 
-    /// Returns how many TCP connections were accepted so far, those whose TLS handshake failed included.
+    /// Returns how many TCP connections were accepted so far, those whose TLS handshake failed
+    /// included.
     pub fn connection_count(&self) -> usize {
         self.shared.connection_count.load(Ordering::SeqCst)
     }
@@ -144,18 +148,19 @@ impl LocalSts {
     }
 
     /// Returns how many requests are in flight now: complete, and without a complete response.
-    pub fn at_once(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         self.shared.context.in_flight.current()
     }
 
     /// Returns the maximum number of requests in flight at a time, since the start or the last
-    /// [`forget_most_at_once`](Self::forget_most_at_once).
-    pub fn most_at_once(&self) -> usize {
+    /// [`reset_max_in_flight`](Self::reset_max_in_flight).
+    pub fn max_in_flight(&self) -> usize {
         self.shared.context.in_flight.max()
     }
 
-    /// Resets the maximum to the number of requests in flight now, for the next part of a test or benchmark.
-    pub fn forget_most_at_once(&self) {
+    /// Resets the maximum to the number of requests in flight now, for the next part of a test or
+    /// benchmark.
+    pub fn reset_max_in_flight(&self) {
         self.shared.context.in_flight.reset_max();
     }
 
@@ -164,8 +169,9 @@ impl LocalSts {
         self.service().add_identity(identity);
     }
 
-    /// Sets the response to requests that are complete from now on. Defaults to [`Answer::Verified`].
-    pub fn set_answer(&self, response: Answer) {
+    /// Sets the response to requests that are complete from now on. Defaults to
+    /// [`StsResponse::Verified`].
+    pub fn set_response(&self, response: StsResponse) {
         self.service().set_response(response);
     }
 
@@ -176,7 +182,8 @@ impl LocalSts {
 
 /// Faults of the service. All are off by default and can be switched from any thread.
 impl LocalSts {
-    /// Sets how many requests an account may make; `None`: any number. Every account begins with a full bucket.
+    /// Sets how many requests an account may make; `None`: any number. Every account begins with a
+    /// full bucket.
     pub fn set_rate_limit(&self, limit: impl Into<Option<RateLimit>>) {
         self.service().faults.set_rate_limit(limit.into());
     }
@@ -196,20 +203,20 @@ impl LocalSts {
         self.service().faults.failure_count()
     }
 
-    /// Sets how long the server works on each request that comes from now on, before it decides. The network adds its
-    /// own time, see [`DelayProxy`](crate::DelayProxy).
-    pub fn set_thinking_time(&self, time: Duration) {
+    /// Sets how long the server works on each request that comes from now on, before it decides.
+    /// The network adds its own time, see [`DelayProxy`](crate::DelayProxy).
+    pub fn set_processing_time(&self, time: Duration) {
         self.service().faults.set_delay(time);
     }
 
-    /// Ends every response after so many bytes of HTTP: TLS and TCP are closed in order, as by a server that is
-    /// stopped. `None`: responses are complete.
+    /// Ends every response after so many bytes of HTTP: TLS and TCP are closed in order, as by a
+    /// server that is stopped. `None`: responses are complete.
     pub fn set_cut(&self, after: Option<usize>) {
         self.service().faults.set_cut(after);
     }
 
-    /// Writes responses byte by byte, each in a TLS record of its own, with so much time from one to the next. `None`:
-    /// in one piece.
+    /// Writes responses byte by byte, each in a TLS record of its own, with so much time from one
+    /// to the next. `None`: in one piece.
     pub fn set_drip(&self, every: Option<Duration>) {
         self.service().faults.set_drip(every);
     }
@@ -227,7 +234,7 @@ impl Drop for LocalSts {
     }
 }
 
-/// What a [`LocalSts`] is started with.
+/// The settings of a [`LocalSts`].
 #[must_use]
 pub struct Builder {
     host_names: Vec<String>,
@@ -245,39 +252,43 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Adds a name that the server has: its certificate carries it, and requests whose `Host` is this name, alone or
-    /// with port 443 or the port it listens on, are for it. The name also decides the region that signatures must be
-    /// made for. Defaults to `sts.amazonaws.com`, if no name is added.
+    /// Adds a host name of the server. Its certificate has the name, and the `Host` of a request
+    /// must be such a name, alone or with port 443 or the port it listens on. The name also decides
+    /// the region that signatures must name. Defaults to `sts.amazonaws.com`, if no name is added.
     pub fn host_name(mut self, name: &str) -> Self {
         self.host_names.push(name.to_owned());
         self
     }
 
-    /// Makes the certificate carry this name only, whatever the host names are: for tests of a wrong certificate.
+    /// Puts only this name into the certificate, instead of the host names: for tests of a wrong
+    /// certificate.
     pub fn certificate_name(mut self, name: &str) -> Self {
         self.certificate_name = Some(name.to_owned());
         self
     }
 
-    /// Makes the certificate one that ended an hour ago; the authority's is still valid.
+    /// Makes the certificate one that expired an hour ago; the authority's is still valid.
     pub fn expired_certificate(mut self) -> Self {
         self.certificate_expired = true;
         self
     }
 
-    /// Sets the address to listen on, which must be a loopback address. Defaults to 127.0.0.1 and a free port.
+    /// Sets the address to listen on, which must be a loopback address. Defaults to 127.0.0.1 and a
+    /// free port.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
         self
     }
 
-    /// Adds an identity whose signatures are known. More can be added [while it runs](LocalSts::add_identity).
+    /// Adds an identity whose signatures are accepted. More can be added [while it
+    /// runs](LocalSts::add_identity).
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identities.push(identity);
         self
     }
 
-    /// Sets how many seconds STS's clock is ahead of the system's; negative: behind. Defaults to 0; at most a century.
+    /// Sets how many seconds STS's clock is ahead of the system's; negative: behind. Defaults to 0;
+    /// at most a century.
     pub fn clock_offset(mut self, seconds: i64) -> Self {
         self.clock_offset = seconds;
         self
@@ -289,14 +300,15 @@ impl Builder {
         self
     }
 
-    /// Sets how long a request may take from its first byte to its last, and how long an answer may take to be written.
-    /// Defaults to 20 seconds.
+    /// Sets how long a request may take from its first byte to its last, and how long writing a
+    /// response may take. Defaults to 20 seconds.
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.read_timeout = timeout;
         self
     }
 
-    /// Sets how many connections may be open at a time; further ones are closed at once. Defaults to 1024.
+    /// Sets how many connections may be open at a time; further ones are closed at once. Defaults
+    /// to 1024.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
@@ -308,15 +320,15 @@ impl Builder {
         self
     }
 
-    /// Sets whether requests are kept for [`LocalSts::requests`]. Defaults to true; a server that runs for long should
-    /// not, since they are kept until it stops.
+    /// Sets whether requests are kept for [`LocalSts::requests`]. Defaults to true. They are kept
+    /// as long as the server: switch this off for one that runs for long.
     pub fn record_requests(mut self, record: bool) -> Self {
         self.record_requests = record;
         self
     }
 
-    /// Sets a function to be called for each request, after it was decided and before the answer is written. It is
-    /// called from many threads and should return soon.
+    /// Sets a function to be called for each request, after the reply was decided and before it is
+    /// written. It is called from many threads and should return soon.
     pub fn observer(mut self, observer: impl Fn(&Outcome) + Send + Sync + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self
@@ -325,8 +337,8 @@ impl Builder {
     /// Starts the server; it accepts connections when this returns.
     ///
     /// # Errors
-    /// `InvalidInput` if the address is not a loopback address, a name cannot stand in a certificate, or the clock
-    /// offset is more than a century; otherwise what the system reports.
+    /// `InvalidInput` if the address is not a loopback address, a name is not possible in a
+    /// certificate, or the clock offset is more than a century; otherwise what the system reports.
     pub fn start(self) -> io::Result<LocalSts> {
         if !self.listen.ip().is_loopback() {
             let message = format!("{} is not a loopback address", self.listen.ip());
@@ -382,8 +394,8 @@ impl fmt::Debug for Builder {
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
-    // The standard library lets 128 connections wait. A storm of logins opens more, and a client that finds no room
-    // waits for a second.
+    // The standard library lets 128 connections wait. A storm of logins opens more, and a client
+    // that finds no room waits for a second.
     rustix::net::listen(&listener, BACKLOG)?;
     Ok(listener)
 }
@@ -400,7 +412,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         let Ok((socket, _)) = accepted else {
-            // Out of descriptors, or the client is gone already: trying again at once helps neither.
+            // Out of descriptors, or the client is gone already: trying again at once helps
+            // neither.
             thread::sleep(Duration::from_millis(10));
             continue;
         };

@@ -10,14 +10,14 @@ use crate::error::StsError;
 use crate::faults::Faults;
 use crate::http::{Request, Response};
 use crate::identity::Identity;
-use crate::response::{self, Answer};
+use crate::response::{self, StsResponse};
 use crate::sigv4::{Verifier, claimed_access_key_id};
 
 /// In bytes; longer than real session tokens.
 const LONG_TOKEN: usize = 8000;
 
-/// A request as it was received. Its `Debug` output shows neither the signature nor the session token, since both can
-/// be used again for some minutes.
+/// A request as it was received. Its `Debug` output shows neither the signature nor the session
+/// token, since both can be used again for some minutes.
 #[derive(Clone)]
 pub struct RecordedRequest {
     /// The method, such as `POST`.
@@ -61,17 +61,18 @@ impl fmt::Debug for RecordedRequest {
     }
 }
 
-/// The result of a request, without anything that must be kept secret; see
+/// The result of a request, without secrets; see
 /// [`Builder::observer`](crate::Builder::observer).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Outcome {
     /// When it was decided, on STS's clock.
     pub time: SystemTime,
-    /// The access key id that the request claims, verified or not; `None` if there is none in its proper form.
+    /// The access key id that the request claims, verified or not; `None` if there is none in its
+    /// proper form.
     pub access_key_id: Option<String>,
-    /// The status of the response; `None` if the reply is no HTTP response, as for [`Answer::Raw`] and
-    /// [`Answer::Silence`].
+    /// The status of the response; `None` if the reply is no HTTP response, as for
+    /// [`StsResponse::Raw`] and [`StsResponse::Silence`].
     pub status: Option<u16>,
     /// The error code, if STS itself refused the request, or failed.
     pub error_code: Option<&'static str>,
@@ -95,7 +96,7 @@ pub(crate) enum Reply {
     Silence,
 }
 
-/// What a [`Service`] is made with.
+/// The arguments of [`Service::new`].
 pub(crate) struct Setup {
     pub(crate) host_names: Vec<String>,
     pub(crate) port: u16,
@@ -112,7 +113,7 @@ pub(crate) struct Service {
     record_requests: bool,
     observer: Option<Observer>,
     identities: Mutex<HashMap<String, Identity>>,
-    response: Mutex<Arc<Answer>>,
+    response: Mutex<Arc<StsResponse>>,
     pub(crate) faults: Faults,
     requests: Mutex<Vec<RecordedRequest>>,
     request_count: AtomicUsize,
@@ -127,7 +128,7 @@ impl Service {
             record_requests: setup.record_requests,
             observer: setup.observer,
             identities: Mutex::default(),
-            response: Mutex::new(Arc::new(Answer::Verified)),
+            response: Mutex::new(Arc::new(StsResponse::Verified)),
             faults: Faults::default(),
             requests: Mutex::default(),
             request_count: AtomicUsize::new(0),
@@ -140,7 +141,7 @@ impl Service {
         lock(&self.identities).insert(identity.access_key_id.clone(), identity);
     }
 
-    pub(crate) fn set_response(&self, response: Answer) {
+    pub(crate) fn set_response(&self, response: StsResponse) {
         *lock(&self.response) = Arc::new(response);
     }
 
@@ -163,13 +164,13 @@ impl Service {
         response::error(None, &StsError::new(status, "InvalidRequest", message), self.now())
     }
 
-    /// Records `request`, decides on the reply, and calls the observer. `server_name` is the name requested in TLS;
-    /// `is_first` says whether it is the first request of its connection.
+    /// Records `request`, decides on the reply, and calls the observer. `server_name` is the name
+    /// requested in TLS; `is_first` says whether it is the first request of its connection.
     pub(crate) fn handle(&self, request: &Request, server_name: Option<&str>, is_first: bool) -> Reply {
         let now = self.now();
         self.record(request, server_name);
         self.faults.delay();
-        let answer = Arc::clone(&lock(&self.response));
+        let mode = Arc::clone(&lock(&self.response));
         let mut error_code = None;
         let mut refuse = |error: &StsError, retry_after: Option<u64>| {
             error_code = Some(error.code);
@@ -178,15 +179,15 @@ impl Service {
             Reply::Response(response)
         };
         let failed = self.faults.failure().map(|(error, retry_after)| refuse(&error, retry_after));
-        let reply = failed.unwrap_or_else(|| match &*answer {
-            Answer::OncePerConnection { silent: true } if !is_first => Reply::Silence,
-            Answer::OncePerConnection { silent: false } if !is_first => Reply::Raw(Vec::new()),
-            Answer::ShortTokensOnly { closes: true } if has_long_token(request) => Reply::Raw(Vec::new()),
-            Answer::ShortTokensOnly { closes: false } if has_long_token(request) => {
+        let reply = failed.unwrap_or_else(|| match &*mode {
+            StsResponse::OncePerConnection { silent: true } if !is_first => Reply::Silence,
+            StsResponse::OncePerConnection { silent: false } if !is_first => Reply::Raw(Vec::new()),
+            StsResponse::ShortTokensOnly { closes: true } if has_long_token(request) => Reply::Raw(Vec::new()),
+            StsResponse::ShortTokensOnly { closes: false } if has_long_token(request) => {
                 let headers = vec![("Content-Type".to_owned(), "text/html".to_owned())];
                 Reply::Response(Response { status: 431, headers, body: b"<html>431</html>".to_vec() })
             }
-            Answer::Verified | Answer::OncePerConnection { .. } | Answer::ShortTokensOnly { .. } => {
+            StsResponse::Verified | StsResponse::OncePerConnection { .. } | StsResponse::ShortTokensOnly { .. } => {
                 let verifier = Verifier { host_names: &self.host_names, port: self.port, now };
                 let identity_of = |id: &str| lock(&self.identities).get(id).cloned();
                 match verifier.verify(request, identity_of) {
@@ -197,18 +198,18 @@ impl Service {
                     Err(error) => refuse(&error, None),
                 }
             }
-            Answer::AlwaysYes(identity) => Reply::Response(response::success(request, identity, now)),
-            Answer::Fixed { status, headers, body } => {
+            StsResponse::AcceptAll(identity) => Reply::Response(response::success(request, identity, now)),
+            StsResponse::Fixed { status, headers, body } => {
                 Reply::Response(Response { status: *status, headers: headers.clone(), body: body.clone() })
             }
-            Answer::Raw(bytes) => Reply::Raw(bytes.clone()),
-            Answer::RawRecords(records) => Reply::Records(records.clone()),
-            Answer::Silence => Reply::Silence,
-            Answer::Slow { first, rest, pause } => {
+            StsResponse::Raw(bytes) => Reply::Raw(bytes.clone()),
+            StsResponse::RawRecords(records) => Reply::Records(records.clone()),
+            StsResponse::Silence => Reply::Silence,
+            StsResponse::Slow { first, rest, pause } => {
                 Reply::Slow { first: first.clone(), rest: rest.clone(), pause: *pause }
             }
-            Answer::Flood { first, again, times } => {
-                Reply::Flood { first: first.clone(), repeated: again.clone(), times: *times }
+            StsResponse::Flood { first, repeated, times } => {
+                Reply::Flood { first: first.clone(), repeated: repeated.clone(), times: *times }
             }
         });
         if let Some(observer) = &self.observer {
@@ -221,7 +222,8 @@ impl Service {
         reply
     }
 
-    /// Keeps `request`, unless that is switched off, before it counts it: a counted request can be looked at.
+    /// Keeps `request`, unless that is switched off, before it counts it: a counted request can be
+    /// inspected.
     fn record(&self, request: &Request, server_name: Option<&str>) {
         if self.record_requests {
             let Request { method, target, headers, body, raw_head, .. } = request.clone();

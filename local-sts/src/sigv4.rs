@@ -1,13 +1,15 @@
-//! Whether a request was signed with the secret of the access key it names, as AWS decides it.
+//! Verifies that a request was signed with the secret of the access key it names, as AWS does.
 //!
-//! The signature is made once more, by `aws-sigv4`, from the request as it was received and the known secret, and the
-//! two are compared in constant time. `aws-sigv4` adds `host` and `x-amz-date` to the signed header fields if they are
-//! missing; both are demanded before, so what is signed here is exactly the list that the client gave.
+//! `aws-sigv4` signs the request as it was received with the known secret, and the two signatures
+//! are compared in constant time. `aws-sigv4` adds `host` and `x-amz-date` to the signed header
+//! fields if they are missing; both are required before, so that exactly the client's list is
+//! signed.
 //!
-//! The rules and the codes that a MongoDB login can meet follow [Create a signed request] and the [common errors] of
-//! STS. The order of the checks and the wording of messages are AWS's as far as they are known; nothing should depend
-//! on them. What AWS does not document has codes of this server's own: MisdirectedRequest, InvalidRequest,
-//! MalformedInput, MethodNotAllowed, UnknownOperationException. Signatures in a query string are not offered.
+//! The rules and the codes that a MongoDB login can meet follow [Create a signed request] and the
+//! [common errors] of STS. The order of the checks and the texts of messages are AWS's as far as
+//! they are known; do not depend on them. What AWS does not document has codes of this server:
+//! MisdirectedRequest, InvalidRequest, MalformedInput, MethodNotAllowed, UnknownOperationException.
+//! Signatures in a query string are not offered.
 //!
 //! [Create a signed request]: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 //! [common errors]: https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
@@ -29,15 +31,15 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const SERVICE: &str = "sts";
 const TERMINATOR: &str = "aws4_request";
 const VERSION: &str = "2011-06-15";
-/// A signature is good from this long before its date until this long after it.
+/// A signature is valid from this long before its date until this long after it.
 const WINDOW: Duration = Duration::from_secs(15 * 60);
 
 const DOES_NOT_MATCH: &str = "The request signature we calculated does not match the signature you provided. Check \
      your AWS Secret Access Key and signing method. Consult the service documentation for details.";
 
-/// What a verification depends on besides the request.
+/// What a verification needs besides the request.
 pub(crate) struct Verifier<'a> {
-    /// Names the server has; other `Host` fields are refused.
+    /// The server's names; other `Host` fields are refused.
     pub(crate) host_names: &'a [String],
     /// The port it listens on, which a `Host` field may name; so may it name 443.
     pub(crate) port: u16,
@@ -46,7 +48,7 @@ pub(crate) struct Verifier<'a> {
 }
 
 impl Verifier<'_> {
-    /// Returns the identity that signed `request`, or how STS turns it down.
+    /// Returns the identity that signed `request`, or the error of STS.
     ///
     /// `identity_of` finds an identity by its access key id.
     pub(crate) fn verify(
@@ -78,7 +80,8 @@ impl Verifier<'_> {
         }
     }
 
-    /// Finds the region of the endpoint that `request` was sent to, if it is one of ours.
+    /// Returns the region of the host that `request` was sent to, if it is one of the server's
+    /// names.
     fn region<'r>(&self, request: &'r Request) -> Result<&'r str, StsError> {
         let mut hosts = request.values("host");
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -100,7 +103,8 @@ impl Verifier<'_> {
         Ok(region_of_host(name))
     }
 
-    /// Checks the credential scope against the endpoint and `X-Amz-Date`, and that date against the clock.
+    /// Checks the credential scope against the endpoint and `X-Amz-Date`, and that date against the
+    /// clock.
     fn check_scope_and_date(
         &self,
         request: &Request,
@@ -162,7 +166,8 @@ impl Verifier<'_> {
     }
 }
 
-/// Returns the access key id that a request claims, if it claims one in the form of an access key id.
+/// Returns the access key id that a request claims, if it claims one in the form of an access key
+/// id.
 pub(crate) fn claimed_access_key_id(request: &Request) -> Option<String> {
     Authorization::of(request).ok().map(|authorization| authorization.access_key_id.to_owned())
 }
@@ -230,7 +235,8 @@ impl<'a> Authorization<'a> {
         Ok(Self { access_key_id, day, region, service, terminator, signed_headers, signature })
     }
 
-    /// Checks that all that must be signed is, and that all that is signed was received.
+    /// Checks that every field that must be signed is signed, and that every signed field was
+    /// received.
     fn check_signed_headers(&self, request: &Request) -> Result<(), StsError> {
         let mismatch = |message: String| StsError::new(403, "SignatureDoesNotMatch", message);
         let is_signed = |name: &str| self.signed_headers.iter().any(|signed| signed.eq_ignore_ascii_case(name));
@@ -255,15 +261,16 @@ impl<'a> Authorization<'a> {
         Ok(())
     }
 
-    /// Signs `request` with `secret`; returns the signature in hexadecimal digits, or `None` if it cannot be signed
-    /// because of bytes that no signer would send.
+    /// Signs `request` with `secret`; returns the signature in hexadecimal digits, or `None` if it
+    /// cannot be signed because of bytes that no signer sends.
     fn signature_with(&self, secret: &str, request: &Request, date: SystemTime, region: &str) -> Option<String> {
         let headers: Vec<(&str, &str)> =
             self.signed_headers.iter().flat_map(|name| request.values(name).map(move |value| (*name, value))).collect();
         if !headers.iter().all(|(_, value)| value.is_ascii()) {
             return None;
         }
-        // Without a token here: it is signed as the header field that was received, if it is in the list.
+        // Without a token here: it is signed as the header field that was received, if it is in the
+        // list.
         let credentials = Credentials::new(self.access_key_id, secret, None, None, "local-sts").into();
         let mut settings = SigningSettings::default();
         // The default leaves out user-agent and others even if the client's list has them.
@@ -289,7 +296,7 @@ impl<'a> Authorization<'a> {
     }
 }
 
-/// Checks that `request` asks for GetCallerIdentity in the way of the [AWS query protocol].
+/// Checks that `request` calls GetCallerIdentity by the [AWS query protocol].
 ///
 /// [AWS query protocol]: https://smithy.io/2.0/aws/protocols/aws-query-protocol.html
 fn check_action(request: &Request) -> Result<(), StsError> {
@@ -338,8 +345,8 @@ fn single<'a>(request: &'a Request, name: &'static str) -> Result<Option<&'a str
     }
 }
 
-/// Returns the region that signatures for an STS host name must be made for, as the drivers' specification has it: the
-/// second label, but us-east-1 for the global name and for names without a dot.
+/// Returns the region that a signature for an STS host name must name, by the drivers'
+/// specification: the second label, but us-east-1 for the global name and for names without a dot.
 fn region_of_host(name: &str) -> &str {
     if name.eq_ignore_ascii_case("sts.amazonaws.com") {
         return "us-east-1";
@@ -368,12 +375,12 @@ fn write_date(time: SystemTime) -> String {
         .expect("a date of four-digit years can be written")
 }
 
-/// Compares in time that depends on the lengths only.
+/// Compares in a time that depends on the lengths only.
 fn same(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()
 }
 
-/// Says whether `name` is a field name, RFC 9110 section 5.6.2, without upper-case letters.
+/// Returns whether `name` is a field name, RFC 9110 section 5.6.2, without upper-case letters.
 fn is_lower_case_field_name(name: &str) -> bool {
     !name.is_empty()
         && name
@@ -390,11 +397,11 @@ mod tests {
     const DATE: &str = "20150830T123600Z";
     const TOKEN: &str = "AQoDYXdzEPT//////////wEXAMPLE==";
     const NONCE: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+Pw==";
-    // Made with botocore 1.43.11, so that aws-sigv4 is not the only witness.
+    // Signed with botocore 1.43.11, independently of aws-sigv4.
     const USER_SIGNATURE: &str = "839d01251b7fc911c2d27c442dc2e78ccc2b4c31f71b48e639ceaa32e321b8be";
     const ROLE_SIGNATURE: &str = "38ecb89e7455dd10f907c47365c04eba710becfe318ad79016aa2aeaceb14b24";
     const NOTE_SIGNATURE: &str = "2df66f76e063512e7011039d2cbda4a2123f03c19d71dd130643adaa8c7d0801";
-    // Made by hand: no signer signs this field, but a list that has it is a list that counts.
+    // Signed by hand: no client signs this field, but one that is listed must be verified.
     const AGENT_SIGNATURE: &str = "ffe7e68e12e54a119de443e872924d56a7aa12fa2475891d01bb6b0948d354a0";
     const USER_HEADERS: &str =
         "content-length;content-type;host;x-amz-date;x-mongodb-gs2-cb-flag;x-mongodb-server-nonce";
@@ -492,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn what_botocore_signed_is_accepted() {
+    fn signatures_of_botocore_are_accepted() {
         assert_eq!(verify(&user_request(), &identity()).unwrap().arn, identity().arn);
         assert!(verify(&role_request(), &role_identity()).is_ok());
 
@@ -524,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn any_change_to_what_was_signed_is_found() {
+    fn any_change_to_what_was_signed_is_refused() {
         let changes: [(&str, Change); 8] = [
             ("nonce", |request| replace(request, "X-MongoDB-Server-Nonce", "AAEC", "AAED")),
             ("flag", |request| set(request, "X-MongoDB-GS2-CB-Flag", "y")),
@@ -544,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_not_taken_for_another_of_its_forms() {
+    fn a_signature_in_upper_case_is_refused() {
         let upper = format!("Signature={}", USER_SIGNATURE.to_uppercase());
         let lower = format!("Signature={USER_SIGNATURE}");
         let (_, code, _) = refusal_of(|request| replace(request, "Authorization", &lower, &upper));
@@ -601,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_good_for_fifteen_minutes_either_way() {
+    fn a_date_is_valid_for_fifteen_minutes_either_way() {
         let now = SystemTime::UNIX_EPOCH + NOW;
         let second = Duration::from_secs(1);
         for good in [now - WINDOW, now + WINDOW] {
@@ -622,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_must_be_there_once_and_be_one() {
+    fn exactly_one_well_formed_date_is_required() {
         for date in
             ["", "20150830T123600", "2015-08-30T12:36:00Z", "20150830T250000Z", "20150230T123600Z", "+0150830T123600Z"]
         {
@@ -634,7 +641,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_signed_is_and_what_is_signed_is_there() {
+    fn required_fields_must_be_signed_and_signed_fields_present() {
         for (from, to, expected) in [
             ("host;", "", "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."),
             ("x-amz-date;", "", "'x-amz-date' must be a 'SignedHeader' in the AWS Authorization."),
@@ -700,7 +707,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_must_be_ours() {
+    fn the_host_must_be_one_of_the_server() {
         for host in ["sts.example.com", "", "sts.amazonaws.com:9", "sts.amazonaws.com.", "evil@sts.amazonaws.com"] {
             assert_eq!(refusal_of(|request| set(request, "Host", host)).0, 421, "{host:?}");
         }
@@ -727,7 +734,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_nobody_signs_are_a_mismatch_not_a_crash() {
+    fn bytes_that_no_client_signs_are_a_mismatch_not_a_crash() {
         let (_, code, _) = refusal_of(|request| set(request, "X-MongoDB-GS2-CB-Flag", "\u{fffd}"));
         assert_eq!(code, "SignatureDoesNotMatch");
     }

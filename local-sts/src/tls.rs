@@ -1,6 +1,6 @@
-//! The server's own certificate authority, its certificate, and the TLS configuration made of them.
+//! The server's certificate authority, its certificate, and the TLS configuration of both.
 //!
-//! Everything is made anew at each start and the private keys stay in memory.
+//! Each server gets new ones, and the private keys stay in memory.
 
 use std::io;
 use std::sync::Arc;
@@ -16,10 +16,12 @@ use rustls::server::NoServerSessionStorage;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Certificates are valid from this long ago, so that a client whose clock is behind still accepts them.
+/// Certificates are valid from this long ago, so that a client whose clock is behind still accepts
+/// them.
 const VALID_BEFORE: Duration = DAY.saturating_mul(30);
 
-/// Certificates are valid for this long. Some platforms refuse server certificates with more than 398 days.
+/// Certificates are valid for this long. Some platforms refuse server certificates with more than
+/// 398 days.
 const VALID_AFTER: Duration = DAY.saturating_mul(365);
 
 /// A certificate authority and a TLS configuration whose certificate it signed.
@@ -29,12 +31,12 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Makes an authority and a server certificate that carries `names` (DNS names or IP addresses) and nothing else.
-    /// If it is to be `expired`, the server's certificate ended an hour ago. With `resumption`, clients may resume a session
-    /// in place of a full handshake.
+    /// Makes an authority and a server certificate for exactly `names` (DNS names or IP addresses).
+    /// If `expired`, the server's certificate expired an hour ago. With `resumption`, clients may
+    /// resume a session instead of a full handshake.
     ///
     /// # Errors
-    /// `InvalidInput` when a name can be neither; otherwise what the cryptographic library reports.
+    /// `InvalidInput` if a name is neither; otherwise what the cryptographic library reports.
     pub(crate) fn new(names: &[String], expired: bool, resumption: bool) -> io::Result<Self> {
         let now = SystemTime::now();
 
@@ -67,11 +69,11 @@ impl Tls {
             .map_err(io::Error::other)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         if resumption {
-            // Tickets that the client keeps. The default, sessions that the server keeps, has room for 256, which a
-            // storm of connections uses up.
+            // Tickets are kept by the client. The default, sessions that the server keeps, has room
+            // for 256, which a storm of connections exceeds.
             config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(io::Error::other)?;
-            // One is enough for a client that gets another with each connection, and short enough for the proxy to know
-            // it from an answer.
+            // One per connection is enough, and short enough for the proxy to distinguish it from a
+            // response.
             config.send_tls13_tickets = 1;
         } else {
             config.session_storage = Arc::new(NoServerSessionStorage {});

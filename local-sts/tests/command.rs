@@ -1,4 +1,4 @@
-//! The command as another program starts it.
+//! The command, started as another program does it.
 
 mod support;
 
@@ -12,7 +12,7 @@ use local_sts::Identity;
 use serde_json::json;
 use support::{ACCOUNT, Client, Request};
 
-/// A directory of this test's own, removed at its end.
+/// A directory of one test, removed at its end.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -50,7 +50,7 @@ fn wait(child: &mut Child) -> ExitStatus {
         }
         if Instant::now() > deadline {
             child.kill().unwrap();
-            panic!("the command did not end");
+            panic!("the command did not stop");
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -63,7 +63,7 @@ fn rest(mut stream: impl Read) -> String {
 }
 
 #[test]
-fn it_announces_itself_serves_and_ends_with_its_input() {
+fn it_prints_its_address_serves_and_stops_with_its_input() {
     let directory = Directory::new("serves");
     let role = Identity::assumed_role(ACCOUNT, "app", "s");
     let identities = directory.0.join("identities.json");
@@ -106,7 +106,7 @@ fn it_announces_itself_serves_and_ends_with_its_input() {
 }
 
 #[test]
-fn it_is_slow_and_limits_rates_as_it_is_told() {
+fn it_delays_responses_and_limits_rates() {
     let directory = Directory::new("faults");
     let alice = Identity::iam_user(ACCOUNT, "alice");
     let identities = directory.0.join("identities.json");
@@ -116,7 +116,7 @@ fn it_is_slow_and_limits_rates_as_it_is_told() {
     }]);
     fs::write(&identities, list.to_string()).unwrap();
     let mut child = command(&directory.0)
-        .args(["--round-trip", "40.5", "--thinking-time", "30", "--rate-limit", "0.001", "--rate-burst", "2"])
+        .args(["--round-trip", "40.5", "--processing-time", "30", "--rate-limit", "0.001", "--rate-burst", "2"])
         .args(["--quiet", "--stop-with-stdin", "--identities"])
         .arg(&identities)
         .spawn()
@@ -139,13 +139,13 @@ fn it_is_slow_and_limits_rates_as_it_is_told() {
 }
 
 #[test]
-fn it_ends_on_a_signal() {
+fn it_stops_on_a_signal() {
     for signal in ["-TERM", "-INT"] {
         let directory = Directory::new(signal);
         let mut child = command(&directory.0).stdin(Stdio::null()).spawn().unwrap();
         read_line(&mut child);
-        assert!(child.try_wait().unwrap().is_none(), "input that ends is not watched unless it is asked for");
-        // The shell's own: a minimal system has no program of that name.
+        assert!(child.try_wait().unwrap().is_none(), "the end of standard input stops it without --stop-with-stdin");
+        // The shell's builtin: a minimal system has no program kill.
         let kill = format!("kill {signal} {}", child.id());
         let killed = Command::new("sh").args(["-c", &kill]).status().unwrap();
         assert!(killed.success());
@@ -154,7 +154,7 @@ fn it_ends_on_a_signal() {
 }
 
 #[test]
-fn it_says_what_is_wrong_and_fails() {
+fn it_fails_with_the_reason_on_standard_error() {
     let directory = Directory::new("wrong");
     let bad = directory.0.join("bad.json");
     fs::write(&bad, r#"[{"secret_access_key": "planted"}]"#).unwrap();

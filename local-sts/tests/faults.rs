@@ -1,4 +1,5 @@
-//! The faults of the service: each can be switched while it runs, and the next request is served when it is off.
+//! The faults of the service: each can be switched while it runs; without it, the next request is
+//! served.
 
 mod support;
 
@@ -6,7 +7,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use local_sts::{Answer, Failures, Identity, LocalSts, RateLimit, ServiceError};
+use local_sts::{Failures, Identity, LocalSts, RateLimit, ServiceError, StsResponse};
 use support::{ACCOUNT, Client, Request};
 
 fn world() -> (LocalSts, Identity, Client) {
@@ -23,10 +24,10 @@ fn an_account_over_its_rate_is_throttled_and_others_are_not() {
     let stranger = Identity::iam_user("999999999999", "bob");
     sts.add_identity(colleague.clone());
     sts.add_identity(stranger.clone());
-    // Nothing comes back while the test runs.
+    // No token is added while the test runs.
     sts.set_rate_limit(RateLimit::per_second(0.0).burst(2));
     assert_eq!(client.send(&Request::signed_by(&alice)).status, 200);
-    // Who is not who he says to be charges nobody.
+    // A request with a wrong signature takes no token.
     let mut forged = alice.clone();
     forged.secret_access_key = "guessed".to_owned();
     client.send(&Request::signed_by(&forged)).assert_refused(403, "SignatureDoesNotMatch");
@@ -53,7 +54,7 @@ fn an_account_over_its_rate_is_throttled_and_others_are_not() {
 }
 
 #[test]
-fn the_service_fails_as_it_is_told_over_a_connection_that_stays() {
+fn the_service_fails_as_configured_and_keeps_the_connection() {
     let (sts, alice, mut client) = world();
     let request = Request::signed_by(&alice);
     for (error, status, code) in [
@@ -72,7 +73,7 @@ fn the_service_fails_as_it_is_told_over_a_connection_that_stays() {
     let statuses: Vec<u16> = (0..6).map(|_| client.send(&request).status).collect();
     assert_eq!(statuses, [200, 200, 500, 200, 200, 500]);
     sts.set_failures(Failures::all(ServiceError::ServiceUnavailable));
-    sts.set_answer(Answer::AlwaysYes(alice.clone()));
+    sts.set_response(StsResponse::AcceptAll(alice.clone()));
     assert_eq!(client.send(&request).status, 503);
     sts.set_failures(None);
     assert_eq!(client.send(&request).status, 200);
@@ -80,13 +81,13 @@ fn the_service_fails_as_it_is_told_over_a_connection_that_stays() {
 }
 
 #[test]
-fn the_server_thinks_about_each_request_by_itself() {
+fn requests_are_processed_in_parallel_and_a_stop_does_not_wait_for_them() {
     const TIME: Duration = Duration::from_millis(100);
     let (sts, alice, mut client) = world();
     let request = Request::signed_by(&alice);
     client.send(&request);
-    assert_eq!(sts.most_at_once(), 1);
-    sts.set_thinking_time(TIME);
+    assert_eq!(sts.max_in_flight(), 1);
+    sts.set_processing_time(TIME);
     let start = Instant::now();
     let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&sts)).collect();
     thread::scope(|scope| {
@@ -96,19 +97,19 @@ fn the_server_thinks_about_each_request_by_itself() {
     });
     let took = start.elapsed();
     assert!(took >= TIME, "{took:?}");
-    assert_eq!((sts.most_at_once(), sts.open_connections()), (4, 5));
-    // An answer arrives a moment before the server is done with it.
-    while sts.at_once() > 0 {
+    assert_eq!((sts.max_in_flight(), sts.open_connections()), (4, 5));
+    // A response arrives a moment before the server counts it as done.
+    while sts.in_flight() > 0 {
         thread::sleep(Duration::from_millis(1));
     }
-    sts.set_thinking_time(Duration::ZERO);
-    sts.forget_most_at_once();
+    sts.set_processing_time(Duration::ZERO);
+    sts.reset_max_in_flight();
     client.send(&request);
-    assert_eq!(sts.most_at_once(), 1);
-    // Whoever is thinking when the server stops does not hold it up.
-    sts.set_thinking_time(Duration::from_secs(3600));
+    assert_eq!(sts.max_in_flight(), 1);
+    // A request that is being processed does not delay a stop.
+    sts.set_processing_time(Duration::from_secs(3600));
     client.write(&request.to_bytes());
-    while sts.at_once() == 0 {
+    while sts.in_flight() == 0 {
         thread::sleep(Duration::from_millis(1));
     }
     let start = Instant::now();
@@ -117,7 +118,7 @@ fn the_server_thinks_about_each_request_by_itself() {
 }
 
 #[test]
-fn an_answer_is_broken_off_between_bytes_of_http() {
+fn a_response_is_cut_between_bytes_of_http() {
     let (sts, alice, mut client) = world();
     let request = Request::signed_by(&alice);
     sts.set_cut(Some(300));
@@ -133,7 +134,7 @@ fn an_answer_is_broken_off_between_bytes_of_http() {
 }
 
 #[test]
-fn an_answer_drips_byte_by_byte() {
+fn a_response_drips_byte_by_byte() {
     let (sts, alice, mut client) = world();
     let request = Request::signed_by(&alice);
     sts.set_drip(Some(Duration::from_micros(200)));

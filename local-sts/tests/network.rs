@@ -1,4 +1,4 @@
-//! The proxy that stands for the network.
+//! The proxy that simulates a network.
 
 mod support;
 
@@ -7,13 +7,13 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use local_sts::{DelayProxy, Fate, Identity, LocalSts, NetworkFault, Stage};
+use local_sts::{DelayProxy, Identity, IdleDrop, LocalSts, NetworkFault, Stage};
 use support::{ACCOUNT, Client, Request};
 
 const ROUND_TRIP: Duration = Duration::from_millis(40);
-/// What the machine may add to a few round trips when others use it too.
+/// What a busy machine may add to a few round trips.
 const SLACK: Duration = Duration::from_millis(500);
-/// Long enough to say that nothing comes.
+/// Long enough to conclude that nothing arrives.
 const A_WHILE: Duration = Duration::from_millis(150);
 
 struct World {
@@ -34,7 +34,7 @@ impl World {
         Client::dial(self.network.address(), self.sts.ca_pem(), "sts.amazonaws.com")
     }
 
-    /// A connection that has brought an answer.
+    /// Returns a connection that has carried a response.
     fn warm(&self) -> Client {
         let mut client = self.dial().unwrap();
         self.ask(&mut client).unwrap();
@@ -78,12 +78,12 @@ fn a_connection_costs_its_round_trips_and_a_request_one() {
     let start = Instant::now();
     let mut client = world.dial().unwrap();
     let connected = start.elapsed();
-    // TCP and TLS 1.3: one each. What ends the handshake travels with the request.
+    // TCP and TLS 1.3: one each. The end of the handshake travels with the request.
     assert!(connected >= 2 * ROUND_TRIP && connected < 2 * ROUND_TRIP + SLACK, "{connected:?}");
     let start = Instant::now();
     client.send(&request);
-    let answered = start.elapsed();
-    assert!(answered >= ROUND_TRIP && answered < ROUND_TRIP + SLACK, "{answered:?}");
+    let took = start.elapsed();
+    assert!(took >= ROUND_TRIP && took < ROUND_TRIP + SLACK, "{took:?}");
 
     world.network.set_round_trip(Duration::ZERO);
     let times = (0..20).map(|_| {
@@ -109,19 +109,19 @@ fn a_round_trip_limits_no_throughput_and_keeps_the_order() {
     let sent: Vec<u8> = (0..4_000_000_u32).flat_map(|n| [n as u8, (n >> 8) as u8]).collect();
     let mut socket = TcpStream::connect(network.address()).unwrap();
     let start = Instant::now();
-    // In pieces: 800 delays would be a minute.
+    // In 800 pieces, whose delays must not add up: that would take a minute.
     for piece in sent.chunks(10_000) {
         socket.write_all(piece).unwrap();
     }
     socket.shutdown(Shutdown::Write).unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
+    let mut response = String::new();
+    socket.read_to_string(&mut response).unwrap();
     let took = start.elapsed();
-    assert_eq!(answer, "all there");
+    assert_eq!(response, "all there");
     assert!(receiver.join().unwrap() == sent, "not what was sent");
     assert!(took >= 4 * ROUND_TRIP && took < Duration::from_secs(5), "{took:?}");
     drop(socket);
-    wait_for("the proxy forgets a connection that has ended", || network.open_connections() == 0);
+    wait_for("the ended connection is closed", || network.open_connections() == 0);
 }
 
 #[test]
@@ -175,23 +175,23 @@ fn nothing_passes_a_black_hole_until_it_is_over() {
 }
 
 #[test]
-fn whoever_is_unreachable_answers_no_connect() {
+fn connecting_to_an_unreachable_host_gets_no_reply() {
     let world = World::new();
     let mut client = world.warm();
     world.network.set_fault(NetworkFault::Unreachable);
-    wait_for("connect waits", || {
+    wait_for("connect times out", || {
         TcpStream::connect_timeout(&world.network.address(), A_WHILE)
             .is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
     });
     client.set_read_timeout(A_WHILE);
     assert_silent(world.ask(&mut client));
     world.network.set_fault(NetworkFault::None);
-    wait_for("the door opens", || world.dial().is_ok());
+    wait_for("connections are accepted again", || world.dial().is_ok());
     world.assert_serves();
 }
 
 #[test]
-fn whoever_is_refused_is_told_so_at_once() {
+fn a_refused_connection_fails_at_once() {
     let world = World::new();
     let mut client = world.warm();
     world.network.set_fault(NetworkFault::Refused);
@@ -200,7 +200,7 @@ fn whoever_is_refused_is_told_so_at_once() {
     });
     world.ask(&mut client).unwrap();
     world.network.set_fault(NetworkFault::None);
-    wait_for("the door opens", || world.dial().is_ok());
+    wait_for("connections are accepted again", || world.dial().is_ok());
 }
 
 #[test]
@@ -209,48 +209,48 @@ fn connections_are_reset_at_each_stage_with_and_without_latency() {
         let world = World::new();
         world.network.set_round_trip(round_trip);
         for (stage, requests) in
-            [(Stage::Accepted, 0), (Stage::ClientHello, 0), (Stage::BeforeRequest, 0), (Stage::BeforeAnswer, 1)]
+            [(Stage::Accepted, 0), (Stage::ClientHello, 0), (Stage::BeforeRequest, 0), (Stage::BeforeResponse, 1)]
         {
             world.network.set_fault_times(NetworkFault::Reset(stage), 1);
             assert_reset(world.dial().and_then(|mut client| world.ask(&mut client)));
             assert_eq!(world.sts.request_count(), requests, "{stage:?}");
-            assert_eq!(world.network.fault(), NetworkFault::None, "it was set for once");
+            assert_eq!(world.network.fault(), NetworkFault::None, "it was set for one connection");
         }
         world.assert_serves();
 
-        // Connections that were used before, too.
-        for (stage, requests) in [(Stage::BeforeRequest, 3), (Stage::BeforeAnswer, 5)] {
+        // Also on connections that were used before.
+        for (stage, requests) in [(Stage::BeforeRequest, 3), (Stage::BeforeResponse, 5)] {
             let mut client = world.warm();
             world.network.set_fault_times(NetworkFault::Reset(stage), 1);
             assert_reset(world.ask(&mut client));
             assert_eq!(world.sts.request_count(), requests, "{stage:?}");
         }
-        assert_eq!(world.network.strike_count(), 6);
-        wait_for("nothing is left", || world.network.open_connections() == 0);
+        assert_eq!(world.network.hit_count(), 6);
+        wait_for("all connections are closed", || world.network.open_connections() == 0);
     }
 }
 
 #[test]
-fn an_answer_is_cut_or_reset_after_some_bytes() {
+fn a_response_is_cut_or_reset_after_some_bytes() {
     let world = World::new();
-    world.network.set_fault(NetworkFault::CutAnswer { after: 100 });
+    world.network.set_fault(NetworkFault::CutResponse { after: 100 });
     let mut client = world.dial().unwrap();
     let error = world.ask(&mut client).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
     drop(client);
-    world.network.set_fault(NetworkFault::ResetInAnswer { after: 100 });
+    world.network.set_fault(NetworkFault::ResetInResponse { after: 100 });
     assert_reset(world.dial().and_then(|mut client| world.ask(&mut client)));
     assert_eq!(world.sts.request_count(), 2);
-    // Longer than any answer: none is cut.
-    world.network.set_fault(NetworkFault::CutAnswer { after: 100_000 });
+    // Longer than any response: none is cut.
+    world.network.set_fault(NetworkFault::CutResponse { after: 100_000 });
     let mut client = world.warm();
     world.ask(&mut client).unwrap();
     drop(client);
-    wait_for("nothing is left", || world.network.open_connections() == 0);
+    wait_for("all connections are closed", || world.network.open_connections() == 0);
 }
 
 #[test]
-fn an_answer_drips() {
+fn a_response_drips() {
     let world = World::new();
     let mut client = world.warm();
     world.network.set_fault(NetworkFault::Drip { every: Duration::from_micros(200) });
@@ -267,30 +267,30 @@ fn an_answer_drips() {
 }
 
 #[test]
-fn kept_connections_die_in_three_ways_and_new_ones_live() {
+fn idle_connections_are_dropped_in_three_ways_and_new_ones_work() {
     let world = World::new();
     let idle = Duration::from_millis(100);
-    for fate in [Fate::Closed, Fate::Reset, Fate::BlackHole] {
+    for how in [IdleDrop::Close, IdleDrop::Reset, IdleDrop::BlackHole] {
         let mut client = world.warm();
-        world.network.set_fault(NetworkFault::Kept { idle, fate });
+        world.network.set_fault(NetworkFault::DropIdle { after: idle, how });
         thread::sleep(2 * idle);
         client.set_read_timeout(A_WHILE);
         let asked = world.sts.request_count();
         let result = world.ask(&mut client);
-        match fate {
-            Fate::Closed => assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof),
-            Fate::Reset => assert_reset(result),
+        match how {
+            IdleDrop::Close => assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof),
+            IdleDrop::Reset => assert_reset(result),
             _ => assert_silent(result),
         }
-        assert_eq!(world.sts.request_count(), asked, "{fate:?}");
+        assert_eq!(world.sts.request_count(), asked, "{how:?}");
         world.assert_serves();
         world.network.set_fault(NetworkFault::None);
     }
-    assert!((3..=4).contains(&world.network.strike_count()), "{}", world.network.strike_count());
+    assert!((3..=4).contains(&world.network.hit_count()), "{}", world.network.hit_count());
 }
 
 #[test]
-fn a_server_that_goes_and_one_that_is_not_there_cost_the_client_its_connection() {
+fn a_server_that_stops_or_does_not_exist_costs_the_client_its_connection() {
     let World { sts, network, alice } = World::new();
     let mut client = Client::dial(network.address(), sts.ca_pem(), "sts.amazonaws.com").unwrap();
     client.send(&Request::signed_by(&alice));
@@ -300,11 +300,11 @@ fn a_server_that_goes_and_one_that_is_not_there_cost_the_client_its_connection()
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     assert_reset(socket.read(&mut [0]).map(|_| ()));
     drop(client);
-    wait_for("nothing is left", || network.open_connections() == 0);
+    wait_for("all connections are closed", || network.open_connections() == 0);
 }
 
 #[test]
-fn only_loopback_is_served_and_a_drop_ends_everything() {
+fn only_loopback_is_served_and_a_drop_closes_everything() {
     let elsewhere = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 443));
     let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     for result in [DelayProxy::start(elsewhere), DelayProxy::start_on(elsewhere, here)] {

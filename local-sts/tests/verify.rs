@@ -1,4 +1,4 @@
-//! The server as a client meets it: over TLS, with requests signed as MongoDB's drivers sign them.
+//! The server over TLS, with requests signed as MongoDB's drivers sign them.
 
 mod support;
 
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use local_sts::{Answer, Identity, LocalSts};
+use local_sts::{Identity, LocalSts, StsResponse};
 use support::{ACCOUNT, BODY, Client, Request, Response};
 
 fn start(identities: &[&Identity]) -> LocalSts {
@@ -51,7 +51,7 @@ fn a_role_session_is_named() {
 }
 
 #[test]
-fn json_is_answered_to_those_that_ask_for_it() {
+fn a_client_that_accepts_json_gets_it() {
     let alice = Identity::iam_user(ACCOUNT, "alice");
     let sts = start(&[&alice]);
     let request = Request::signed_by(&alice).with("Accept", "application/json");
@@ -66,7 +66,7 @@ fn json_is_answered_to_those_that_ask_for_it() {
 }
 
 #[test]
-fn a_wrong_secret_and_an_unknown_key_are_told_apart() {
+fn a_wrong_secret_and_an_unknown_key_have_different_errors() {
     let alice = Identity::iam_user(ACCOUNT, "alice");
     let sts = start(&[&alice]);
     let mut forged = Identity::iam_user(ACCOUNT, "alice");
@@ -81,7 +81,7 @@ fn a_wrong_secret_and_an_unknown_key_are_told_apart() {
 }
 
 #[test]
-fn a_key_of_another_identity_gives_nothing() {
+fn a_key_of_another_identity_is_refused() {
     let alice = Identity::iam_user(ACCOUNT, "alice");
     let bob = Identity::iam_user(ACCOUNT, "bob");
     let sts = start(&[&alice, &bob]);
@@ -91,7 +91,7 @@ fn a_key_of_another_identity_gives_nothing() {
 }
 
 #[test]
-fn a_changed_header_or_body_is_found() {
+fn a_changed_header_or_body_is_refused() {
     let alice = Identity::iam_user(ACCOUNT, "alice");
     let sts = start(&[&alice]);
     let good = Request::signed_by(&alice);
@@ -107,7 +107,7 @@ fn a_changed_header_or_body_is_found() {
 }
 
 #[test]
-fn a_token_must_be_there_right_and_in_time() {
+fn a_token_must_be_present_right_and_unexpired() {
     let role = Identity::assumed_role(ACCOUNT, "app", "s");
     let expired = Identity::assumed_role(ACCOUNT, "app", "s").expired();
     let sts = start(&[&role, &expired]);
@@ -181,7 +181,7 @@ fn one_connection_serves_many_requests() {
     assert_eq!(client.send(&Request::signed_by(&alice)).status, 200);
     assert_eq!((sts.connection_count(), sts.request_count()), (1, 7));
 
-    // Requests that do not wait for the answer before them are answered in order; the last one ends the connection.
+    // Pipelined requests are served in order; the last one ends the connection.
     let last: &[u8] = b"POST / HTTP/1.1\r\nConnection: close\r\n\r\n";
     client.write(&[&Request::signed_by(&alice).to_bytes(), last].concat());
     let text = String::from_utf8(client.read_to_end().unwrap()).unwrap();
@@ -222,22 +222,22 @@ fn identities_can_be_added_and_replaced_while_it_runs() {
 }
 
 #[test]
-fn always_yes_asks_for_no_signature() {
+fn accept_all_checks_no_signature() {
     let mallory = Identity::iam_user(ACCOUNT, "mallory");
     let sts = start(&[]);
-    sts.set_answer(Answer::AlwaysYes(mallory.clone()));
+    sts.set_response(StsResponse::AcceptAll(mallory.clone()));
     let mut client = Client::connect(&sts);
     client.write(b"POST / HTTP/1.1\r\n\r\n");
     let response = client.read_response();
     assert_eq!((response.status, response.element("Arn")), (200, mallory.arn.as_str()));
-    sts.set_answer(Answer::Verified);
+    sts.set_response(StsResponse::Verified);
     client.send(&Request::signed_by(&mallory)).assert_refused(403, "InvalidClientTokenId");
 }
 
 #[test]
-fn a_fixed_answer_is_given_as_it_is() {
+fn a_fixed_response_is_sent_unchanged() {
     let sts = start(&[]);
-    sts.set_answer(Answer::Fixed {
+    sts.set_response(StsResponse::Fixed {
         status: 503,
         headers: vec![("X-Test".to_owned(), "1".to_owned())],
         body: b"later".to_vec(),
@@ -249,8 +249,8 @@ fn a_fixed_answer_is_given_as_it_is() {
         assert_eq!((response.status, response.body.as_str()), (503, "later"));
         assert_eq!(response.header("X-Test"), Some("1"));
     }
-    // A length that is not true is written all the same, and the connection ends there.
-    sts.set_answer(Answer::Fixed {
+    // A false length is sent too, and the connection ends there.
+    sts.set_response(StsResponse::Fixed {
         status: 200,
         headers: vec![("Content-Length".to_owned(), "9".to_owned())],
         body: b"short".to_vec(),
@@ -262,24 +262,24 @@ fn a_fixed_answer_is_given_as_it_is() {
 #[test]
 fn raw_bytes_are_written_and_the_connection_ends() {
     let sts = start(&[]);
-    sts.set_answer(Answer::Raw(b"HTTP/1.1 200 OK\r\n\0nonsense".to_vec()));
+    sts.set_response(StsResponse::Raw(b"HTTP/1.1 200 OK\r\n\0nonsense".to_vec()));
     let mut client = Client::connect(&sts);
     client.write(b"POST / HTTP/1.1\r\n\r\n");
     assert_eq!(client.read_to_end().unwrap(), b"HTTP/1.1 200 OK\r\n\0nonsense");
 }
 
 #[test]
-fn a_slow_answer_comes_byte_by_byte_and_a_flood_as_often_as_it_was_told() {
+fn a_slow_response_arrives_byte_by_byte_and_a_flood_as_often_as_configured() {
     let sts = start(&[]);
     let pause = Duration::from_millis(30);
-    sts.set_answer(Answer::Slow { first: b"HTTP".to_vec(), rest: b"/1.1".to_vec(), pause });
+    sts.set_response(StsResponse::Slow { first: b"HTTP".to_vec(), rest: b"/1.1".to_vec(), pause });
     let mut client = Client::connect(&sts);
     let started = Instant::now();
     client.write(b"POST / HTTP/1.1\r\n\r\n");
     assert_eq!(client.read_to_end().unwrap(), b"HTTP/1.1");
     assert!(started.elapsed() >= 4 * pause);
 
-    sts.set_answer(Answer::Flood { first: b"a".to_vec(), again: b"bc".to_vec(), times: Some(3) });
+    sts.set_response(StsResponse::Flood { first: b"a".to_vec(), repeated: b"bc".to_vec(), times: Some(3) });
     let mut client = Client::connect(&sts);
     client.write(b"POST / HTTP/1.1\r\n\r\n");
     assert_eq!(client.read_to_end().unwrap(), b"abcbcbc");
@@ -290,7 +290,7 @@ fn a_slow_answer_comes_byte_by_byte_and_a_flood_as_often_as_it_was_told() {
 fn silence_lasts_and_does_not_stop_others() {
     let alice = Identity::iam_user(ACCOUNT, "alice");
     let sts = start(&[&alice]);
-    sts.set_answer(Answer::Silence);
+    sts.set_response(StsResponse::Silence);
     let mut silent = Client::connect(&sts);
     silent.write(&Request::signed_by(&alice).to_bytes());
     silent.set_read_timeout(Duration::from_millis(300));
@@ -299,21 +299,21 @@ fn silence_lasts_and_does_not_stop_others() {
         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
     ));
     assert_eq!(sts.request_count(), 1);
-    sts.set_answer(Answer::Verified);
+    sts.set_response(StsResponse::Verified);
     assert_eq!(ask(&sts, &Request::signed_by(&alice)).status, 200);
 }
 
 #[test]
-fn stopping_is_quick_whatever_connections_do() {
+fn a_stop_is_quick_regardless_of_connections() {
     let sts = start(&[]);
-    sts.set_answer(Answer::Silence);
+    sts.set_response(StsResponse::Silence);
     let address = sts.address();
     let idle = Client::connect(&sts);
     let mut silent = Client::connect(&sts);
     silent.write(b"POST / HTTP/1.1\r\n\r\n");
     let mut half = Client::connect(&sts);
     half.write(b"POST / HT");
-    sts.set_answer(Answer::Flood { first: Vec::new(), again: vec![0; 65536], times: None });
+    sts.set_response(StsResponse::Flood { first: Vec::new(), repeated: vec![0; 65536], times: None });
     let mut flooded = Client::connect(&sts);
     flooded.write(b"POST / HTTP/1.1\r\n\r\n");
     let before_handshake = std::net::TcpStream::connect(address).unwrap();
@@ -326,14 +326,14 @@ fn stopping_is_quick_whatever_connections_do() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_in_good_order() {
+fn an_idle_connection_is_closed_with_close_notify() {
     let sts = LocalSts::builder().idle_timeout(Duration::from_millis(200)).start().unwrap();
     let mut client = Client::connect(&sts);
     assert_eq!(client.read_to_end().unwrap(), b"");
 }
 
 #[test]
-fn a_request_that_never_ends_is_given_up() {
+fn a_request_that_never_ends_times_out() {
     let sts = LocalSts::builder().read_timeout(Duration::from_millis(200)).start().unwrap();
     let mut client = Client::connect(&sts);
     client.write(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc");
@@ -351,7 +351,7 @@ fn what_is_not_http_is_refused_and_the_connection_ends() {
 }
 
 #[test]
-fn the_certificate_carries_the_host_names_or_the_name_it_is_told() {
+fn the_certificate_has_the_host_names_or_the_configured_name() {
     let sts = start(&[]);
     let wrong = LocalSts::builder().certificate_name("sts.example.com").start().unwrap();
     let dial = |sts: &LocalSts, ca: &str, name| Client::dial(sts.address(), ca, name).map(drop);
@@ -391,7 +391,7 @@ fn many_clients_are_served_at_once() {
 }
 
 #[test]
-fn an_observer_hears_of_each_request_and_of_no_secret() {
+fn an_observer_sees_each_request_and_no_secret() {
     let alice = Identity::iam_user(ACCOUNT, "alice");
     let heard = Arc::new(Mutex::new(Vec::new()));
     let calls = Arc::new(AtomicUsize::new(0));
@@ -410,7 +410,7 @@ fn an_observer_hears_of_each_request_and_of_no_secret() {
     let good = Request::signed_by(&alice);
     ask(&sts, &good);
     ask(&sts, &good.clone().without("Authorization"));
-    sts.set_answer(Answer::Raw(Vec::new()));
+    sts.set_response(StsResponse::Raw(Vec::new()));
     Client::connect(&sts).write(&good.to_bytes());
     let deadline = Instant::now() + Duration::from_secs(5);
     while calls.load(Ordering::SeqCst) < 3 && Instant::now() < deadline {
@@ -447,8 +447,32 @@ fn tls_sessions_are_resumed_unless_that_is_switched_off() {
         for connection in 0..3 {
             let mut client = Client::dial_with(&tls, sts.address(), "sts.amazonaws.com").unwrap();
             assert_eq!(client.is_resumed(), resumption && connection > 0);
-            // The tickets come with the answer.
+            // The tickets come with the response.
             assert_eq!(client.send(&Request::signed_by(&alice)).status, 200);
         }
     }
+}
+
+#[test]
+fn a_stopped_server_refuses_connections_and_starts_again_as_the_same() {
+    let alice = Identity::iam_user(ACCOUNT, "alice");
+    let mut sts = start(&[&alice]);
+    let request = Request::signed_by(&alice);
+    let (address, ca_pem) = (sts.address(), sts.ca_pem().to_owned());
+    let mut client = Client::connect(&sts);
+    client.send(&request);
+    sts.stop();
+    assert!(client.try_send(&request).is_err(), "the connection is closed");
+    assert_eq!(std::net::TcpStream::connect(address).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(sts.open_connections(), 0);
+    sts.stop();
+
+    sts.set_processing_time(Duration::from_millis(50));
+    sts.start_again().unwrap();
+    sts.start_again().unwrap();
+    assert_eq!((sts.address(), sts.ca_pem()), (address, &*ca_pem));
+    let started = Instant::now();
+    assert_eq!(Client::connect(&sts).send(&request).element("Arn"), alice.arn);
+    assert!(started.elapsed() >= Duration::from_millis(50), "delays end with a stop, and not with a start");
+    assert_eq!((sts.request_count(), sts.connection_count()), (2, 2));
 }

@@ -313,7 +313,7 @@ mod tests {
         assert!(answered.denial.reason().starts_with("STS answered 403"), "{answered:?}");
         assert_eq!(answered.outcome, Outcome::Reached);
 
-        sts.set_thinking_time(Duration::from_millis(1500));
+        sts.set_processing_time(Duration::from_millis(1500));
         let late = attempt(Duration::from_millis(750));
         assert!(late.denial.reason().starts_with("no response from sts.amazonaws.com (127.0.0.1:"), "{late:?}");
         assert_eq!((late.outcome, sts.request_count()), (Outcome::Inconclusive, 2), "it is not sent again");

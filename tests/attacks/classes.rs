@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, bson, doc};
-use local_sts::{Answer, Identity, LocalSts};
+use local_sts::{Identity, LocalSts, StsResponse};
 
 use crate::support::aws_client::{self, Conversation, SignedLogin, Signer, client_first, client_second};
 use crate::support::fixture::{ACCOUNT, Fixture, ROLE_USER_NAME, STS_HOST, assert_plain_denial, credentials};
@@ -85,7 +85,7 @@ fn cve_2020_16250_the_client_cannot_make_sts_answer_another_question() {
         assert_eq!(request.header("accept"), Some("text/xml"));
     }
     // And then the signature is for another request than the one that is sent.
-    target.fixture.sts.set_answer(Answer::Verified);
+    target.fixture.sts.set_response(StsResponse::Verified);
     let other = aws_client::login_with(target.fixture.mongod.port(), &target.keys, |signer| {
         signer.with_header("content-length", &ACTION.len().to_string())
     });
@@ -177,7 +177,7 @@ fn channel_binding_flag_other_than_n_is_refused() {
         signer.without_header("x-mongodb-gs2-cb-flag")
     });
     // Whatever flag was signed, the constant is sent, so that STS finds the signature wrong.
-    target.fixture.sts.set_answer(Answer::Verified);
+    target.fixture.sts.set_response(StsResponse::Verified);
     let other = aws_client::login_with(target.fixture.mongod.port(), &target.keys, |signer| {
         signer.with_header("x-mongodb-gs2-cb-flag", "y")
     });
@@ -396,10 +396,10 @@ fn cve_2022_2385_fields_twice_or_in_another_case_are_refused_and_only_sts_names_
 
     // The key id is the victim's, and the rest says that the client is the victim. STS says that it is somebody else.
     let attacker = Identity::iam_user("210987654321", "team/alice");
-    target.fixture.sts.set_answer(Answer::AlwaysYes(attacker.clone()));
+    target.fixture.sts.set_response(StsResponse::AcceptAll(attacker.clone()));
     let reply = target.fixture.login(&target.fixture.user).expect_err("a claim was believed");
     assert!(reply.get_str("errmsg").unwrap().contains(&attacker.arn), "{reply}");
-    target.fixture.sts.set_answer(Answer::AlwaysYes(target.fixture.role.clone()));
+    target.fixture.sts.set_response(StsResponse::AcceptAll(target.fixture.role.clone()));
     assert_eq!(target.fixture.login(&target.fixture.user).unwrap(), [format!("{ROLE_USER_NAME}@$external")]);
     target.still_serves("CVE-2022-2385");
 }
@@ -413,7 +413,7 @@ fn host_override_by_the_client_is_not_possible() {
     let mut target = Target::start();
     // A client's own STS, which says yes. Its certificate is trusted, so that only the address is between.
     let evil = LocalSts::builder().start().expect("an STS");
-    evil.set_answer(Answer::AlwaysYes(target.fixture.user.clone()));
+    evil.set_response(StsResponse::AcceptAll(target.fixture.user.clone()));
     target.fixture.trust(&[&target.fixture.sts, &evil]);
     let host = evil.endpoint().replace("https://", "");
     for field in ["h", "host", "sts", "endpoint", "region"] {
@@ -437,7 +437,7 @@ fn host_override_by_the_client_is_not_possible() {
     }
     // A signature may be over any host; what is asked is the configured one, which finds the signature wrong.
     target.asks_sts("another host signed", |signer| signer.with_header("host", &host).region("us-east-1"));
-    target.fixture.sts.set_answer(Answer::Verified);
+    target.fixture.sts.set_response(StsResponse::Verified);
     let other = aws_client::login_with(target.fixture.mongod.port(), &target.keys, |signer| {
         signer.with_header("host", "sts.eu-west-1.amazonaws.com")
     });
@@ -597,7 +597,7 @@ fn cve_2025_11621_the_same_role_name_in_another_account_is_another_user() {
     let as_victim = [format!("{ROLE_USER_NAME}@$external")];
     for account in [OTHER_ACCOUNT, "123456789013", "023456789012", "000000000000"] {
         // Whatever is kept of the victim's login is fresh.
-        target.fixture.sts.set_answer(Answer::AlwaysYes(victim.clone()));
+        target.fixture.sts.set_response(StsResponse::AcceptAll(victim.clone()));
         assert_eq!(target.fixture.login(&victim).unwrap(), as_victim);
         let mut namesake = Identity::assumed_role(account, "reporting", "i-0123456789abcdef0");
         target.knows_nobody(&format!("a role in {account}"), &namesake);
@@ -619,7 +619,7 @@ fn cve_2025_11621_the_same_role_name_in_another_account_is_another_user() {
     let its_user = format!("arn:aws:iam::{OTHER_ACCOUNT}:role/reporting");
     target.fixture.mongod.create_external_user(&its_user, bson!([]));
     target.fixture.sts.add_identity(namesake.clone());
-    target.fixture.sts.set_answer(Answer::Verified);
+    target.fixture.sts.set_response(StsResponse::Verified);
     let fixture = &target.fixture;
     let as_namesake = [format!("{its_user}@$external")];
     thread::scope(|scope| {
@@ -715,12 +715,12 @@ fn wildcard_and_canonicalisation_tricks_find_no_user() {
     // Whatever its session is called, a role is that role and nothing else.
     for session in ["alice", "root", "admin", "role", "reporting", "123456789012", "-", "a=b,c@d.e+f"] {
         let session = Identity::assumed_role(ACCOUNT, "reporting", session);
-        target.fixture.sts.set_answer(Answer::AlwaysYes(session.clone()));
+        target.fixture.sts.set_response(StsResponse::AcceptAll(session.clone()));
         assert_eq!(target.fixture.login(&session).unwrap(), [format!("{ROLE_USER_NAME}@$external")]);
     }
     // IAM allows a star in a path. It is a star.
     let star = of("iam::123456789012:user/*/carol");
-    target.fixture.sts.set_answer(Answer::AlwaysYes(star.clone()));
+    target.fixture.sts.set_response(StsResponse::AcceptAll(star.clone()));
     assert_eq!(target.fixture.login(&star).unwrap(), [format!("{}@$external", star.arn)]);
     target.still_serves("look-alikes");
 }

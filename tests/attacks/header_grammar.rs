@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bson::{Bson, Document};
-use local_sts::{Answer, RecordedRequest};
+use local_sts::{RecordedRequest, StsResponse};
 use psmdb_aws_iam::sigv4::{AmzDate, Authorization, Expected, check_token};
 
 use crate::support::aws_client::{Conversation, MECHANISM, client_second};
@@ -50,7 +50,7 @@ fn a_message_with_one_thing_changed_is_decided_as_the_grammar_says() {
     let fixture = Fixture::start();
     // Opens the way to STS once, so that what is asked later can be counted.
     fixture.assert_still_serves("the start");
-    fixture.sts.set_answer(Answer::AlwaysYes(fixture.user.clone()));
+    fixture.sts.set_response(StsResponse::AcceptAll(fixture.user.clone()));
     let logged_in = [format!("{}@$external", fixture.user.arn)];
     let (oracle, rows) = (Oracle::new(), rows());
     let mut names = HashSet::new();
@@ -116,7 +116,7 @@ fn a_message_with_one_thing_changed_is_decided_as_the_grammar_says() {
         .collect();
     assert!(wrong.is_empty(), "{} messages were refused for another reason:\n{}", wrong.len(), wrong.join("\n"));
 
-    fixture.sts.set_answer(Answer::Verified);
+    fixture.sts.set_response(StsResponse::Verified);
     fixture.assert_still_serves("changed messages");
 }
 

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use local_sts::{Answer, Identity, LocalSts};
+use local_sts::{Identity, LocalSts, StsResponse};
 
 use crate::support::aws_client::{Conversation, Credentials, client_second};
 use crate::support::fixture::{ACCOUNT, Fixture, STS_HOST, credentials};
@@ -39,7 +39,7 @@ fn lines(fixture: &Fixture, id: i32) -> usize {
 fn over_long_tokens_do_not_move_the_host() {
     for closes in [false, true] {
         let (fixture, _other) = start();
-        fixture.sts.set_answer(Answer::ShortTokensOnly { closes });
+        fixture.sts.set_response(StsResponse::ShortTokensOnly { closes });
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| (0..4).for_each(|_| send_long_token(&fixture)));
@@ -60,17 +60,17 @@ fn a_connection_that_dies_on_a_long_token_takes_no_other_with_it() {
     const KEPT: usize = 6;
     let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 9000));
     let log_in_at_once = |count: usize| {
-        fixture.sts.set_thinking_time(Duration::from_millis(500));
+        fixture.sts.set_processing_time(Duration::from_millis(500));
         thread::scope(|scope| {
             for _ in 0..count {
                 scope.spawn(|| fixture.login(&fixture.user).expect("a login"));
             }
         });
-        fixture.sts.set_thinking_time(Duration::ZERO);
+        fixture.sts.set_processing_time(Duration::ZERO);
         fixture.sts.connection_count()
     };
     assert_eq!(log_in_at_once(KEPT), KEPT);
-    fixture.sts.set_answer(Answer::ShortTokensOnly { closes: true });
+    fixture.sts.set_response(StsResponse::ShortTokensOnly { closes: true });
     send_long_token(&fixture);
     let opened = fixture.sts.connection_count();
     assert!(opened > KEPT, "the long token was not sent again");
@@ -81,7 +81,7 @@ fn a_connection_that_dies_on_a_long_token_takes_no_other_with_it() {
 fn a_block_page_in_place_of_sts_causes_one_failover_and_no_return() {
     let (fixture, _other) = start();
     let headers = vec![("Content-Type".to_owned(), "text/html".to_owned())];
-    fixture.sts.set_answer(Answer::Fixed { status: 403, headers, body: b"<html>blocked</html>".to_vec() });
+    fixture.sts.set_response(StsResponse::Fixed { status: 403, headers, body: b"<html>blocked</html>".to_vec() });
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         let conversation = Conversation::start(fixture.mongod.port()).unwrap();

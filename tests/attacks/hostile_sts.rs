@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
-use local_sts::{Answer, DelayProxy, Dns, DnsAnswer, LocalSts, NetworkFault};
+use local_sts::{DelayProxy, Dns, DnsResponse, LocalSts, NetworkFault, StsResponse};
 
 use crate::support::dns;
 use crate::support::fixture::Fixture;
@@ -34,19 +34,19 @@ fn document(target: &Target) -> String {
     )
 }
 
-fn http(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Answer {
+fn http(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> StsResponse {
     let headers = vec![("Content-Type".to_owned(), content_type.to_owned()), ("X-Note".to_owned(), MARKER.to_owned())];
-    Answer::Fixed { status, headers, body: body.into() }
+    StsResponse::Fixed { status, headers, body: body.into() }
 }
 
 /// An answer in bytes, with a header of this and a body of that.
-fn raw(head: &str, body: &str) -> Answer {
-    Answer::Raw(format!("{head}\r\n\r\n{body}").into_bytes())
+fn raw(head: &str, body: &str) -> StsResponse {
+    StsResponse::Raw(format!("{head}\r\n\r\n{body}").into_bytes())
 }
 
 /// The same answer without a trick is believed: what is refused is refused for its trick.
-fn assert_believed(target: &Target, answer: Answer) {
-    target.fixture.sts.set_answer(answer);
+fn assert_believed(target: &Target, answer: StsResponse) {
+    target.fixture.sts.set_response(answer);
     target.fixture.assert_still_serves("an answer without a trick");
 }
 
@@ -366,7 +366,7 @@ fn http_tricks_log_nobody_in() {
     let with = |fields: &str, body: &str| raw(&format!("{ok}\r\n{fields}"), body);
     let status = |line: &str| raw(&format!("{line}\r\nContent-Type: text/xml\r\nContent-Length: {length}"), &good);
     let fields: String = (0..5000).map(|n| format!("X-{n}: {MARKER}\r\n")).collect();
-    let encoded = |encoding: &str, body: &[u8]| Answer::Fixed {
+    let encoded = |encoding: &str, body: &[u8]| StsResponse::Fixed {
         status: 200,
         headers: vec![
             ("Content-Type".to_owned(), "text/xml".to_owned()),
@@ -374,7 +374,7 @@ fn http_tricks_log_nobody_in() {
         ],
         body: body.to_vec(),
     };
-    let cases: Vec<(&str, Answer, &str)> = vec![
+    let cases: Vec<(&str, StsResponse, &str)> = vec![
         // What it says it is.
         ("JSON", http(200, "application/json", json.as_str()), TYPE),
         ("JSON that is called XML", http(200, "text/xml", json), BROKEN),
@@ -385,7 +385,7 @@ fn http_tricks_log_nobody_in() {
         ("no type", raw(&format!("HTTP/1.1 200 OK\r\nContent-Length: {length}"), &good), TYPE),
         (
             "a type that is no text",
-            Answer::Raw([&b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\xff\r\n\r\n"[..], good.as_bytes()].concat()),
+            StsResponse::Raw([&b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\xff\r\n\r\n"[..], good.as_bytes()].concat()),
             TYPE,
         ),
         ("gzip", encoded("gzip", b"\x1f\x8b\x08\0\0\0\0\0\0\x03"), ENCODING),
@@ -414,11 +414,11 @@ fn http_tricks_log_nobody_in() {
         ("a status that is negative", status("HTTP/1.1 -200 OK"), NO_HTTP),
         ("another version", status("HTTP/9.9 200 OK"), NO_HTTP),
         ("another protocol", status("planted_zqx/1.1 200 OK"), NO_HTTP),
-        ("no header", Answer::Raw(good.clone().into_bytes()), NO_HTTP),
-        ("SSH", Answer::Raw(b"SSH-2.0-planted_zqx\r\n".to_vec()), NO_HTTP),
-        ("NUL", Answer::Raw(vec![0; 1000]), NO_HTTP),
-        ("nothing", Answer::Raw(vec![]), CLOSED),
-        ("half a header", Answer::Raw(ok.as_bytes().to_vec()), CLOSED),
+        ("no header", StsResponse::Raw(good.clone().into_bytes()), NO_HTTP),
+        ("SSH", StsResponse::Raw(b"SSH-2.0-planted_zqx\r\n".to_vec()), NO_HTTP),
+        ("NUL", StsResponse::Raw(vec![0; 1000]), NO_HTTP),
+        ("nothing", StsResponse::Raw(vec![]), CLOSED),
+        ("half a header", StsResponse::Raw(ok.as_bytes().to_vec()), CLOSED),
         // The header's fields.
         ("NUL in a field", with("X-Note: a\0b", &good), NO_HTTP),
         ("a name with a space", with(&format!("Content-Length : {length}"), &good), NO_HTTP),
@@ -469,7 +469,8 @@ fn an_answer_without_an_end_is_cut_off_in_size_and_in_time() {
     let ok = "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\n";
     let blank = vec![b' '; 1 << 16];
     let chunk = [b"10000\r\n", &*blank, b"\r\n"].concat();
-    let flood = |first: &str, again: &[u8], times| Answer::Flood { first: first.into(), again: again.to_vec(), times };
+    let flood =
+        |first: &str, again: &[u8], times| StsResponse::Flood { first: first.into(), repeated: again.to_vec(), times };
     const MB_100: usize = 1600;
     const TOO_LONG: &str = "what answered for STS sent more than 65536 bytes";
     const NO_HTTP: &str = "what answered for STS does not speak HTTP as expected";
@@ -510,10 +511,10 @@ fn an_answer_without_an_end_is_cut_off_in_size_and_in_time() {
     const UNFINISHED: &str = " was not complete within ";
     // Each byte comes long before the time is over, so that only one deadline for all of them helps.
     let pause = Duration::from_millis(100);
-    let slow = |first: &str, rest: &str| Answer::Slow { first: first.into(), rest: rest.into(), pause };
+    let slow = |first: &str, rest: &str| StsResponse::Slow { first: first.into(), rest: rest.into(), pause };
     let with_length = format!("{ok}Content-Length: {}\r\n\r\n", good.len());
     for (name, answer, reason) in [
-        ("silence", Answer::Silence, NO_ANSWER),
+        ("silence", StsResponse::Silence, NO_ANSWER),
         ("a slow status", slow("", &format!("{with_length}{good}")), NO_ANSWER),
         ("a slow header", slow(ok, &format!("Content-Length: {}\r\n\r\n{good}", good.len())), NO_ANSWER),
         ("a slow body", slow(&with_length, &good), UNFINISHED),
@@ -556,7 +557,7 @@ fn redirects_are_not_followed() {
     let good = document(&target);
     // It says yes, and its certificate is trusted.
     let second = LocalSts::builder().start().expect("a second STS");
-    second.set_answer(Answer::AlwaysYes(target.fixture.user.clone()));
+    second.set_response(StsResponse::AcceptAll(target.fixture.user.clone()));
     target.fixture.trust(&[&target.fixture.sts, &second]);
     let port = second.address().port();
     for location in [
@@ -571,7 +572,7 @@ fn redirects_are_not_followed() {
                 ("Refresh".to_owned(), format!("0; url={location}")),
                 ("Content-Type".to_owned(), "text/xml".to_owned()),
             ];
-            let answer = Answer::Fixed { status, headers, body: good.clone().into_bytes() };
+            let answer = StsResponse::Fixed { status, headers, body: good.clone().into_bytes() };
             let reason = format!("STS answered {status} without a code of its own");
             target.denies_answer(&format!("{status} to {location}"), answer, TIMEOUT, &reason);
         }
@@ -588,7 +589,7 @@ fn redirects_are_not_followed() {
 #[test]
 fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
     let mut target = Target::start();
-    let yes = Answer::AlwaysYes(target.fixture.user.clone());
+    let yes = StsResponse::AcceptAll(target.fixture.user.clone());
     const NOT_TRUSTED: &str = ") is not trusted: ";
     let impostors = [
         ("another authority", LocalSts::builder(), false),
@@ -601,7 +602,7 @@ fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
     ];
     for (name, builder, authority_is_trusted) in impostors {
         let impostor = builder.start().expect("an STS");
-        impostor.set_answer(yes.clone());
+        impostor.set_response(yes.clone());
         if authority_is_trusted {
             target.fixture.trust(&[&impostor]);
         }
@@ -642,7 +643,7 @@ fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
     target.fixture.set_parameter("awsStsTimeoutMS", 10_000);
     target.fixture.trust(&[&target.fixture.sts]);
     target.fixture.set_parameter("awsStsEndpoint", target.fixture.sts.endpoint());
-    target.fixture.sts.set_answer(Answer::Verified);
+    target.fixture.sts.set_response(StsResponse::Verified);
     target.fixture.assert_still_serves("the right certificate");
     let requests = target.fixture.sts.requests();
     assert!(requests.iter().all(|request| request.server_name.as_deref() == Some("sts.amazonaws.com")), "{requests:?}");
@@ -657,7 +658,7 @@ fn tls_an_impostor_at_one_of_several_addresses_never_wins() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let fixture = Fixture::start_with(|builder| dns::asking(builder, &names, folder.path()));
     let impostor = LocalSts::builder().start().expect("an STS");
-    impostor.set_answer(Answer::AlwaysYes(fixture.role.clone()));
+    impostor.set_response(StsResponse::AcceptAll(fixture.role.clone()));
     // The same port at two addresses: STS itself, and the impostor.
     let (right, wrong) = (0..20)
         .find_map(|_| {
@@ -668,7 +669,7 @@ fn tls_an_impostor_at_one_of_several_addresses_never_wins() {
         .expect("a port that is free at both addresses");
     let endpoint = |name: &str| format!("https://{name}.example.com:{}", right.address().port());
     for (name, order) in [("impostor-first", [&wrong, &right]), ("impostor-last", [&right, &wrong])] {
-        names.set_answer(DnsAnswer::Addresses(order.iter().map(|way| way.address().ip()).collect()));
+        names.set_response(DnsResponse::Addresses(order.iter().map(|way| way.address().ip()).collect()));
         fixture.set_parameter("awsStsEndpoint", endpoint(name));
         // STS is slow to answer, so that the impostor has the time to be first.
         right.set_round_trip(Duration::from_millis(200));

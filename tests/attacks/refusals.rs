@@ -2,7 +2,7 @@
 //! confirmed, and what the log says and must not say.
 
 use bson::{Document, doc};
-use local_sts::{Answer, Identity};
+use local_sts::{Identity, StsResponse};
 
 use crate::support::aws_client::{self, Conversation, client_first, client_second};
 use crate::support::fixture::{ACCOUNT, Fixture, assert_plain_denial, credentials};
@@ -15,7 +15,7 @@ const USER_NOT_FOUND: i32 = 11;
 fn messages_that_are_not_the_protocol_are_refused() {
     let fixture = Fixture::start();
     fixture.assert_still_serves("the start");
-    fixture.sts.set_answer(Answer::AlwaysYes(fixture.user.clone()));
+    fixture.sts.set_response(StsResponse::AcceptAll(fixture.user.clone()));
     let asked = fixture.sts.request_count();
     let payload = |document: Document| document.to_vec().expect("BSON");
     let good_first = client_first(&[7; 32]);
@@ -50,7 +50,7 @@ fn messages_that_are_not_the_protocol_are_refused() {
         assert_plain_denial(name, &reply);
     }
     assert_eq!(fixture.sts.request_count(), asked);
-    fixture.sts.set_answer(Answer::Verified);
+    fixture.sts.set_response(StsResponse::Verified);
     fixture.assert_still_serves("messages that are not the protocol");
 }
 

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use bson::{Document, doc};
-use local_sts::{Answer, Identity, LocalSts};
+use local_sts::{Identity, LocalSts, StsResponse};
 use mongodb::options::{AuthMechanism, Credential};
 use mongodb::sync::Client;
 
@@ -153,15 +153,15 @@ fn after_a_login_no_piece_of_its_signature_or_token_is_in_the_plugin_s_memory() 
     assert!(holder.memory().iter().any(|memory| memory.windows(32).any(|window| window == &nonce[32..])));
     assert_eq!(holder.exchange(b"nonsense"), b"denied");
 
-    let cases: [(&str, Answer, &Credentials, &str); 5] = [
-        ("a login", Answer::Verified, &good, "authenticated"),
-        ("a login on a kept connection", Answer::Verified, &good, "authenticated"),
-        ("a wrong signature", Answer::Verified, &wrong_secret, "denied"),
-        ("an STS that breaks off", Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()), &good, "denied"),
-        ("another login", Answer::Verified, &good, "authenticated"),
+    let cases: [(&str, StsResponse, &Credentials, &str); 5] = [
+        ("a login", StsResponse::Verified, &good, "authenticated"),
+        ("a login on a kept connection", StsResponse::Verified, &good, "authenticated"),
+        ("a wrong signature", StsResponse::Verified, &wrong_secret, "denied"),
+        ("an STS that breaks off", StsResponse::Raw(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()), &good, "denied"),
+        ("another login", StsResponse::Verified, &good, "authenticated"),
     ];
     for (name, answer, credentials, expected) in cases {
-        sts.set_answer(answer);
+        sts.set_response(answer);
         let (verdict, signed) = holder.login(credentials);
         assert_eq!(verdict, expected, "{name}");
         let token = signed.token.as_deref().expect("a token");
@@ -183,7 +183,7 @@ fn secrets_are_in_no_log_and_no_status() {
     odd.authorization.push(' ');
     let odd_signature = signature(&odd).trim().to_owned();
     assert!(conversation.finish(&client_second(&odd)).is_err());
-    fixture.sts.set_answer(Answer::Silence);
+    fixture.sts.set_response(StsResponse::Silence);
     fixture.set_parameter("awsStsTimeoutMS", 300);
     fixture.login(&fixture.role).unwrap_err();
     fixture.denial_reasons(3);
@@ -235,7 +235,7 @@ fn currentop_shows_a_waiting_login_to_holders_of_inprog_who_cannot_use_it() {
     let reader = user("readAnyDatabase");
     let current = || agent.run_command(doc! { "currentOp": 1, "$all": true }).run().expect("it has inprog");
 
-    fixture.sts.set_thinking_time(Duration::from_secs(2));
+    fixture.sts.set_processing_time(Duration::from_secs(2));
     let conversation = Conversation::start(fixture.mongod.port()).unwrap();
     let signed = conversation.signer(&credentials(&fixture.role)).sign();
     let payload = client_second(&signed);
@@ -258,7 +258,7 @@ fn currentop_shows_a_waiting_login_to_holders_of_inprog_who_cannot_use_it() {
     assert!(!shows(&current(), &token), "it is still there after the login");
 
     // What was seen is the whole message and the token, without the secret key.
-    fixture.sts.set_thinking_time(Duration::ZERO);
+    fixture.sts.set_processing_time(Duration::ZERO);
     let replay = Conversation::start(fixture.mongod.port()).unwrap().finish(&payload);
     assert!(replay.is_err(), "the message of one conversation works in another");
     let mut thief = fixture.role.clone();

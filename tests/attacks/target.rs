@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use local_sts::{Answer, Identity};
+use local_sts::{Identity, StsResponse};
 
 use crate::support::aws_client::{self, Conversation, Credentials, SignedLogin, Signer, client_second};
 use crate::support::fixture::{Fixture, assert_plain_denial, credentials};
@@ -44,7 +44,7 @@ impl Target {
         let fixture = Fixture::start_with(options);
         // A good login opens the way to STS, so that what is asked later can be counted.
         fixture.assert_still_serves("the start");
-        fixture.sts.set_answer(Answer::AlwaysYes(fixture.user.clone()));
+        fixture.sts.set_response(StsResponse::AcceptAll(fixture.user.clone()));
         let keys = credentials(&fixture.user);
         Self { fixture, keys, denied: 0 }
     }
@@ -93,13 +93,13 @@ impl Target {
     }
 
     /// Asserts that the victim's login is denied for this reason, in time, when STS answers so.
-    pub fn denies_answer(&mut self, name: &str, answer: Answer, timeout: Duration, reason: &str) {
+    pub fn denies_answer(&mut self, name: &str, answer: StsResponse, timeout: Duration, reason: &str) {
         let asked_again = MAY_PASS.iter().any(|trouble| reason.contains(trouble));
         let timeout = if asked_again { timeout.min(SHORT_TIMEOUT) } else { timeout };
         // Another value drops the kept connections: each answer comes over one of its own.
         let timeout = timeout + Duration::from_millis(u64::try_from(self.denied).unwrap());
         self.fixture.set_parameter("awsStsTimeoutMS", i32::try_from(timeout.as_millis()).unwrap());
-        self.fixture.sts.set_answer(answer);
+        self.fixture.sts.set_response(answer);
         let asked = self.signed_requests();
         self.denies_login(name, timeout, reason);
         let asked = self.signed_requests() - asked;
@@ -124,7 +124,7 @@ impl Target {
 
     /// Asserts that whom STS confirms as this ARN is nobody here: neither the victim nor any other user.
     pub fn knows_nobody(&mut self, name: &str, identity: &Identity) {
-        self.fixture.sts.set_answer(Answer::AlwaysYes(identity.clone()));
+        self.fixture.sts.set_response(StsResponse::AcceptAll(identity.clone()));
         let reply = self.fixture.login(identity).err().unwrap_or_else(|| panic!("{name}: logged in"));
         if reply.get_i32("code").ok() == Some(USER_NOT_FOUND) {
             self.count_unknown_user();
@@ -136,7 +136,7 @@ impl Target {
 
     /// Asserts that the server went on, and lets the right client in.
     pub fn still_serves(self, after: &str) {
-        self.fixture.sts.set_answer(Answer::Verified);
+        self.fixture.sts.set_response(StsResponse::Verified);
         self.fixture.assert_still_serves(after);
     }
 

@@ -267,11 +267,11 @@ fn finish_while(
     identity: &Identity,
     act: impl FnOnce(),
 ) -> Result<Vec<String>, Document> {
-    fixture.sts.set_thinking_time(Duration::from_millis(1500));
+    fixture.sts.set_processing_time(Duration::from_millis(1500));
     let result = thread::scope(|scope| {
         let login = scope.spawn(|| finish(conversation, identity));
         let until = Instant::now() + Duration::from_secs(10);
-        while fixture.sts.at_once() == 0 {
+        while fixture.sts.in_flight() == 0 {
             assert!(Instant::now() < until && !login.is_finished(), "STS is not asked");
             thread::sleep(Duration::from_millis(5));
         }
@@ -279,7 +279,7 @@ fn finish_while(
         assert!(!login.is_finished(), "STS has answered before");
         login.join().expect("no panic")
     });
-    fixture.sts.set_thinking_time(Duration::ZERO);
+    fixture.sts.set_processing_time(Duration::ZERO);
     result
 }
 

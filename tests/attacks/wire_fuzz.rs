@@ -17,7 +17,7 @@ use std::{env, thread};
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, bson, doc};
-use local_sts::Answer;
+use local_sts::StsResponse;
 
 use crate::support::aws_client::{MECHANISM, amz_date, client_first, region_of};
 use crate::support::fixture::{Fixture, STS_HOST};
@@ -742,14 +742,14 @@ fn random_messages_log_nobody_in_and_leave_the_server_as_it_was() {
     // The first tenth, so that each buffer has been as long as it gets before memory is compared, and the rest.
     for (round, part) in [messages / 20, messages * 9 / 20].into_iter().enumerate() {
         let seed = seed.rotate_left(u32::try_from(round).unwrap() * 16);
-        fixture.sts.set_answer(Answer::Verified);
+        fixture.sts.set_response(StsResponse::Verified);
         let (asked, before) = (fixture.sts.request_count(), confirmed(&fixture));
         let refused = attack(&fixture, seed, part, false);
         assert_ne!(fixture.sts.request_count(), asked, "no message came as far as STS");
         assert_eq!(confirmed(&fixture), before, "a login without a right signature, seed {seed}");
         whole += refused;
 
-        fixture.sts.set_answer(Answer::AlwaysYes(fixture.user.clone()));
+        fixture.sts.set_response(StsResponse::AcceptAll(fixture.user.clone()));
         let answered = attack(&fixture, !seed, part, true);
         let logins = confirmed(&fixture) - before;
         let right = answered.logins..=answered.logins + answered.unread;
@@ -761,7 +761,7 @@ fn random_messages_log_nobody_in_and_leave_the_server_as_it_was() {
     }
     let took = begun.elapsed();
 
-    fixture.sts.set_answer(Answer::Verified);
+    fixture.sts.set_response(StsResponse::Verified);
     fixture.assert_still_serves("random messages");
     let after = Held::when_no_more_than(at_start, pid);
     println!("{whole:?} in {took:?}, {} questions to STS", fixture.sts.request_count());

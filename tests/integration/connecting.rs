@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use local_sts::{Answer, DelayProxy, Dns, DnsAnswer, Fate, NetworkFault};
+use local_sts::{DelayProxy, Dns, DnsResponse, IdleDrop, NetworkFault, StsResponse};
 
 use crate::support::dns;
 use crate::support::fixture::Fixture;
@@ -44,7 +44,7 @@ impl Named {
 
     /// Gives a name these addresses, and has STS be found by it.
     fn go_to(&self, name: &str, ways: &[DelayProxy]) {
-        self.names.set_answer(DnsAnswer::Addresses(ways.iter().map(|way| way.address().ip()).collect()));
+        self.names.set_response(DnsResponse::Addresses(ways.iter().map(|way| way.address().ip()).collect()));
         let port = ways[0].address().port();
         self.fixture.set_parameter("awsStsEndpoint", format!("https://{name}.example.com:{port}"));
     }
@@ -57,7 +57,7 @@ impl Named {
 }
 
 /// Closes each connection after its first answer, so that every login has to make one.
-const ONE_ANSWER: NetworkFault = NetworkFault::Kept { idle: Duration::ZERO, fate: Fate::Closed };
+const ONE_ANSWER: NetworkFault = NetworkFault::DropIdle { after: Duration::ZERO, how: IdleDrop::Close };
 
 /// 127.0.0.N. The system's resolver sorts such addresses by the bits they share with 127.0.0.1.
 fn loopback(last: u8) -> IpAddr {
@@ -136,7 +136,7 @@ fn a_dead_address_of_the_proxy_costs_no_login_a_second() {
             Some((silent, TunnelProxy::start_on(address, None).ok()?))
         })
         .expect("a port that is free at both addresses");
-    it.names.set_answer(DnsAnswer::Addresses(vec![loopback(2), loopback(3)]));
+    it.names.set_response(DnsResponse::Addresses(vec![loopback(2), loopback(3)]));
     let port = silent.local_addr().unwrap().port();
     let way = it.ways(&[loopback(1)]);
     way[0].set_fault(ONE_ANSWER);
@@ -199,7 +199,7 @@ fn each_way_not_to_reach_sts_has_a_line_of_its_own() {
         &format!("http://{}", silent.address()),
         &format!("the proxy {} did not answer CONNECT within N ms", silent.address()),
     ));
-    it.names.set_answer(DnsAnswer::NoSuchName);
+    it.names.set_response(DnsResponse::NoSuchName);
     fails(
         4,
         "",
@@ -220,16 +220,16 @@ fn each_way_not_to_reach_sts_has_a_line_of_its_own() {
         access, set awsStsHost to the regional host, such as sts.eu-west-1.amazonaws.com: an STS interface endpoint answers \
         only for the regional name",
     );
-    it.names.set_answer(DnsAnswer::Silence);
+    it.names.set_response(DnsResponse::Silence);
     near(fails(
         7,
         "https://slow.example.com",
         "",
         "name resolution of the endpoint slow.example.com:443 was not complete within N ms",
     ));
-    it.fixture.sts.set_answer(Answer::Silence);
+    it.fixture.sts.set_response(StsResponse::Silence);
     near(fails(8, &it.fixture.sts.endpoint(), "", &format!("no response from sts.amazonaws.com ({sts}) within N ms")));
-    it.fixture.sts.set_answer(Answer::Verified);
+    it.fixture.sts.set_response(StsResponse::Verified);
 
     // Of several addresses, one is named.
     let ways = it.ways(&[loopback(2), loopback(3)]);

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bson::doc;
-use local_sts::{Dns, DnsAnswer};
+use local_sts::{Dns, DnsResponse};
 
 use crate::support::dns;
 use crate::support::fixture::Fixture;
@@ -25,7 +25,7 @@ fn a_silent_dns_denies_a_login_in_time_holds_up_nobody_else_and_is_asked_again()
     assert!(names.query_count() > 0, "the name was not asked of this server");
 
     fixture.set_parameter("awsStsTimeoutMS", 1500);
-    names.set_answer(DnsAnswer::Silence);
+    names.set_response(DnsResponse::Silence);
     go_to("silent");
     thread::scope(|scope| {
         let slow = scope.spawn(|| {
@@ -52,20 +52,20 @@ fn a_silent_dns_denies_a_login_in_time_holds_up_nobody_else_and_is_asked_again()
     assert!(reasons[0].contains(&slow), "{reasons:?}");
 
     // The system's resolver is still asking for that login; it tries again within a second.
-    names.set_answer(DnsAnswer::Address([127, 0, 0, 1].into()));
+    names.set_response(DnsResponse::Address([127, 0, 0, 1].into()));
     fixture.set_parameter("awsStsTimeoutMS", 10_000);
     fixture.assert_still_serves("a silent DNS");
 
     // It may ask again for as long as it has time.
     fixture.set_parameter("awsStsTimeoutMS", 1500);
-    names.set_answer(DnsAnswer::NoSuchName);
+    names.set_response(DnsResponse::NoSuchName);
     go_to("nowhere");
     assert!(fixture.login(&fixture.user).is_err());
     let reasons = fixture.denial_reasons(2);
     let nowhere = format!("the endpoint nowhere.example.com:{port} was not found: name resolution failed after ");
     assert!(reasons[1].contains(&nowhere), "{reasons:?}");
 
-    names.set_answer(DnsAnswer::Address([127, 0, 0, 1].into()));
+    names.set_response(DnsResponse::Address([127, 0, 0, 1].into()));
     names.set_delay(Duration::from_millis(300));
     fixture.set_parameter("awsStsTimeoutMS", 10_000);
     go_to("late");

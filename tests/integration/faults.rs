@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bson::doc;
-use local_sts::{DelayProxy, Failures, Fate, Identity, LocalSts, NetworkFault, RateLimit, ServiceError, Stage};
+use local_sts::{DelayProxy, Failures, Identity, IdleDrop, LocalSts, NetworkFault, RateLimit, ServiceError, Stage};
 
 use crate::support::aws_client::{self, Conversation, client_second};
 use crate::support::fixture::{ACCOUNT, Fixture, STS_HOST, credentials};
@@ -50,7 +50,7 @@ impl Broken {
         sts.set_rate_limit(None);
         sts.set_cut(None);
         sts.set_drip(None);
-        sts.set_thinking_time(Duration::ZERO);
+        sts.set_processing_time(Duration::ZERO);
     }
 }
 
@@ -61,12 +61,12 @@ const SHORT_FAULTS: [(&str, SetFault); 13] = [
     ("a reset at once", |it| it.network.set_fault_times(NetworkFault::Reset(Stage::Accepted), 1)),
     ("a reset in the handshake", |it| it.network.set_fault_times(NetworkFault::Reset(Stage::ClientHello), 1)),
     ("a reset before the request", |it| it.network.set_fault_times(NetworkFault::Reset(Stage::BeforeRequest), 1)),
-    ("a reset before the answer", |it| it.network.set_fault_times(NetworkFault::Reset(Stage::BeforeAnswer), 1)),
-    ("a reset in the answer", |it| it.network.set_fault_times(NetworkFault::ResetInAnswer { after: 100 }, 1)),
-    ("an end in the answer", |it| it.network.set_fault_times(NetworkFault::CutAnswer { after: 100 }, 1)),
-    ("kept ones that are reset", |it| kept(it, Fate::Reset)),
-    ("kept ones that are closed", |it| kept(it, Fate::Closed)),
-    ("kept ones that hang", |it| kept(it, Fate::BlackHole)),
+    ("a reset before the answer", |it| it.network.set_fault_times(NetworkFault::Reset(Stage::BeforeResponse), 1)),
+    ("a reset in the answer", |it| it.network.set_fault_times(NetworkFault::ResetInResponse { after: 100 }, 1)),
+    ("an end in the answer", |it| it.network.set_fault_times(NetworkFault::CutResponse { after: 100 }, 1)),
+    ("kept ones that are reset", |it| kept(it, IdleDrop::Reset)),
+    ("kept ones that are closed", |it| kept(it, IdleDrop::Close)),
+    ("kept ones that hang", |it| kept(it, IdleDrop::BlackHole)),
     ("two internal failures", |it| it.fixture.sts.set_failures(Failures::next(2, ServiceError::InternalFailure))),
     ("unavailable, for a second", |it| {
         it.fixture.sts.set_failures(Failures::next(1, ServiceError::ServiceUnavailable).retry_after(1));
@@ -75,8 +75,8 @@ const SHORT_FAULTS: [(&str, SetFault); 13] = [
     ("too many requests", |it| it.fixture.sts.set_failures(Failures::next(1, ServiceError::TooManyRequests))),
 ];
 
-fn kept(it: &Broken, fate: Fate) {
-    it.network.set_fault_times(NetworkFault::Kept { idle: Duration::ZERO, fate }, 1);
+fn kept(it: &Broken, how: IdleDrop) {
+    it.network.set_fault_times(NetworkFault::DropIdle { after: Duration::ZERO, how }, 1);
 }
 
 #[test]
@@ -136,14 +136,14 @@ fn lasting_trouble_denies_logins_in_time_and_holds_up_nobody_else() {
         ("no way", |it| it.network.set_fault(NetworkFault::Unreachable), "no answer to the TCP connection within "),
         (
             "resets",
-            |it| it.network.set_fault(NetworkFault::Reset(Stage::BeforeAnswer)),
+            |it| it.network.set_fault(NetworkFault::Reset(Stage::BeforeResponse)),
             " broke before the response, after ",
         ),
         ("a slow drip", |it| drip(it), "TLS handshake with sts.amazonaws.com ("),
         ("half answers", |it| it.fixture.sts.set_cut(Some(300)), " closed before the response was complete"),
         (
             "a thoughtful STS",
-            |it| it.fixture.sts.set_thinking_time(Duration::from_secs(3)),
+            |it| it.fixture.sts.set_processing_time(Duration::from_secs(3)),
             "no response from sts.amazonaws.com (",
         ),
         (
@@ -254,7 +254,7 @@ fn nothing_is_asked_before_the_first_login_and_later_connections_resume_its_sess
     assert_eq!(it.fixture.sts.connection_count(), 0);
     it.fixture.assert_still_serves("the start");
     assert_eq!((it.fixture.sts.connection_count(), it.fixture.sts.resumed_count()), (1, 0));
-    kept(&it, Fate::Reset);
+    kept(&it, IdleDrop::Reset);
     it.fixture.assert_still_serves("a kept connection that was reset");
     assert_eq!((it.fixture.sts.connection_count(), it.fixture.sts.resumed_count()), (2, 1));
 }

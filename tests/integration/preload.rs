@@ -7,7 +7,7 @@ use crate::support::fixture::Fixture;
 use crate::support::mongod::{DEFAULT_VERSION, Mongod, command_of};
 use crate::support::plugin;
 use crate::support::wire::{WireClient, is_ok};
-use local_sts::Answer;
+use local_sts::StsResponse;
 
 /// Stands for the server of the tests, which may need libraries that this system lacks.
 const MONGOD: &str = "mongod";
@@ -141,7 +141,7 @@ fn it_leaves_the_server_s_signals_and_environment_as_they_are() {
     let fixture = Fixture::start();
     let at_first = state(&fixture.mongod);
     fixture.login(&fixture.user).unwrap();
-    fixture.sts.set_answer(Answer::Raw(vec![]));
+    fixture.sts.set_response(StsResponse::Raw(vec![]));
     fixture.login(&fixture.user).unwrap_err();
     assert_eq!(state(&fixture.mongod), at_first);
     let without = Mongod::builder().preload(false).start();

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use bson::{Bson, Document, doc};
-use local_sts::{Answer, Failures, Identity, ServiceError};
+use local_sts::{Failures, Identity, ServiceError, StsResponse};
 
 use crate::support::aws_client::{self, Conversation};
 use crate::support::fixture::{ACCOUNT, Fixture, credentials};
@@ -53,9 +53,9 @@ fn wait_for(mongod: &Mongod, path: &str, expected: i64) {
 }
 
 /// An answer of STS that refuses with this code.
-fn refusal(status: u16, code: &str) -> Answer {
+fn refusal(status: u16, code: &str) -> StsResponse {
     let body = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>").into_bytes();
-    Answer::Fixed { status, headers: vec![("Content-Type".to_owned(), "text/xml".to_owned())], body }
+    StsResponse::Fixed { status, headers: vec![("Content-Type".to_owned(), "text/xml".to_owned())], body }
 }
 
 /// The form of the server's internals that the plugin is to find in each series.
@@ -116,10 +116,10 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
     fn login(fixture: &Fixture) {
         fixture.login(&fixture.user).unwrap_err();
     }
-    fn login_when(fixture: &Fixture, answer: Answer) {
-        fixture.sts.set_answer(answer);
+    fn login_when(fixture: &Fixture, answer: StsResponse) {
+        fixture.sts.set_response(answer);
         login(fixture);
-        fixture.sts.set_answer(Answer::Verified);
+        fixture.sts.set_response(StsResponse::Verified);
     }
     fn login_with(fixture: &Fixture, name: &str, value: &str) {
         let before = fixture.mongod.run_as_admin("admin", doc! { "getParameter": 1, name: 1 });
@@ -204,7 +204,7 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
             "a principal that is no user",
             |fixture| {
                 let arn = format!("arn:aws:iam::{ACCOUNT}:group/all");
-                login_when(fixture, Answer::AlwaysYes(Identity { arn, ..fixture.user.clone() }));
+                login_when(fixture, StsResponse::AcceptAll(Identity { arn, ..fixture.user.clone() }));
             },
             "refusedBySts",
             "cannotLogIn",
@@ -228,12 +228,12 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
         ),
         (
             "a connection that breaks",
-            |fixture| login_when(fixture, Answer::Raw(Vec::new())),
+            |fixture| login_when(fixture, StsResponse::Raw(Vec::new())),
             "stsUnavailable",
             "noConnection",
         ),
         ("no root", |fixture| login_with(fixture, "awsStsCAFile", ""), "stsUnavailable", "untrustedTls"),
-        ("silence", |fixture| login_when(fixture, Answer::Silence), "stsUnavailable", "timeout"),
+        ("silence", |fixture| login_when(fixture, StsResponse::Silence), "stsUnavailable", "timeout"),
         (
             "trouble of STS",
             |fixture| {
@@ -248,7 +248,7 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
             "a page",
             |fixture| {
                 let headers = vec![("Content-Type".to_owned(), "text/html".to_owned())];
-                login_when(fixture, Answer::Fixed { status: 200, headers, body: b"<p>hello".to_vec() });
+                login_when(fixture, StsResponse::Fixed { status: 200, headers, body: b"<p>hello".to_vec() });
             },
             "stsUnavailable",
             "invalidResponse",
@@ -282,7 +282,7 @@ fn finish_with(fixture: &Fixture, message: impl FnOnce(aws_client::Signer) -> Ve
 #[test]
 fn logins_connections_answers_and_latencies_are_counted() {
     let fixture = Fixture::start();
-    fixture.sts.set_thinking_time(Duration::from_millis(30));
+    fixture.sts.set_processing_time(Duration::from_millis(30));
     fixture.login(&fixture.user).unwrap();
     fixture.login(&fixture.role).unwrap();
     let stranger = Identity::iam_user(ACCOUNT, "without/user");
@@ -313,14 +313,14 @@ fn what_is_under_way_and_what_waits_is_shown_while_it_does() {
     let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 8000));
     fixture.login(&fixture.user).unwrap();
     thread::scope(|scope| {
-        fixture.sts.set_thinking_time(Duration::from_secs(2));
+        fixture.sts.set_processing_time(Duration::from_secs(2));
         let login = scope.spawn(|| fixture.login(&fixture.user));
         wait_for(&fixture.mongod, "sts.inFlight", 1);
         login.join().unwrap().unwrap();
         assert_eq!(number(&section(&fixture.mongod), "sts.inFlight"), 0);
 
         // STS wants to be left alone for a while, and the next login of that account has to wait.
-        fixture.sts.set_thinking_time(Duration::ZERO);
+        fixture.sts.set_processing_time(Duration::ZERO);
         fixture.sts.set_failures(Failures::next(1, ServiceError::Throttling).retry_after(2));
         let first = scope.spawn(|| fixture.login(&fixture.user));
         wait_for(&fixture.mongod, "sts.throttled", 1);

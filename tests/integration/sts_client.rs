@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bson::Document;
-use local_sts::{Answer, Failures, LocalSts, ServiceError};
+use local_sts::{Failures, LocalSts, ServiceError, StsResponse};
 use psmdb_aws_iam::events::Event;
 use psmdb_aws_iam::login::{Login, Step};
 use psmdb_aws_iam::parameters;
@@ -106,12 +106,12 @@ fn only_an_error_code_of_sts_answers_the_constant_request() {
     client.sts.set_failures(None);
     let html = || vec![("Content-Type".to_owned(), "text/html".to_owned())];
     for status in [200, 301, 403, 429, 431] {
-        client.sts.set_answer(Answer::Fixed { status, headers: html(), body: b"<html>blocked</html>".to_vec() });
+        client.sts.set_response(StsResponse::Fixed { status, headers: html(), body: b"<html>blocked</html>".to_vec() });
         assert_eq!(check(), Outcome::NotReached, "{status}");
     }
-    client.sts.set_answer(Answer::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()));
+    client.sts.set_response(StsResponse::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()));
     assert_eq!(check(), Outcome::NotReached);
-    client.sts.set_answer(Answer::Verified);
+    client.sts.set_response(StsResponse::Verified);
     assert_eq!(check(), Outcome::Reached);
     let Client { sts: gone, .. } = client;
     drop(gone);
@@ -123,7 +123,7 @@ fn what_is_sent_is_counted_and_nothing_else() {
     let client = Client::new(Duration::from_secs(3));
     client.forge("AKIANOBODY");
     // A kept connection has a third of the time, and the same question goes over a new one then.
-    client.sts.set_thinking_time(Duration::from_millis(1300));
+    client.sts.set_processing_time(Duration::from_millis(1300));
     client.forge("AKIANOBODY");
     let (requests, retries) = (client.counted(|m| &m.sts_requests), client.counted(|m| &m.sts_retries));
     assert_eq!((requests, retries), (client.sts.request_count(), client.sts.request_count() - 2));

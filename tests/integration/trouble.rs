@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bson::doc;
-use local_sts::{Answer, LocalSts};
+use local_sts::{LocalSts, StsResponse};
 
 use crate::support::aws_client::{self, client_first};
 use crate::support::fixture::{Fixture, ROLE_USER_NAME};
@@ -46,7 +46,7 @@ fn an_sts_that_is_silent_denies_a_login_in_time_and_holds_up_nobody_else() {
     let fixture = Fixture::start();
     fixture.assert_still_serves("the start");
     fixture.set_parameter("awsStsTimeoutMS", 1500);
-    fixture.sts.set_answer(Answer::Silence);
+    fixture.sts.set_response(StsResponse::Silence);
     thread::scope(|scope| {
         let slow = scope.spawn(|| {
             let start = Instant::now();
@@ -65,7 +65,7 @@ fn an_sts_that_is_silent_denies_a_login_in_time_and_holds_up_nobody_else() {
     let reasons = fixture.denial_reasons(1);
     let slow = format!("no response from sts.amazonaws.com ({}) within ", fixture.sts.address());
     assert!(reasons[0].contains(&slow), "{reasons:?}");
-    fixture.sts.set_answer(Answer::Verified);
+    fixture.sts.set_response(StsResponse::Verified);
     fixture.assert_still_serves("a silent STS");
 }
 
@@ -101,7 +101,7 @@ fn an_answer_in_any_form_of_http_is_read() {
             ),
         ),
     ] {
-        fixture.sts.set_answer(Answer::Raw(answer.into_bytes()));
+        fixture.sts.set_response(StsResponse::Raw(answer.into_bytes()));
         assert!(fixture.login(&fixture.user).is_ok(), "{name}: {:?}", fixture.denial_reasons(1));
     }
 }
@@ -109,7 +109,7 @@ fn an_answer_in_any_form_of_http_is_read() {
 #[test]
 fn a_kept_connection_that_dies_when_it_is_used_costs_no_login() {
     let fixture = Fixture::start();
-    fixture.sts.set_answer(Answer::OncePerConnection { silent: false });
+    fixture.sts.set_response(StsResponse::OncePerConnection { silent: false });
     for _ in 0..20 {
         fixture.assert_still_serves("a connection that died");
     }
@@ -127,10 +127,10 @@ fn kept_connections_that_have_gone_silent_cost_no_login() {
         }
     });
     let kept = fixture.sts.connection_count();
-    fixture.sts.set_answer(Answer::OncePerConnection { silent: true });
+    fixture.sts.set_response(StsResponse::OncePerConnection { silent: true });
     fixture.login(&fixture.user).expect("a login over a new connection, after a kept one");
     // Nor is another of those that were kept with it tried.
-    fixture.sts.set_answer(Answer::Verified);
+    fixture.sts.set_response(StsResponse::Verified);
     fixture.login(&fixture.user).expect("a login over the new connection");
     assert_eq!(fixture.sts.connection_count(), kept + 1, "the connections were not kept ones, or not given up");
 }
@@ -155,9 +155,9 @@ fn a_surplus_answer_is_never_taken_for_the_next_client_s() {
         // Another value drops the pool, so that each round begins with a connection of its own.
         fixture.set_parameter("awsStsTimeoutMS", 20_000 + i32::try_from(round).unwrap());
         let surplus = vec![answer(&fixture.user.arn, padding), answer(&fixture.user.arn, 0)];
-        fixture.sts.set_answer(Answer::RawRecords(surplus));
+        fixture.sts.set_response(StsResponse::RawRecords(surplus));
         assert_eq!(fixture.login(&fixture.user).unwrap(), [format!("{}@$external", fixture.user.arn)]);
-        fixture.sts.set_answer(Answer::Verified);
+        fixture.sts.set_response(StsResponse::Verified);
         let next = fixture.login(&fixture.role).unwrap();
         assert_eq!(next, [format!("{ROLE_USER_NAME}@$external")], "with {padding} bytes of padding");
     }
@@ -173,18 +173,18 @@ fn a_surplus_answer_that_comes_late_is_never_taken_for_the_next_client_s() {
         fixture.user.arn
     );
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let late = Answer::Slow {
+    let late = StsResponse::Slow {
         first: answer.clone().into_bytes(),
         rest: answer.into_bytes(),
         pause: Duration::from_micros(500),
     };
     for round in 0..3 {
         fixture.set_parameter("awsStsTimeoutMS", 20_000 + round);
-        fixture.sts.set_answer(late.clone());
+        fixture.sts.set_response(late.clone());
         assert_eq!(fixture.login(&fixture.user).unwrap(), [format!("{}@$external", fixture.user.arn)]);
         // In the middle of it, or after all of it.
         thread::sleep(Duration::from_millis(if round == 0 { 30 } else { 800 }));
-        fixture.sts.set_answer(Answer::Verified);
+        fixture.sts.set_response(StsResponse::Verified);
         assert_eq!(fixture.login(&fixture.role).unwrap(), [format!("{ROLE_USER_NAME}@$external")]);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
-use local_sts::{Answer, DelayProxy, Failures, LocalSts, NetworkFault, ServiceError};
+use local_sts::{DelayProxy, Failures, LocalSts, NetworkFault, ServiceError, StsResponse};
 use regex_lite::Regex;
 
 use super::{Ended, command, run};
@@ -134,14 +134,14 @@ fn the_step_that_fails_is_named_with_what_to_do() {
     assert!(printed.contains("STS cannot be reached: STS answered 503 ServiceUnavailable"), "{printed}");
     assert!(printed.contains("\n\nSTS itself has trouble."), "{printed}");
     setting.sts.set_failures(None);
-    setting.sts.set_answer(Answer::Raw(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n".to_vec()));
+    setting.sts.set_response(StsResponse::Raw(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n".to_vec()));
     let printed = setting.unreached(&["--endpoint", &here]);
     assert!(printed.contains("\n\nSomething other than STS answers."), "{printed}");
-    setting.sts.set_answer(Answer::Silence);
+    setting.sts.set_response(StsResponse::Silence);
     let printed = setting.unreached(&["--endpoint", &here, "--timeout-ms", "400"]);
     assert!(printed.contains("\n  response N ms  failed\n\nSTS cannot be reached: no response from "), "{printed}");
     // Whoever says yes to nobody is not STS.
-    setting.sts.set_answer(Answer::AlwaysYes(local_sts::Identity::iam_user("123456789012", "alice")));
+    setting.sts.set_response(StsResponse::AcceptAll(local_sts::Identity::iam_user("123456789012", "alice")));
     let printed = setting.unreached(&["--endpoint", &here]);
     assert!(printed.contains("\n\nSomething other than STS answers."), "{printed}");
 }

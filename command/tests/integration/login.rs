@@ -87,12 +87,12 @@ fn a_refusal_is_told_with_its_step_and_what_to_do() {
         "{reasons:?}"
     );
 
-    fixture.sts.set_thinking_time(Duration::from_secs(4));
+    fixture.sts.set_processing_time(Duration::from_secs(4));
     let (status, _, said) = attempt(&address, &fixture.user, &["--timeout-ms", "1500"]);
     assert_eq!(status, 2, "{said}");
     assert!(said.starts_with("psmdb-aws-iam: 4 saslContinue: nothing came in time\n"), "{said}");
     assert!(said.contains("the server may still wait for STS, for awsStsTimeoutMS at most"), "{said}");
-    fixture.sts.set_thinking_time(Duration::ZERO);
+    fixture.sts.set_processing_time(Duration::ZERO);
 
     // STS knows them, and the server does not.
     for (identity, name) in [

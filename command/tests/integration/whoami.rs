@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use local_sts::{Answer, Identity, LocalSts};
+use local_sts::{Identity, LocalSts, StsResponse};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -266,13 +266,13 @@ fn what_stands_between_here_and_sts_is_named_with_its_part() {
     }
     assert_eq!(setting.sts.request_count(), 0);
 
-    setting
-        .sts
-        .set_answer(Answer::Raw(b"HTTP/1.1 302 Found\r\nLocation: http://login\r\nContent-Length: 0\r\n\r\n".to_vec()));
+    setting.sts.set_response(StsResponse::Raw(
+        b"HTTP/1.1 302 Found\r\nLocation: http://login\r\nContent-Length: 0\r\n\r\n".to_vec(),
+    ));
     let said = setting.refused(&setting.user, &[], 2);
     assert!(said.contains("STS answered 302 without a code of its own (") && said.contains("; answer "), "{said}");
-    setting.sts.set_answer(Answer::Verified);
-    setting.sts.set_thinking_time(Duration::from_secs(2));
+    setting.sts.set_response(StsResponse::Verified);
+    setting.sts.set_processing_time(Duration::from_secs(2));
     let said = setting.refused(&setting.user, &["--timeout-ms", "500"], 2);
     assert!(said.contains("no response from sts.amazonaws.com (") && said.contains("; answer "), "{said}");
 }

@@ -1,4 +1,5 @@
-//! A client's connection together with its own connection to the server, and what a fault does to the two.
+//! A client's connection together with its own connection to the server, and what a fault does to
+//! the two.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
@@ -9,7 +10,7 @@ use rustix::event::epoll::EventFlags;
 
 use super::direction::Direction;
 use super::listener::connecting_to;
-use super::settings::{Active, Fate, NetworkFault, Stage};
+use super::settings::{Active, IdleDrop, NetworkFault, Stage};
 use super::traffic::Traffic;
 
 pub(super) struct Connection {
@@ -34,7 +35,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Takes the socket of a client that was accepted now, and connects to `server`, unless a fault prevents that.
+    /// Takes the socket of a client that was accepted now, and connects to `server`, unless a fault
+    /// prevents that.
     pub(super) fn open(client: TcpStream, server: SocketAddr, active: &mut Active) -> io::Result<Self> {
         let now = Instant::now();
         client.set_nonblocking(true)?;
@@ -182,14 +184,14 @@ impl Connection {
                     return self.reset(active, there, and_back);
                 }
             }
-            NetworkFault::Kept { idle: limit, fate } if was_idle && idle >= limit && !self.lost => match fate {
-                Fate::Reset => return self.reset(active, there, and_back),
-                Fate::BlackHole => {
+            NetworkFault::DropIdle { after, how } if was_idle && idle >= after && !self.lost => match how {
+                IdleDrop::Reset => return self.reset(active, there, and_back),
+                IdleDrop::BlackHole => {
                     self.lost = true;
                     active.count_hit();
                 }
                 // A timer closes it, see `idle_end`.
-                Fate::Closed => {}
+                IdleDrop::Close => {}
             },
             _ => {}
         }
@@ -206,14 +208,14 @@ impl Connection {
             return;
         }
         match active.settings.fault {
-            NetworkFault::Reset(Stage::BeforeAnswer) => {
+            NetworkFault::Reset(Stage::BeforeResponse) => {
                 if let Some(at) = response {
                     bytes.truncate(at);
                     self.to_client.send(there, bytes);
                     return self.reset(active, now, there);
                 }
             }
-            NetworkFault::ResetInAnswer { after } | NetworkFault::CutAnswer { after } => {
+            NetworkFault::ResetInResponse { after } | NetworkFault::CutResponse { after } => {
                 let begin = response.unwrap_or(0);
                 if response.is_some() {
                     self.response_left = Some(after);
@@ -223,7 +225,7 @@ impl Connection {
                     if rest >= *left {
                         bytes.truncate(begin + *left);
                         self.to_client.send(there, bytes);
-                        if matches!(active.settings.fault, NetworkFault::CutAnswer { .. }) {
+                        if matches!(active.settings.fault, NetworkFault::CutResponse { .. }) {
                             return self.close(active, now, there);
                         }
                         return self.reset(active, now, there);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_linger;
 
-/// Bytes that may be under way; the sender waits when there are more. 4 MiB in half a round trip of 100 ms are 80 MB a
-/// second.
+/// Bytes that may be under way; the sender waits when there are more. 4 MiB in half a round trip of
+/// 100 ms are 80 MB a second.
 const MAX_UNDER_WAY: usize = 4 * 1024 * 1024;
 
 #[derive(Default)]
@@ -79,8 +79,8 @@ impl Direction {
         self.queue.push_back(Parcel { due, load });
     }
 
-    /// Delivers what is due to `sink`, byte by byte if `drip` is the time between two; returns whether anything was
-    /// delivered. `sink` is `None` after a reset or a failure.
+    /// Delivers what is due to `sink`, byte by byte if `drip` is the time between two; returns
+    /// whether anything was delivered. `sink` is `None` after a reset or a failure.
     pub(super) fn deliver(&mut self, sink: &mut Option<TcpStream>, now: Instant, drip: Option<Duration>) -> bool {
         let mut delivered = false;
         while let Some(parcel) = self.queue.front_mut() {
@@ -136,7 +136,8 @@ impl Direction {
         delivered
     }
 
-    /// Returns when the next delivery is due, if the sink takes bytes; `drip` says whether they go one by one.
+    /// Returns when the next delivery is due, if the sink takes bytes; `drip` says whether they go
+    /// one by one.
     pub(super) fn due(&self, drip: bool) -> Option<Instant> {
         if !self.writable {
             return None;

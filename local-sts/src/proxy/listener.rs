@@ -23,7 +23,8 @@ enum State {
     Open(TcpListener),
     /// Nobody listens: connections are refused.
     Closed,
-    /// A listener with room for one connection, which is there and never accepted: a further SYN gets no reply.
+    /// A listener with room for one connection, which is there and never accepted: a further SYN
+    /// gets no reply.
     Full {
         _listener: TcpListener,
         _filler: TcpStream,
@@ -81,7 +82,8 @@ impl Listener {
     }
 }
 
-/// Makes a socket that is bound to the address, does not listen, and lets others of this program bind there.
+/// Makes a socket that is bound to the address, does not listen, and lets others of this program
+/// bind there.
 fn bound_socket(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
@@ -96,7 +98,8 @@ fn listener_on(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// Begins to connect without waiting: a server that is slow to accept must delay no other connection.
+/// Begins to connect without waiting: a server that is slow to accept must delay no other
+/// connection.
 pub(super) fn connecting_to(address: SocketAddr) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

@@ -1,4 +1,5 @@
-//! The proxy's thread: it waits for sockets, timers and changed settings, and works on the connections concerned.
+//! The proxy's thread: it waits for sockets, timers and changed settings, and works on the
+//! connections concerned.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -26,8 +27,8 @@ const CHUNK: usize = 64 * 1024;
 const SETTINGS: u64 = 0;
 /// epoll's token for clients that connect.
 const CLIENTS: u64 = 1;
-/// Connections are numbered from here. Each has two tokens: twice its number is the client's socket, one more is the
-/// server's.
+/// Connections are numbered from here. Each has two tokens: twice its number is the client's
+/// socket, one more is the server's.
 const FIRST_CONNECTION: u64 = 1;
 
 pub(super) struct Network {
@@ -74,7 +75,8 @@ impl Network {
 
     /// Runs until the settings say stop, or the system has no more to give.
     pub(super) fn run(&mut self) {
-        // The system may let a thread sleep 50 us longer than asked. Without this, delays are a little longer.
+        // The system may let a thread sleep 50 us longer than asked. Without this, delays are a
+        // little longer.
         let _ = set_current_timer_slack(NonZeroU64::new(1));
         let mut events = Vec::with_capacity(256);
         while self.run_once(&mut events).is_ok() {}
@@ -115,7 +117,8 @@ impl Network {
     fn wait(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
         let mut timeout = None;
         if let Some(Reverse((due, _))) = self.timers.peek() {
-            // epoll's own timeout is in milliseconds, which is too coarse; but its descriptor can be polled.
+            // epoll's own timeout is in milliseconds, which is too coarse; but its descriptor can
+            // be polled.
             let left = due.saturating_duration_since(Instant::now());
             let left = Timespec::try_from(left).map_err(io::Error::other)?;
             match poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&left)) {
@@ -168,7 +171,8 @@ impl Network {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {
-                    // Out of descriptors, or the client is gone already: trying again at once helps neither.
+                    // Out of descriptors, or the client is gone already: trying again at once helps
+                    // neither.
                     thread::sleep(Duration::from_millis(1));
                     return;
                 }

@@ -1,4 +1,5 @@
-//! What the network does: the latency and the fault that are set, and how many connections the fault still hits.
+//! What the network does: the latency and the fault that are set, and how many connections the
+//! fault still hits.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -6,47 +7,52 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What a network does to connections; see [`DelayProxy::set_fault`]. Times do not include the latency, which comes on top.
+/// What a network does to connections; see [`DelayProxy::set_fault`](crate::DelayProxy::set_fault).
+/// Times do not include the latency, which is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NetworkFault {
     /// Nothing but the latency. The default.
     None,
-    /// Connections are accepted and stay open, but nothing arrives at either side: a host or a firewall that hangs. What
-    /// was sent arrives once the fault is over, as TCP would send it again.
+    /// Connections are accepted and stay open, but nothing arrives at either side: a host or a
+    /// firewall that hangs. What was sent arrives once the fault is over, as TCP would retransmit
+    /// it.
     BlackHole,
-    /// As [`BlackHole`](Self::BlackHole), and new connections get no answer to their SYN, so that `connect` itself waits.
-    /// When the fault is over the client's system tries again, Linux 1, 3 and 7 seconds after the first time.
+    /// As [`BlackHole`](Self::BlackHole), and the SYN of a new connection gets no reply, so that
+    /// `connect` itself waits. When the fault is over, the client's system retries: Linux 1, 3 and
+    /// 7 seconds after the first time.
     Unreachable,
-    /// New connections are refused by the system (ECONNREFUSED): nobody listens. Open ones are not affected.
+    /// New connections are refused by the system (ECONNREFUSED): nobody listens. Open ones are not
+    /// affected.
     Refused,
     /// Connections are reset (RST) at this stage.
     Reset(Stage),
-    /// The connection is reset after so many bytes of an answer, counted as they are in TLS: 5 bytes of header and 17 or
-    /// more of encryption for each record. A client sees nothing of a record that is not complete, and LocalSts writes
-    /// an answer as one record: to cut between bytes of HTTP, see [`LocalSts::set_cut`](crate::LocalSts::set_cut).
-    ResetInAnswer {
-        /// Bytes of each answer that still arrive.
+    /// The connection is reset after so many bytes of a response, counted as they are in TLS: 5
+    /// bytes of header and 17 or more of encryption for each record. A client sees nothing of an
+    /// incomplete record, and LocalSts writes a response as one record: to cut between bytes of
+    /// HTTP, see [`LocalSts::set_cut`](crate::LocalSts::set_cut).
+    ResetInResponse {
+        /// Bytes of each response that still arrive.
         after: usize,
     },
-    /// The connection is closed (FIN, no `close_notify`) after so many bytes of an answer, counted as for
-    /// [`ResetInAnswer`](Self::ResetInAnswer).
-    CutAnswer {
-        /// Bytes of each answer that still arrive.
+    /// The connection is closed (FIN, no `close_notify`) after so many bytes of a response, counted
+    /// as for [`ResetInResponse`](Self::ResetInResponse).
+    CutResponse {
+        /// Bytes of each response that still arrive.
         after: usize,
     },
-    /// What the server says arrives at the client byte by byte, the TLS handshake included.
+    /// What the server sends arrives at the client byte by byte, the TLS handshake included.
     Drip {
         /// The time from one byte to the next.
         every: Duration,
     },
-    /// A connection that was idle, after it had brought an answer, is dropped without a word: what NAT gateways and load
-    /// balancers do. Those that were idle for that long before this was set are dropped too.
-    Kept {
-        /// How long a connection must have been idle; zero for every kept one.
-        idle: Duration,
-        /// What becomes of it.
-        fate: Fate,
+    /// A connection that was idle after a response is dropped without notice, as NAT gateways and
+    /// load balancers do. Those that were idle for long enough before this was set are dropped too.
+    DropIdle {
+        /// How long a connection must have been idle; zero for every idle one.
+        after: Duration,
+        /// How it is dropped.
+        how: IdleDrop,
     },
 }
 
@@ -60,16 +66,18 @@ pub enum Stage {
     ClientHello,
     /// When the TLS handshake is over and a request arrives, of which the server gets nothing.
     BeforeRequest,
-    /// When the answer to a request arrives, of which the client gets nothing: the server did what was asked.
-    BeforeAnswer,
+    /// When the response to a request arrives, of which the client gets nothing: the server has
+    /// done its part.
+    BeforeResponse,
 }
 
-/// What becomes of an idle connection; see [`NetworkFault::Kept`].
+/// How [`NetworkFault::DropIdle`] drops a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Fate {
-    /// It is closed (FIN) when it has been idle for that long; the client can see that before it uses it.
-    Closed,
+pub enum IdleDrop {
+    /// It is closed (FIN) once it has been idle for that long; the client can see that before it
+    /// uses it.
+    Close,
     /// It is reset (RST) when the client uses it next; until then nothing shows.
     Reset,
     /// What the client sends on it never arrives, and nothing comes back.
@@ -193,15 +201,17 @@ impl Active {
         }
     }
 
-    /// Returns when a connection that was last used at `used` is closed for being idle, if that is the fault.
+    /// Returns when a connection that was last used at `used` is closed for being idle, if that is
+    /// the fault.
     pub(super) fn idle_end(&self, used: Instant) -> Option<Instant> {
         match self.settings.fault {
-            NetworkFault::Kept { idle, fate: Fate::Closed } => Some(used + idle),
+            NetworkFault::DropIdle { after, how: IdleDrop::Close } => Some(used + after),
             _ => None,
         }
     }
 
-    /// Counts a connection that the fault has hit, and ends the fault with the last that it may hit.
+    /// Counts a connection that the fault has hit, and ends the fault with the last that it may
+    /// hit.
     pub(super) fn count_hit(&mut self) {
         self.shared.hits.fetch_add(1, Ordering::SeqCst);
         let mut settings = self.shared.settings();

@@ -1,18 +1,20 @@
-//! Where requests and responses begin in a TLS connection, as far as that shows outside the encryption.
+//! Where requests and responses begin in a TLS connection, as far as that shows outside the
+//! encryption.
 //!
-//! Nothing is decrypted. The headers of TLS records are plain (RFC 8446 section 5.1, RFC 5246 section 6.2.1), and so is
-//! the server's choice of a version.
+//! Nothing is decrypted. The headers of TLS records are plain (RFC 8446 section 5.1, RFC 5246
+//! section 6.2.1), and so is the server's choice of a version.
 
 /// `ContentType` of application data; in TLS 1.3 also of everything else that is encrypted.
 const APPLICATION_DATA: u8 = 23;
 const HEADER: usize = 5;
-/// A record of this length or less holds no request and no response: an encrypted alert has 19 bytes or a few more.
+/// A record of this length or less holds no request and no response: an encrypted alert has 19
+/// bytes or a few more.
 const MAX_ALERT: usize = 64;
-/// Nor does one of this length in TLS 1.3 as long as there was no response: it is the session ticket. `LocalSts` sends
-/// one, of some 200 bytes; its responses have 400 and more.
+/// Nor does one of this length in TLS 1.3 as long as there was no response: it is the session
+/// ticket. `LocalSts` sends one, of some 200 bytes; its responses have 400 and more.
 const MAX_TICKET: usize = 300;
-/// Where the length of the session id is in a record that holds a `ServerHello`: after the headers of record (5 bytes)
-/// and handshake message (4), the version (2) and the random bytes (32).
+/// Where the length of the session id is in a record that holds a `ServerHello`: after the headers
+/// of record (5 bytes) and handshake message (4), the version (2) and the random bytes (32).
 const SESSION_ID: usize = 43;
 
 /// Follows one direction from record to record.
@@ -25,8 +27,8 @@ struct Records {
 }
 
 impl Records {
-    /// Calls `begins` for each record whose header ends in `bytes`, with the offset at which the record begins (0 if
-    /// that was in earlier bytes), its type, and its length.
+    /// Calls `begins` for each record whose header ends in `bytes`, with the offset at which the
+    /// record begins (0 if that was in earlier bytes), its type, and its length.
     fn follow(&mut self, bytes: &[u8], mut begins: impl FnMut(usize, u8, usize)) {
         let mut at = 0;
         let mut begin = 0;
@@ -70,7 +72,8 @@ pub(super) struct Traffic {
 impl Traffic {
     /// Takes what the client has sent; returns where in it a request begins.
     pub(super) fn client_sent(&mut self, bytes: &[u8]) -> Option<usize> {
-        // The client's first encrypted record is the end of the handshake in TLS 1.3, and a request before.
+        // The client's first encrypted record is the end of the handshake in TLS 1.3, and a request
+        // before.
         let is_tls13 = is_tls13(&self.hello);
         let mut request = None;
         self.client.follow(bytes, |at, kind, length| {
@@ -109,7 +112,8 @@ impl Traffic {
     }
 }
 
-/// Returns whether the server chose TLS 1.3, which has cipher suites of its own, 0x13.., RFC 8446 appendix B.4.
+/// Returns whether the server chose TLS 1.3, which has cipher suites of its own, 0x13.., RFC 8446
+/// appendix B.4.
 fn is_tls13(hello: &[u8]) -> bool {
     let suite = hello.get(SESSION_ID).map(|length| SESSION_ID + 1 + usize::from(*length));
     suite.and_then(|at| hello.get(at)) == Some(&0x13)

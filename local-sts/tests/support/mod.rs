@@ -1,4 +1,5 @@
-//! A client for the tests: a real TLS connection, and requests signed exactly as MongoDB's drivers sign them.
+//! A client for the tests: a real TLS connection, and requests signed exactly as MongoDB's drivers
+//! sign them.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
@@ -19,7 +20,7 @@ pub const ACCOUNT: &str = "123456789012";
 pub const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
 pub const NONCE: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+Pw==";
 
-/// A connection on which requests are sent one after another.
+/// A connection for requests in sequence.
 pub struct Client {
     stream: StreamOwned<ClientConnection, TcpStream>,
 }
@@ -30,12 +31,14 @@ impl Client {
         Self::dial(sts.address(), sts.ca_pem(), "sts.amazonaws.com").unwrap()
     }
 
-    /// Connects to `address` and shakes hands, trusting `ca_pem` only and expecting a certificate for `name`.
+    /// Connects to `address` and completes the handshake, trusting `ca_pem` only and expecting a
+    /// certificate for `name`.
     pub fn dial(address: SocketAddr, ca_pem: &str, name: &str) -> io::Result<Self> {
         Self::dial_with(&Self::trusting(ca_pem), address, name)
     }
 
-    /// Returns the TLS settings of a client that trusts `ca_pem` only; connections with the same settings share sessions.
+    /// Returns the TLS settings of a client that trusts `ca_pem` only; connections with the same
+    /// settings share sessions.
     pub fn trusting(ca_pem: &str) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
@@ -60,7 +63,7 @@ impl Client {
         Ok(Self { stream: StreamOwned::new(connection, socket) })
     }
 
-    /// Says whether the TLS session of an earlier connection was resumed.
+    /// Returns whether the TLS session of an earlier connection was resumed.
     pub fn is_resumed(&self) -> bool {
         self.stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
     }
@@ -74,19 +77,19 @@ impl Client {
         self.stream.flush().unwrap();
     }
 
-    /// Returns what comes until the server closes. Fails when it closes without a `close_notify` of TLS.
+    /// Reads until the server closes. Fails if it closes without TLS's `close_notify`.
     pub fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.stream.read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// Sends `request` and reads its answer, which must come with `Content-Length`.
+    /// Sends `request` and reads its response, which must have a `Content-Length`.
     pub fn send(&mut self, request: &Request) -> Response {
         self.try_send(request).unwrap()
     }
 
-    /// As [`send`](Self::send); fails when the connection does.
+    /// As [`send`](Self::send); fails if the connection does.
     pub fn try_send(&mut self, request: &Request) -> io::Result<Response> {
         self.stream.write_all(&request.to_bytes())?;
         self.stream.flush()?;
@@ -114,7 +117,7 @@ impl Client {
     }
 }
 
-/// A request to be changed at will before it is sent.
+/// A request that can be changed before it is sent.
 #[derive(Clone)]
 pub struct Request {
     pub headers: Vec<(String, String)>,
@@ -127,7 +130,8 @@ impl Request {
         Self::signed(identity, "sts.amazonaws.com", "us-east-1", SystemTime::now())
     }
 
-    /// Signs as a driver does: the header fields of the drivers' authentication specification and no others.
+    /// Signs as a driver does: the header fields of the drivers' authentication specification and
+    /// no others.
     pub fn signed(identity: &Identity, host: &str, region: &str, time: SystemTime) -> Self {
         let mut headers = vec![
             ("Content-Type".to_owned(), "application/x-www-form-urlencoded".to_owned()),

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use bson::{Bson, Document, doc};
-use local_sts::{Answer, Dns, DnsAnswer, Failures, Identity, LocalSts, NetworkFault, ServiceError, Stage};
+use local_sts::{Dns, DnsResponse, Failures, Identity, LocalSts, NetworkFault, ServiceError, Stage, StsResponse};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use regex_lite::Regex;
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -105,10 +105,10 @@ fn fails_at_proxy(fixture: &Fixture, proxy: &str) {
     fixture.set_parameter("awsStsProxy", "");
 }
 
-fn fails_with_answer(fixture: &Fixture, answer: Answer) {
-    fixture.sts.set_answer(answer);
+fn fails_with_answer(fixture: &Fixture, answer: StsResponse) {
+    fixture.sts.set_response(answer);
     fails(fixture);
-    fixture.sts.set_answer(Answer::Verified);
+    fixture.sts.set_response(StsResponse::Verified);
 }
 
 fn fails_with_service_error(fixture: &Fixture, error: ServiceError) {
@@ -123,8 +123,8 @@ fn fails_by_network(fixture: &Fixture, fault: NetworkFault) {
     fails_at_endpoint(fixture, &way.endpoint());
 }
 
-fn html(status: u16) -> Answer {
-    Answer::Raw(
+fn html(status: u16) -> StsResponse {
+    StsResponse::Raw(
         format!("HTTP/1.1 {status} X\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>").into_bytes(),
     )
 }
@@ -213,14 +213,14 @@ const FAILURES: [Failure; 45] = [
     |it| {
         let mut odd = it.user.clone();
         odd.arn = "arn:aws:iam::123456789012:role/shop".to_owned();
-        fails_with_answer(it, Answer::AlwaysYes(odd));
+        fails_with_answer(it, StsResponse::AcceptAll(odd));
     },
     |it| {
         let body =
             "<ErrorResponse><Error><Code>IncompleteSignature</Code></Error><RequestId>0-1</RequestId></ErrorResponse>";
         let length = body.len();
         let head = format!("HTTP/1.1 400 X\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n\r\n");
-        fails_with_answer(it, Answer::Raw((head + body).into_bytes()));
+        fails_with_answer(it, StsResponse::Raw((head + body).into_bytes()));
     },
     |it| fails_with_service_error(it, ServiceError::Throttling),
     |it| fails_with_service_error(it, ServiceError::InternalFailure),
@@ -229,11 +229,11 @@ const FAILURES: [Failure; 45] = [
     |it| fails_with_answer(it, html(403)),
     |it| fails_with_answer(it, html(302)),
     |it| fails_with_answer(it, html(200)),
-    |it| fails_with_answer(it, Answer::Silence),
+    |it| fails_with_answer(it, StsResponse::Silence),
     |it| {
         fails_with_answer(
             it,
-            Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 500\r\n\r\n<".to_vec()),
+            StsResponse::Raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 500\r\n\r\n<".to_vec()),
         )
     },
     // Of the way to it.
@@ -249,9 +249,9 @@ const FAILURES: [Failure; 45] = [
         fails_at_proxy(it, &format!("http://{}", silent.local_addr().unwrap()));
     },
     |it| fails_at_endpoint(it, &format!("https://{}", answering(b"SSH-2.0-OpenSSH_9.2\r\n"))),
-    |it| fails_by_network(it, NetworkFault::Reset(Stage::BeforeAnswer)),
+    |it| fails_by_network(it, NetworkFault::Reset(Stage::BeforeResponse)),
     |it| fails_by_network(it, NetworkFault::Reset(Stage::ClientHello)),
-    |it| fails_with_answer(it, Answer::Raw(vec![])),
+    |it| fails_with_answer(it, StsResponse::Raw(vec![])),
     |it| {
         let (endpoint, _) = showing(|_| ());
         fails_at_endpoint(it, &endpoint);
@@ -278,7 +278,7 @@ fn a_login_is_refused_with_the_reasons_that_are_shown() {
     let folder = tempfile::tempdir().unwrap();
     // The machine's own DNS may take longer to say that a name is not there.
     let dns = Dns::start().unwrap();
-    dns.set_answer(DnsAnswer::NoSuchName);
+    dns.set_response(DnsResponse::NoSuchName);
     let fixture =
         Fixture::start_with(|builder| dns::asking(builder.parameter("awsStsTimeoutMS", 1000), &dns, folder.path()));
     fixture.assert_still_serves("the start");
@@ -294,18 +294,18 @@ fn a_login_is_refused_with_the_reasons_that_are_shown() {
         produced.push((counted[0].0.clone(), reason));
     }
     // Those that need another answer of DNS.
-    let mut fails_by_dns = |answer: DnsAnswer, endpoint: &str| {
-        dns.set_answer(answer);
+    let mut fails_by_dns = |answer: DnsResponse, endpoint: &str| {
+        dns.set_response(answer);
         fails_at_endpoint(&fixture, endpoint);
         let reason = fixture.denial_reasons(produced.len() + 1).pop().unwrap();
         produced.push(("timeout".to_owned(), reason.rsplit_once("MONGODB-AWS: ").expect("the reason").1.to_owned()));
     };
-    fails_by_dns(DnsAnswer::Silence, "https://vpce-0123.sts.eu-west-1.vpce.amazonaws.com");
+    fails_by_dns(DnsResponse::Silence, "https://vpce-0123.sts.eu-west-1.vpce.amazonaws.com");
     let silent = TcpListener::bind("127.0.0.2:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let other = TcpListener::bind(("127.0.0.3", port)).expect("a port that is free at both addresses");
     let both = [&silent, &other].map(|listener| listener.local_addr().unwrap().ip()).to_vec();
-    fails_by_dns(DnsAnswer::Addresses(both), &format!("https://sts.example.com:{port}"));
+    fails_by_dns(DnsResponse::Addresses(both), &format!("https://sts.example.com:{port}"));
     fixture.assert_still_serves("failures");
     // A machine without root certificates.
     let nowhere = folder.path().join("nowhere");
