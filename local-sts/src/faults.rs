@@ -149,7 +149,7 @@ impl Failures {
 #[derive(Default)]
 pub(crate) struct Faults {
     state: Mutex<State>,
-    stopped: Condvar,
+    changed: Condvar,
     throttled: AtomicUsize,
     failed: AtomicUsize,
 }
@@ -216,6 +216,7 @@ impl Faults {
 
     pub(crate) fn set_delay(&self, delay: Duration) {
         self.state().delay = delay;
+        self.changed.notify_all();
     }
 
     pub(crate) fn set_cut(&self, after: Option<usize>) {
@@ -226,29 +227,33 @@ impl Faults {
         self.state().drip = every;
     }
 
-    /// Waits for as long as the server is to work on a request.
+    /// Waits for as long as the server is to work on a request, even if that is changed meanwhile.
     pub(crate) fn delay(&self) {
-        let time = self.state().delay;
-        self.pause(time);
+        self.wait(|state| state.delay);
     }
 
     /// Waits for this long; returns false at once if the server stops.
     fn pause(&self, time: Duration) -> bool {
-        let until = Instant::now() + time;
+        self.wait(|_| time)
+    }
+
+    /// Waits until the time has passed that `time` returns now, or after a later change.
+    fn wait(&self, time: impl Fn(&State) -> Duration) -> bool {
+        let start = Instant::now();
         let mut state = self.state();
         loop {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = time(&state).saturating_sub(start.elapsed());
             if state.stopping || left.is_zero() {
                 return !state.stopping;
             }
-            state = self.stopped.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Ends all waiting, until [`resume`](Self::resume).
     pub(crate) fn stop(&self) {
         self.state().stopping = true;
-        self.stopped.notify_all();
+        self.changed.notify_all();
     }
 
     pub(crate) fn resume(&self) {

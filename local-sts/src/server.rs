@@ -203,7 +203,7 @@ impl LocalSts {
         self.service().faults.failure_count()
     }
 
-    /// Sets how long the server works on each request that comes from now on, before it decides.
+    /// Sets how long the server works on each request before it decides, also on those in flight.
     /// The network adds its own time, see [`DelayProxy`](crate::DelayProxy).
     pub fn set_processing_time(&self, time: Duration) {
         self.service().faults.set_delay(time);

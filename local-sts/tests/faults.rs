@@ -106,6 +106,14 @@ fn requests_are_processed_in_parallel_and_a_stop_does_not_wait_for_them() {
     sts.reset_max_in_flight();
     client.send(&request);
     assert_eq!(sts.max_in_flight(), 1);
+    // A shorter time applies to a request that is being processed.
+    sts.set_processing_time(Duration::from_secs(3600));
+    client.write(&request.to_bytes());
+    while sts.in_flight() == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    sts.set_processing_time(Duration::ZERO);
+    assert_eq!(client.read_response().status, 200);
     // A request that is being processed does not delay a stop.
     sts.set_processing_time(Duration::from_secs(3600));
     client.write(&request.to_bytes());
