@@ -1,4 +1,4 @@
-//! What the linker was told to make hard for an attacker who has found a defect, read in the files themselves.
+//! The linker's protections against exploits, read in the files themselves.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ type Segment = elf::ProgramHeader64<LittleEndian>;
 
 const ENDIAN: LittleEndian = LittleEndian;
 
-/// The headers that the loader acts on.
+/// The headers that the loader uses.
 struct Image {
     name: String,
     kind: u16,
@@ -52,7 +52,8 @@ fn the_object_and_the_command_are_hardened() {
         let name = &image.name;
         assert_eq!(image.kind, elf::ET_DYN.0, "{name} is loaded at a fixed address");
 
-        // Everything is bound at load, and the tables of what is bound can then not be written any more.
+        // Everything is bound at load, and the tables of what is bound can then not be written any
+        // more.
         let now = image.has_flags(elf::DT_FLAGS, elf::DF_BIND_NOW.0);
         assert!(now && image.has_flags(elf::DT_FLAGS_1, elf::DF_1_NOW.0), "{name} is bound lazily");
         let of_kind = |kind| image.segments.iter().find(move |segment| segment.p_type(ENDIAN) == kind);
@@ -61,16 +62,17 @@ fn the_object_and_the_command_are_hardened() {
         let end = relro.p_vaddr(ENDIAN) + relro.p_memsz(ENDIAN);
         assert!((relro.p_vaddr(ENDIAN)..end).contains(&table), "{name}: addresses of functions can be written");
 
-        let stack = of_kind(elf::PT_GNU_STACK).unwrap_or_else(|| panic!("{name} does not say what its stack may be"));
-        assert_eq!(stack.p_flags(ENDIAN).0 & elf::PF_X.0, 0, "{name} wants an executable stack");
+        let stack =
+            of_kind(elf::PT_GNU_STACK).unwrap_or_else(|| panic!("{name} does not declare its stack's permissions"));
+        assert_eq!(stack.p_flags(ENDIAN).0 & elf::PF_X.0, 0, "{name} needs an executable stack");
         for segment in &image.segments {
             let both = elf::PF_W.0 | elf::PF_X.0;
             assert_ne!(segment.p_flags(ENDIAN).0 & both, both, "{name} has memory that can be written and run");
         }
-        assert_eq!(image.value(elf::DT_TEXTREL), None, "{name} is changed at load where it is code");
+        assert_eq!(image.value(elf::DT_TEXTREL), None, "{name} has text relocations");
         assert!(!image.has_flags(elf::DT_FLAGS, elf::DF_TEXTREL.0), "{name}");
         for path in [elf::DT_RPATH, elf::DT_RUNPATH] {
-            assert_eq!(image.value(path), None, "{name} names folders to take libraries from");
+            assert_eq!(image.value(path), None, "{name} has its own library path");
         }
     }
     let command = Image::read(command());

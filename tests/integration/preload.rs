@@ -1,4 +1,5 @@
-//! What it means to be preloaded: in a server that does not want it, and in everything that is not a server.
+//! Effects of being preloaded: in a server that does not enable the mechanism, and in programs that
+//! are no server.
 
 use std::process::{Command, Output};
 
@@ -9,7 +10,7 @@ use crate::support::plugin;
 use crate::support::wire::{WireClient, is_ok};
 use local_sts::StsResponse;
 
-/// Stands for the server of the tests, which may need libraries that this system lacks.
+/// The server of the tests, which may need libraries that this system lacks.
 const MONGOD: &str = "mongod";
 
 /// Runs a command with and without the plugin.
@@ -46,7 +47,7 @@ fn in_other_programs_it_does_nothing() {
     }
 }
 
-/// The lines in an order of their own: mongod's help has its sections in another order each time.
+/// Returns the lines, sorted: mongod's help has its sections in another order each time.
 fn sorted(output: &[u8]) -> Vec<String> {
     let mut lines: Vec<_> = String::from_utf8_lossy(output).lines().map(str::to_owned).collect();
     lines.sort_unstable();
@@ -69,12 +70,13 @@ fn a_mechanism_that_is_not_enabled_is_not_offered() {
     let mut client = WireClient::connect(mongod.port()).unwrap();
     let reply = client.sasl_start(MECHANISM, &client_first(&[7; 32])).unwrap();
     assert!(!is_ok(&reply), "{reply}");
-    // troubleshooting.md has these words; 4.4 says "unknown or not enabled".
+    // troubleshooting.md has this text; 4.4 has "unknown or not enabled".
     let words = reply.get_str("errmsg").unwrap();
     assert!(words.starts_with("Received authentication for mechanism MONGODB-AWS which is "), "{words}");
     assert!(words.ends_with("not enabled"), "{words}");
     assert!(!mongod.log_text().contains("88000001"));
-    // The parameters are there all the same, so that one configuration serves both.
+    // The parameters exist nevertheless, so that one configuration is valid with and without the
+    // mechanism.
     mongod.run_as_admin("admin", bson::doc! { "getParameter": 1, "awsStsHost": 1 });
 }
 
@@ -100,7 +102,7 @@ fn without_the_plugin_the_server_refuses_the_mechanism_by_itself() {
     assert!(exit.output().contains("SASL mechanism"), "{}", exit.output());
 }
 
-/// Starts a server that forks into the background, and has it answer a client's first message.
+/// Starts a server that forks into the background, and sends it a client's first message.
 pub fn assert_works_in_the_background(version: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -131,14 +133,15 @@ fn it_works_in_a_server_that_forks_into_the_background() {
 }
 
 #[test]
-fn it_leaves_the_server_s_signals_and_environment_as_they_are() {
+fn it_changes_no_signals_and_no_name_of_the_server() {
     let state = |mongod: &Mongod| {
         let read = |name: &str| std::fs::read(format!("/proc/{}/{name}", mongod.pid())).unwrap();
         let status = String::from_utf8(read("status")).unwrap();
         let signals: Vec<_> = status.lines().filter(|line| line.starts_with("Sig")).map(str::to_owned).collect();
         (signals.into_iter().filter(|line| !line.starts_with("SigQ")).collect::<Vec<_>>(), read("comm"))
     };
-    let fixture = Fixture::start();
+    // The second login fails only when its time is over.
+    let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 500));
     let at_first = state(&fixture.mongod);
     fixture.login(&fixture.user).unwrap();
     fixture.sts.set_response(StsResponse::Raw(vec![]));
@@ -148,9 +151,10 @@ fn it_leaves_the_server_s_signals_and_environment_as_they_are() {
     assert_eq!(state(&without), at_first);
 }
 
-/// The dynamic symbols of the object, as `nm` prints them.
+/// Returns the dynamic symbols of the object, as `nm` prints them.
 fn symbols(which: &str) -> Vec<String> {
     let output = Command::new("nm").args(["-D", which]).arg(plugin()).output().expect("nm, of the compiler's binutils");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
@@ -175,8 +179,11 @@ fn it_needs_no_library_but_those_of_c_and_unwinding() {
         assert!(known.iter().any(|library| line.contains(library)), "{line}");
     }
     assert!(text.contains("BIND_NOW"), "{text}");
-    // What is left to the server's C++ runtime is weak, so that the object loads where there is none.
-    for line in symbols("--undefined-only") {
+    // What comes from the server's C++ runtime is weak, so that the object loads where there is
+    // none.
+    let undefined = symbols("--undefined-only");
+    assert!(undefined.len() > 10, "{undefined:?}");
+    for line in undefined {
         let name = line.rsplit(' ').next().unwrap();
         let weak = line.split_whitespace().next() == Some("w");
         assert!(weak || name.contains("@GLIBC") || name.contains("@GCC"), "{line}");
@@ -184,7 +191,7 @@ fn it_needs_no_library_but_those_of_c_and_unwinding() {
 }
 
 #[test]
-fn two_copies_in_one_process_do_not_get_in_each_other_s_way() {
+fn two_copies_in_one_process_do_not_conflict() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("copy.so");
     std::fs::copy(plugin(), &copy).unwrap();

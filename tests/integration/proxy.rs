@@ -1,11 +1,11 @@
-//! The way to STS through an HTTP proxy.
+//! Logins through an HTTP proxy to STS.
 
 use crate::support::fixture::Fixture;
 use crate::support::proxy::TunnelProxy;
 
 #[test]
-fn a_login_goes_through_a_proxy_that_sees_only_where_to() {
-    // The environment's proxy is not asked, whatever it is.
+fn a_proxy_sees_only_the_host_and_port_of_sts() {
+    // The proxy of the environment is not used.
     let fixture = Fixture::start_with(|builder| {
         builder.env("https_proxy", "http://127.0.0.1:9").env("HTTPS_PROXY", "http://127.0.0.1:9")
     });
@@ -16,15 +16,15 @@ fn a_login_goes_through_a_proxy_that_sees_only_where_to() {
     fixture.assert_still_serves("a proxy");
     fixture.assert_still_serves("a connection that was kept");
     let sts = fixture.sts.address();
-    assert_eq!(proxy.asked(), [format!("CONNECT {sts} HTTP/1.1\r\nHost: {sts}\r\n\r\n")]);
+    assert_eq!(proxy.requests(), [format!("CONNECT {sts} HTTP/1.1\r\nHost: {sts}\r\n\r\n")]);
     assert_eq!(fixture.sts.connection_count(), connections + 1);
 
-    // It is the proxy that looks names up.
+    // The proxy resolves names.
     fixture.set_parameter("awsStsEndpoint", format!("https://sts.nowhere.example:{}", sts.port()));
     fixture.assert_still_serves("a name that only the proxy knows");
     fixture.set_parameter("awsStsProxy", "");
     fixture.set_parameter("awsStsTimeoutMS", 500);
-    fixture.login(&fixture.user).expect_err("without the proxy nobody knows the name");
+    fixture.login(&fixture.user).expect_err("without the proxy the name cannot be resolved");
 }
 
 #[test]
@@ -46,11 +46,11 @@ fn a_proxy_that_makes_no_tunnel_denies_logins_and_the_log_says_why() {
         ("HTTP/1.1 503 Service Unavailable\r\nX: \x1b[31m\r\n\r\n", " answered 503 to CONNECT, after "),
         ("SSH-2.0-OpenSSH_9.2\r\n\r\n", " does not speak HTTP, after "),
         ("", ": the connection was closed"),
-        // An answer in place of a tunnel: what follows is not TLS.
+        // A response instead of a tunnel: what follows is not TLS.
         (posing_as_sts, "TLS handshake with sts.amazonaws.com through the proxy 127.0.0.1:"),
     ];
-    for (count, (answer, reason)) in cases.into_iter().enumerate() {
-        let proxy = TunnelProxy::start(Some(answer));
+    for (count, (response, reason)) in cases.into_iter().enumerate() {
+        let proxy = TunnelProxy::start(Some(response));
         fixture.set_parameter("awsStsProxy", format!("http://{}", proxy.address));
         let asked = fixture.sts.request_count();
         fixture.login(&fixture.user).expect_err(reason);

@@ -11,14 +11,14 @@ use crate::support::fixture::{ACCOUNT, Fixture, credentials};
 use crate::support::mongod::Mongod;
 
 /// Long enough for a number to change, and no longer than a failing test should take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(10);
 
 fn section(mongod: &Mongod) -> Document {
     let status = mongod.run_as_admin("admin", doc! { "serverStatus": 1 });
     status.get_document("awsIam").expect("the section").clone()
 }
 
-/// The number at a path such as `sts.connections.open`.
+/// Returns the number at a path such as `sts.connections.open`.
 fn number(section: &Document, path: &str) -> i64 {
     let mut names = path.split('.').peekable();
     let mut document = section;
@@ -31,7 +31,7 @@ fn number(section: &Document, path: &str) -> i64 {
     unreachable!("a path has a name");
 }
 
-/// All names of a document, in order, with those of the documents in it.
+/// Returns all names of a document, in order, with those of the documents in it.
 fn names(document: &Document) -> Vec<String> {
     let with_inner = |(name, value): (&String, &Bson)| match value {
         Bson::Document(inner) => names(inner).into_iter().map(|inner| format!("{name}.{inner}")).collect(),
@@ -41,7 +41,7 @@ fn names(document: &Document) -> Vec<String> {
 }
 
 fn wait_for(mongod: &Mongod, path: &str, expected: i64) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + LIMIT;
     loop {
         let found = number(&section(mongod), path);
         if found == expected {
@@ -52,13 +52,13 @@ fn wait_for(mongod: &Mongod, path: &str, expected: i64) {
     }
 }
 
-/// An answer of STS that refuses with this code.
+/// Returns a response of STS that refuses with this code.
 fn refusal(status: u16, code: &str) -> StsResponse {
     let body = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>").into_bytes();
     StsResponse::Fixed { status, headers: vec![("Content-Type".to_owned(), "text/xml".to_owned())], body }
 }
 
-/// The form of the server's internals that the plugin is to find in each series.
+/// Returns the server ABI that the plugin is to find in each series.
 fn abi_of(version: &str) -> &str {
     match version.split_once('.').expect("a version").0 {
         "4" => "4.4",
@@ -108,7 +108,7 @@ fn the_section_has_these_fields_and_begins_at_zero() {
     assert!(since > before && since <= SystemTime::now(), "{since:?}");
 }
 
-/// What is to go wrong, how it is brought about, and the kind and the reason that it is counted by.
+/// A failure, how to cause it, and the kind and the reason that count it.
 type Row = (&'static str, fn(&Fixture), &'static str, &'static str);
 
 #[test]
@@ -116,8 +116,8 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
     fn login(fixture: &Fixture) {
         fixture.login(&fixture.user).unwrap_err();
     }
-    fn login_when(fixture: &Fixture, answer: StsResponse) {
-        fixture.sts.set_response(answer);
+    fn login_when(fixture: &Fixture, response: StsResponse) {
+        fixture.sts.set_response(response);
         login(fixture);
         fixture.sts.set_response(StsResponse::Verified);
     }
@@ -235,7 +235,7 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
         ("no root", |fixture| login_with(fixture, "awsStsCAFile", ""), "stsUnavailable", "untrustedTls"),
         ("silence", |fixture| login_when(fixture, StsResponse::Silence), "stsUnavailable", "timeout"),
         (
-            "trouble of STS",
+            "an error of STS",
             |fixture| {
                 fixture.sts.set_failures(Failures::all(ServiceError::InternalFailure));
                 login(fixture);
@@ -272,7 +272,7 @@ fn every_failure_is_counted_by_its_kind_and_its_reason() {
     assert!(fixture.mongod.is_alive());
 }
 
-/// Begins a login and ends it with this message, which has to be refused.
+/// Begins a login and ends it with this message, which must be refused.
 fn finish_with(fixture: &Fixture, message: impl FnOnce(aws_client::Signer) -> Vec<u8>) {
     let conversation = Conversation::start(fixture.mongod.port()).unwrap();
     let message = message(conversation.signer(&credentials(&fixture.user)));
@@ -280,7 +280,7 @@ fn finish_with(fixture: &Fixture, message: impl FnOnce(aws_client::Signer) -> Ve
 }
 
 #[test]
-fn logins_connections_answers_and_latencies_are_counted() {
+fn logins_connections_responses_and_latencies_are_counted() {
     let fixture = Fixture::start();
     fixture.sts.set_processing_time(Duration::from_millis(30));
     fixture.login(&fixture.user).unwrap();
@@ -292,7 +292,7 @@ fn logins_connections_answers_and_latencies_are_counted() {
     let section = section(&fixture.mongod);
     let numbers = |paths: &[&str]| paths.iter().map(|path| number(&section, path)).collect::<Vec<_>>();
     assert_eq!(numbers(&["logins.started", "logins.confirmed"]), [3, 3]);
-    // 4.4 tells the plugin of no success.
+    // 4.4 does not report successful logins to the plugin.
     let not_reported = if fixture.mongod.version().starts_with("4.4") { 0 } else { 1 };
     assert_eq!(number(&section, "logins.notReported"), not_reported);
     assert_eq!(numbers(&["sts.requests", "sts.answers.status2xx", "sts.answers.status4xx"]), [3, 3, 0]);
@@ -303,24 +303,24 @@ fn logins_connections_answers_and_latencies_are_counted() {
         assert_eq!((at("count"), at("atMost20ms"), at("atMost60s")), (3, 0, 3), "{latency}");
         assert!(at("totalMicros") >= 3 * 30_000, "{latency}: {}", at("totalMicros"));
     }
-    // Those who log in from now on have connections of their own, and the old ones are closed.
+    // New logins open new connections, and the old ones are closed.
     fixture.set_parameter("awsStsTimeoutMS", 9000);
     wait_for(&fixture.mongod, "sts.connections.open", 0);
 }
 
 #[test]
-fn what_is_under_way_and_what_waits_is_shown_while_it_does() {
+fn requests_in_flight_and_waiting_logins_are_shown() {
     let fixture = Fixture::start_with(|builder| builder.parameter("awsStsTimeoutMS", 8000));
     fixture.login(&fixture.user).unwrap();
     thread::scope(|scope| {
-        fixture.sts.set_processing_time(Duration::from_secs(2));
+        fixture.sts.set_processing_time(Duration::from_secs(3600));
         let login = scope.spawn(|| fixture.login(&fixture.user));
         wait_for(&fixture.mongod, "sts.inFlight", 1);
+        fixture.sts.set_processing_time(Duration::ZERO);
         login.join().unwrap().unwrap();
         assert_eq!(number(&section(&fixture.mongod), "sts.inFlight"), 0);
 
-        // STS wants to be left alone for a while, and the next login of that account has to wait.
-        fixture.sts.set_processing_time(Duration::ZERO);
+        // After a throttled request, the next login of that account has to wait.
         fixture.sts.set_failures(Failures::next(1, ServiceError::Throttling).retry_after(2));
         let first = scope.spawn(|| fixture.login(&fixture.user));
         wait_for(&fixture.mongod, "sts.throttled", 1);

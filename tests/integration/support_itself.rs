@@ -34,7 +34,7 @@ fn a_server_starts_serves_its_admin_and_stops() {
 }
 
 #[test]
-fn a_server_that_refuses_its_options_says_so() {
+fn a_server_that_refuses_its_options_reports_them() {
     let exit = Mongod::builder().preload(false).parameter("noSuchParameter", 1).expect_exit();
     assert!(!exit.status.success());
     assert!(exit.output().contains("noSuchParameter"), "{exit:?}");
@@ -85,7 +85,7 @@ fn a_signature_covers_the_headers_that_drivers_sign() {
 }
 
 #[test]
-fn small_parts_are_as_drivers_have_them() {
+fn dates_regions_and_first_messages_are_those_of_drivers() {
     assert_eq!(amz_date(UNIX_EPOCH), "19700101T000000Z");
     assert_eq!(region_of("sts.amazonaws.com"), "us-east-1");
     assert_eq!(region_of("sts"), "us-east-1");

@@ -1,8 +1,8 @@
 //! The client's side of MONGODB-AWS, step by step, so that tests can also do it wrong.
 //!
-//! There are two signers, written apart from each other: [`Signer::sign`] by the `aws-sigv4` crate, as
-//! AWS's own clients do, and [`Signer::sign_by_hand`], which can leave out headers that the crate always
-//! signs.
+//! There are two signers, written apart from each other: [`Signer::sign`] by the `aws-sigv4` crate,
+//! as AWS's own clients do, and [`Signer::sign_by_hand`], which can leave out headers that the
+//! crate always signs.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -23,7 +23,7 @@ pub const MECHANISM: &str = "MONGODB-AWS";
 
 const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
 
-/// What AWS gives a user, or a role's session, to sign with.
+/// Credentials that AWS gives a user, or a role's session.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     pub access_key_id: String,
@@ -223,7 +223,8 @@ impl Signer {
     }
 }
 
-/// The region that every driver reads from a host: the second label, us-east-1 for the global host.
+/// Returns the region that every driver derives from a host: the second label, us-east-1 for the
+/// global host.
 pub fn region_of(host: &str) -> &str {
     if host == "sts.amazonaws.com" {
         return "us-east-1";
@@ -231,7 +232,7 @@ pub fn region_of(host: &str) -> &str {
     host.split('.').nth(1).unwrap_or("us-east-1")
 }
 
-/// A time as in X-Amz-Date: `20260131T235959Z`.
+/// Formats a time as in X-Amz-Date: `20260131T235959Z`.
 pub fn amz_date(time: SystemTime) -> String {
     let time = OffsetDateTime::from(time);
     format!(
@@ -245,13 +246,13 @@ pub fn amz_date(time: SystemTime) -> String {
     )
 }
 
-/// The client's first message.
+/// Returns the client's first message.
 pub fn client_first(nonce: &[u8; 32]) -> Vec<u8> {
     let message = doc! { "r": binary(nonce), "p": i32::from(b'n') };
     message.to_vec().expect("BSON")
 }
 
-/// The client's second message.
+/// Returns the client's second message.
 pub fn client_second(signed: &SignedLogin) -> Vec<u8> {
     let mut message = doc! { "a": &signed.authorization, "d": &signed.date };
     if let Some(token) = &signed.token {
@@ -271,7 +272,7 @@ pub struct Conversation {
     pub host: String,
 }
 
-/// The server's answer to a login that it accepted.
+/// The server's reply to a login that it accepted.
 pub struct LoginReply {
     /// The connection, now logged in.
     pub client: WireClient,
@@ -313,7 +314,7 @@ impl Conversation {
         })
     }
 
-    /// A signer for this conversation.
+    /// Returns a signer for this conversation.
     pub fn signer(&self, credentials: &Credentials) -> Signer {
         Signer::new(credentials, &self.host, &self.nonce)
     }
@@ -346,7 +347,7 @@ pub fn login(port: u16, credentials: &Credentials, expected_host: &str) -> Resul
     conversation.finish(&client_second(&signed))
 }
 
-/// Logs in with a signer that `change` has had its way with; Err is the server's refusal.
+/// Logs in with a signer that `change` has modified; Err is the server's refusal.
 pub fn login_with(
     port: u16,
     credentials: &Credentials,

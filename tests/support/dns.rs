@@ -1,4 +1,4 @@
-//! Makes a mongod ask a DNS server of the test.
+//! Makes a mongod use the DNS server of a test.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,10 +9,10 @@ use local_sts::Dns;
 use super::mongod::Builder;
 use super::{plugin, root};
 
-/// What glibc is told about DNS: a second for each of five tries, in place of five for each of two.
+/// glibc's DNS timeouts: a second for each of five attempts, instead of five for each of two.
 const RES_OPTIONS: &str = "timeout:1 attempts:5";
 
-/// Compiles the object that does it into `folder`, and adds it to what the server preloads.
+/// Compiles the object that redirects DNS into `folder`, and adds it to the preloaded ones.
 pub fn asking(builder: Builder, dns: &Dns, folder: &Path) -> Builder {
     let source = root().join("tests/support/dns.c");
     let object = folder.join("dns.so");

@@ -1,4 +1,4 @@
-//! A mongod with the plugin, an STS, and two principals who have users: what most tests begin with.
+//! A mongod with the plugin, an STS, and two principals who have users, as most tests need them.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -21,13 +21,13 @@ pub const STS_HOST: &str = "sts.amazonaws.com";
 /// MongoDB's error code AuthenticationFailed.
 pub const AUTHENTICATION_FAILED: i32 = 18;
 
-/// The plugin's own log line about a principal that the server has no user for.
+/// The plugin's log line about a principal without a user.
 const USER_REFUSED: i32 = 88_000_002;
 
 const CA_FILE: &str = "ca.pem";
 
-/// Long enough for a log line that is being written.
-const LOG_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a log line may take to be written.
+const LOG_LIMIT: Duration = Duration::from_secs(10);
 
 pub struct Fixture {
     pub mongod: Mongod,
@@ -52,7 +52,7 @@ impl Fixture {
         Self::start_prepared(options, |_| ())
     }
 
-    /// Starts mongod with further options, and does what has to be done before users can be made.
+    /// Starts mongod with further options, and calls `prepare` before users are created.
     pub fn start_prepared(options: impl FnOnce(Builder) -> Builder, prepare: impl FnOnce(&Mongod)) -> Self {
         let user = Identity::iam_user(ACCOUNT, "team/alice");
         let role = Identity::assumed_role(ACCOUNT, "reporting", "i-0123456789abcdef0");
@@ -68,17 +68,18 @@ impl Fixture {
         Self { mongod, sts, user, role, folder }
     }
 
-    /// Trusts the CAs of these STSs and no others: writes them into the file of awsStsCAFile, and has it read again.
+    /// Trusts the CAs of these STSs and no others: writes them into the file of awsStsCAFile, and
+    /// has it read again.
     pub fn trust(&self, stss: &[&LocalSts]) {
         self.set_parameter("awsStsCAFile", write_cas(self.folder.path(), stss).to_str().unwrap());
     }
 
-    /// The file of awsStsCAFile at startup.
+    /// Returns the file of awsStsCAFile at startup.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join(CA_FILE)
     }
 
-    /// Logs in by the raw client and says which users the connection is logged in as.
+    /// Logs in by the raw client; returns the users that the connection is logged in as.
     pub fn login(&self, identity: &Identity) -> Result<Vec<String>, Document> {
         let mut login = aws_client::login(self.mongod.port(), &credentials(identity), STS_HOST)?;
         Ok(login.client.logged_in_users().expect("a reply to connectionStatus"))
@@ -91,7 +92,7 @@ impl Fixture {
         assert_eq!(users, [format!("{}@$external", self.user.arn)], "after {after}");
     }
 
-    /// A client of the official driver that logs in as this identity.
+    /// Returns a client of the official driver that logs in as this identity.
     pub fn driver(&self, identity: &Identity) -> Client {
         let properties = identity.session_token.as_ref().map(|token| doc! { "AWS_SESSION_TOKEN": token });
         let mut credential = Credential::builder()
@@ -106,7 +107,7 @@ impl Fixture {
         Client::with_options(options).expect("a client")
     }
 
-    /// Makes the user that [`Fixture::scram_login`] logs in as.
+    /// Creates the user that [`Fixture::scram_login`] logs in as.
     pub fn create_scram_user(&self) {
         let carol = doc! {
             "createUser": "carol", "pwd": "carol's", "roles": ["readAnyDatabase"], "mechanisms": ["SCRAM-SHA-256"],
@@ -123,7 +124,7 @@ impl Fixture {
         client.database("admin").run_command(doc! { "ping": 1 }).run().expect("carol logs in");
     }
 
-    /// The counters of STS in serverStatus.
+    /// Returns a counter of `sts` in serverStatus.
     pub fn sts_counter(&self, name: &str) -> i64 {
         let status = self.mongod.run_as_admin("admin", doc! { "serverStatus": 1 });
         let section = status.get_document("awsIam").and_then(|section| section.get_document("sts"));
@@ -135,12 +136,12 @@ impl Fixture {
         self.mongod.run_as_admin("admin", doc! { "setParameter": 1, name: value.into() });
     }
 
-    /// The reasons of the failed logins by MONGODB-AWS in mongod's log, oldest first.
+    /// Returns the reasons of the failed logins by MONGODB-AWS in mongod's log, oldest first.
     ///
     /// # Panics
     /// When there are not exactly `count` of them.
     pub fn denial_reasons(&self, count: usize) -> Vec<String> {
-        let until = Instant::now() + LOG_PATIENCE;
+        let until = Instant::now() + LOG_LIMIT;
         loop {
             let reasons: Vec<_> = self.mongod.log_lines().iter().filter_map(denial_reason).collect();
             if reasons.len() == count {
@@ -151,14 +152,17 @@ impl Fixture {
         }
     }
 
-    /// The log lines of successful logins by MONGODB-AWS.
+    /// Waits for a log line of a successful login by MONGODB-AWS; returns all of them.
+    ///
+    /// # Panics
+    /// When there is none in time.
     pub fn success_lines(&self) -> Vec<Value> {
         let fits = |line: &Value| {
             // 4.4 words it the other way.
             let succeeded = line["msg"] == "Authentication succeeded" || line["msg"] == "Successful authentication";
             succeeded && line["attr"]["mechanism"] == aws_client::MECHANISM
         };
-        self.mongod.wait_for_log(fits, LOG_PATIENCE);
+        self.mongod.wait_for_log(fits, LOG_LIMIT).expect("a line of a successful login");
         self.mongod.log_lines().into_iter().filter(fits).collect()
     }
 }
@@ -180,7 +184,7 @@ fn write_cas(folder: &Path, stss: &[&LocalSts]) -> PathBuf {
     path
 }
 
-/// What a client signs with to be this identity.
+/// Returns the credentials of an identity.
 pub fn credentials(identity: &Identity) -> Credentials {
     let credentials = Credentials::new(&identity.access_key_id, &identity.secret_access_key);
     match &identity.session_token {
@@ -189,7 +193,7 @@ pub fn credentials(identity: &Identity) -> Credentials {
     }
 }
 
-/// Asserts that the reply says no more than that the login failed.
+/// Asserts that the reply contains only that the login failed.
 pub fn assert_plain_denial(name: &str, reply: &Document) {
     assert!(!is_ok(reply), "{name}: {reply}");
     assert_eq!(reply.get_i32("code").unwrap(), AUTHENTICATION_FAILED, "{name}: {reply}");

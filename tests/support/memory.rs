@@ -1,15 +1,14 @@
-//! What finds faults in the use of memory: AddressSanitizer, with which `make sanitize` builds the plugin and the
+//! Checkers of memory use: AddressSanitizer, with which `make sanitize` builds the plugin and the
 //! programs that load it, or else valgrind.
 
 use std::env;
-use std::io::{self, Write};
 use std::process::Command;
 use std::sync::Once;
 
 use super::plugin;
 
-/// Whether the plugin to be tested is built with AddressSanitizer. What it finds is on standard error, and the program
-/// ends with a failure.
+/// Returns whether the plugin under test is built with AddressSanitizer. It reports on standard
+/// error, and the program fails.
 pub fn is_sanitized() -> bool {
     static CHECKED: Once = Once::new();
     let set = env::var_os("PSMDB_AWS_IAM_SANITIZED").is_some();
@@ -19,23 +18,20 @@ pub fn is_sanitized() -> bool {
     set
 }
 
-/// Flags for the compiler of a program that loads the plugin. The sanitizer's runtime is in the program: there must be
-/// one only, and one that begins before a preloaded object does.
+/// Returns compiler flags for a program that loads the plugin. The sanitizer's runtime is in the
+/// program: there must be only one, and it must start before a preloaded object does.
 pub fn compiler_flags() -> &'static [&'static str] {
     if is_sanitized() { &["-fsanitize=address", "-static-libasan", "-fno-omit-frame-pointer"] } else { &[] }
 }
 
-/// What to put before a program so that it ends with a failure when it leaks; None when there is nothing that can look.
+/// Returns the command line before a program that makes it fail if it leaks; `None`, and reports
+/// so, if there is no checker.
 pub fn leak_checker() -> Option<&'static [&'static str]> {
     if is_sanitized() {
         return Some(&[]);
     }
     if Command::new("valgrind").arg("--version").output().is_err() {
-        // Past the harness, which shows nothing that a passing test prints.
-        let _ = writeln!(
-            io::stderr(),
-            "SKIPPED: no valgrind to look for leaks with; install your system's package valgrind, or run make sanitize"
-        );
+        super::skipped("the search for leaks", "valgrind is not installed; see also make sanitize");
         return None;
     }
     Some(&[
@@ -43,18 +39,20 @@ pub fn leak_checker() -> Option<&'static [&'static str]> {
         "--quiet",
         "--error-exitcode=9",
         "--leak-check=full",
-        // Parameters and idle connections stay until the process ends; some are found by inner pointers only, as those
-        // of hash tables are, and then valgrind calls them possibly lost.
+        // Parameters and idle connections stay until the process ends; some are found by inner
+        // pointers only, as those of hash tables are, and then valgrind calls them possibly lost.
         "--show-leak-kinds=definite",
         "--errors-for-leak-kinds=definite",
-        // Values that went through ring's assembly are reported as uninitialised wherever TLS uses them.
+        // Values that went through ring's assembly are reported as uninitialised wherever TLS uses
+        // them.
         "--undef-value-errors=no",
         // The double's own operator new, which is above malloc, stays in use.
         "--soname-synonyms=somalloc=nouserintercepts",
     ])
 }
 
-/// The compilers of C++ and of Rust register their global variables by functions of different names.
+/// The compilers of C++ and of Rust register their global variables by functions of different
+/// names.
 fn assert_both_languages_are() {
     let plugin = plugin();
     let output =

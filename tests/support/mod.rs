@@ -1,5 +1,5 @@
-//! What the integration tests stand on: real servers, a raw client of the wire protocol, and the
-//! client's side of MONGODB-AWS. The tests of the command include it, too.
+//! What the tests share: real servers, a raw client of the wire protocol, and the client's side of
+//! MONGODB-AWS. The tests of the command include it, too.
 
 #![allow(dead_code, reason = "no test binary uses all of it")]
 
@@ -13,18 +13,19 @@ pub mod proxy;
 pub mod wire;
 
 use std::env;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// The root of the repository, whichever package's tests include this module.
+/// Returns the root of the repository, whichever package's tests include this module.
 pub fn root() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.ancestors().find(|folder| folder.join("tests/support").is_dir()).expect("a folder with this file")
 }
 
-/// A file of the release build, unless a variable of the environment names another.
+/// Returns the path of a file of the release build, or the value of an environment variable if it is set.
 ///
 /// # Panics
-/// When it is not there.
+/// When the file does not exist.
 fn built(name: &str, variable: &str) -> PathBuf {
     let path = env::var_os(variable).map_or_else(
         || {
@@ -37,13 +38,20 @@ fn built(name: &str, variable: &str) -> PathBuf {
     path
 }
 
-/// The plugin as users get it: of the release build, or the installed one.
+/// Returns the path of the plugin as users get it: of the release build, or the installed one.
 pub fn plugin() -> PathBuf {
-    // The loader passes over a file that is not there with no more than a line on stderr.
+    // The loader ignores a missing file, but for a line on stderr.
     built("libpsmdb_aws_iam.so", "PSMDB_AWS_IAM_PLUGIN")
 }
 
-/// The command as users get it: of the release build, or the installed one.
+/// Returns the path of the command as users get it: of the release build, or the installed one.
 pub fn command() -> PathBuf {
     built("psmdb-aws-iam", "PSMDB_AWS_IAM_COMMAND")
+}
+
+/// Reports a test, or a part of one, that cannot run here. The report is visible although the test
+/// passes: the harness captures what `eprintln!` prints, but not what is written to standard error
+/// itself.
+pub fn skipped(what: &str, because: &str) {
+    let _ = writeln!(io::stderr(), "skipped: {what}, because {because}");
 }

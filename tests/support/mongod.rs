@@ -1,5 +1,5 @@
-//! Real mongod processes: started on a free port with an empty database, stopped and cleaned up when
-//! dropped.
+//! Real mongod processes: started on a free port with an empty database, stopped and cleaned up
+//! when dropped.
 
 use std::env;
 use std::ffi::OsString;
@@ -27,7 +27,7 @@ const ADMIN: &str = "admin";
 const ADMIN_PASSWORD: &str = "admin-of-the-tests";
 
 /// How long a server may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 /// Another process can take the port between the moment it is found free and mongod's bind.
 const TRIES: usize = 5;
@@ -48,19 +48,20 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Takes another version of mongod. Defaults to [`DEFAULT_VERSION`].
+    /// Sets the version of mongod. Defaults to [`DEFAULT_VERSION`].
     pub fn version(mut self, version: &str) -> Self {
         version.clone_into(&mut self.version);
         self
     }
 
-    /// Runs this program instead of the mongod of the version, such as a changed copy, or a script that starts it.
+    /// Runs this program instead of the mongod of the version, such as a changed copy, or a script
+    /// that starts it.
     pub fn program(mut self, path: PathBuf) -> Self {
         self.program = Some(path);
         self
     }
 
-    /// Says whether the plugin is preloaded. Defaults to true.
+    /// Sets whether the plugin is preloaded. Defaults to true.
     pub fn preload(mut self, preload: bool) -> Self {
         self.preload = preload;
         self
@@ -85,7 +86,7 @@ impl Builder {
         self
     }
 
-    /// Says whether users need rights for what they do (`--auth`). Defaults to true.
+    /// Sets whether users need privileges (`--auth`). Defaults to true.
     pub fn authorization(mut self, authorization: bool) -> Self {
         self.authorization = authorization;
         self
@@ -97,7 +98,8 @@ impl Builder {
         self
     }
 
-    /// Takes the mechanisms, and whether users need rights, from a configuration file or from further arguments.
+    /// Starts the server with a configuration file, which sets the mechanisms and authorization, or
+    /// leaves them to further arguments.
     pub fn configuration(mut self, file: PathBuf) -> Self {
         self.configuration = Some(file);
         self
@@ -132,9 +134,8 @@ impl Builder {
     pub fn expect_exit(self) -> Exit {
         for _ in 0..TRIES {
             let mongod = self.spawn();
-            let status = mongod
-                .wait_for_exit(PATIENCE)
-                .unwrap_or_else(|| panic!("mongod runs, though it should have refused to"));
+            let status =
+                mongod.wait_for_exit(LIMIT).unwrap_or_else(|| panic!("mongod runs, though it should have refused to"));
             let exit =
                 Exit { status, log: mongod.log_text(), stdout: mongod.stdout_text(), stderr: mongod.stderr_text() };
             if !mongod.found_port_taken() {
@@ -173,7 +174,7 @@ impl Builder {
             .args(["--port", &port.to_string()])
             .args(["--wiredTigerCacheSizeGB", "0.25"])
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
-            // The least that is allowed: logins of the admin user are not what is tested.
+            // The minimum: logins of the admin user are not under test.
             .args(["--setParameter", "scramSHA256IterationCount=5000"]);
         match &self.configuration {
             Some(file) => command.arg("--config").arg(file),
@@ -218,7 +219,7 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// All that the server wrote, wherever it did: a bad option is told on stderr or in the log,
+    /// Returns all that the server wrote: it reports a bad option on stderr or in the log,
     /// depending on when it is found.
     pub fn output(&self) -> String {
         [&*self.log, &*self.stdout, &*self.stderr].join("\n")
@@ -273,7 +274,7 @@ impl Mongod {
         self.child.lock().unwrap().id()
     }
 
-    /// Says whether the process still runs.
+    /// Returns whether the process still runs.
     pub fn is_alive(&self) -> bool {
         self.exit_status().is_none()
     }
@@ -283,7 +284,8 @@ impl Mongod {
         self.text(LOG)
     }
 
-    /// The lines of the log. What is not a JSON document, as a line that is half written, is left out.
+    /// The lines of the log. What is not a JSON document, as a line that is half written, is left
+    /// out.
     pub fn log_lines(&self) -> Vec<Value> {
         let text = self.log_text();
         let parse = |line| serde_json::from_str(line).ok();
@@ -326,12 +328,12 @@ impl Mongod {
         let pid = self.pid().to_string();
         let sent = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &pid]).status().expect("sh runs");
         assert!(sent.success(), "mongod {pid} cannot be signalled");
-        self.wait_for_exit(PATIENCE).unwrap_or_else(|| panic!("mongod {pid} still runs {PATIENCE:?} after SIGTERM"))
+        self.wait_for_exit(LIMIT).unwrap_or_else(|| panic!("mongod {pid} still runs {LIMIT:?} after SIGTERM"))
     }
 
-    /// Makes the admin user, who may do everything, unless that is done. The methods below do it
-    /// themselves; the first user can be made without a login because mongod trusts this machine until
-    /// there is one.
+    /// Creates the admin user, who has all privileges, unless it exists. The methods below do so
+    /// themselves. The first user can be created without a login because of mongod's localhost
+    /// exception.
     pub fn create_admin(&self) {
         self.admin();
     }
@@ -350,7 +352,7 @@ impl Mongod {
         self.admin().database(database).run_command(command).run()
     }
 
-    /// Makes a user of `$external`, as whom an AWS principal logs in. `roles` is an array of roles.
+    /// Creates a user of `$external` for an AWS principal. `roles` is an array of roles.
     pub fn create_external_user(&self, name: &str, roles: impl Into<Bson>) {
         self.run_as_admin("$external", doc! { "createUser": name, "roles": roles.into() });
     }
@@ -360,7 +362,7 @@ impl Mongod {
         ClientOptions::builder()
             .hosts(vec![ServerAddress::Tcp { host: Ipv4Addr::LOCALHOST.to_string(), port: Some(self.port) }])
             .direct_connection(true)
-            .server_selection_timeout(PATIENCE)
+            .server_selection_timeout(LIMIT)
             .build()
     }
 
@@ -374,7 +376,7 @@ impl Mongod {
                 "mechanisms": ["SCRAM-SHA-256"],
             };
             let reply = wire.command("admin", command).expect("a reply from mongod");
-            assert!(is_ok(&reply), "the admin user cannot be made: {reply}");
+            assert!(is_ok(&reply), "the admin user cannot be created: {reply}");
 
             let mut options = self.client_options();
             options.credential = Some(
@@ -389,7 +391,7 @@ impl Mongod {
     }
 
     fn wait_until_serving(&self) -> bool {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + LIMIT;
         while !self.log_text().contains("Waiting for connections") {
             if let Some(status) = self.exit_status() {
                 if self.found_port_taken() {
@@ -397,7 +399,7 @@ impl Mongod {
                 }
                 panic!("mongod stopped ({status})\n{}{}", self.stdout_text(), self.stderr_text());
             }
-            assert!(Instant::now() < until, "mongod does not serve after {PATIENCE:?}");
+            assert!(Instant::now() < until, "mongod does not serve after {LIMIT:?}");
             thread::sleep(POLL);
         }
         true
@@ -465,7 +467,8 @@ fn cache() -> PathBuf {
     base.join("psmdb-aws-iam")
 }
 
-/// A command that runs the mongod of a version with the libraries that this system lacks, and without the plugin.
+/// Returns a command that runs the mongod of a version with the libraries that this system lacks,
+/// and without the plugin.
 pub fn command_of(version: &str) -> Command {
     let mut command = Command::new(binary_of(version));
     let libraries = cache().join(format!("mongod-{version}/lib"));
@@ -476,7 +479,7 @@ pub fn command_of(version: &str) -> Command {
     command
 }
 
-/// The mongod of a version.
+/// Returns the path of the mongod of a version.
 pub fn binary_of(version: &str) -> PathBuf {
     let variable = format!("PSMDB_AWS_IAM_MONGOD_{}", version.replace('.', "_"));
     if let Some(path) = env::var_os(variable) {

@@ -1,18 +1,18 @@
-//! What the system says of a process: see proc(5).
+//! The state of a process, as in proc(5).
 
 use std::fs;
 
-/// How many threads it has.
+/// Returns how many threads it has.
 pub fn threads(pid: u32) -> usize {
     status(pid, "Threads:")
 }
 
-/// Its memory that is in RAM, in KiB.
+/// Returns its resident memory, in KiB.
 pub fn resident_kib(pid: u32) -> usize {
     status(pid, "VmRSS:")
 }
 
-/// How many file descriptors it has open.
+/// Returns how many file descriptors it has open.
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs and is ours").count()
 }

@@ -77,12 +77,13 @@ impl WireClient {
         self.command("$external", doc! { "saslStart": 1, "mechanism": mechanism, "payload": binary(payload) })
     }
 
-    /// Goes on with a SASL conversation on `$external`.
+    /// Continues a SASL conversation on `$external`.
     pub fn sasl_continue(&mut self, conversation_id: &Bson, payload: &[u8]) -> io::Result<Document> {
         self.command("$external", sasl_continue(conversation_id, payload))
     }
 
-    /// Says who this connection is logged in as: `connectionStatus`'s users, each as `user@db`.
+    /// Returns the users that this connection is logged in as, by `connectionStatus`, each as
+    /// `user@db`.
     pub fn logged_in_users(&mut self) -> io::Result<Vec<String>> {
         let reply = self.command("admin", doc! { "connectionStatus": 1 })?;
         let users = reply
@@ -97,7 +98,7 @@ impl WireClient {
     }
 }
 
-/// The command that goes on with a SASL conversation.
+/// Returns the command that continues a SASL conversation.
 pub fn sasl_continue(conversation_id: &Bson, payload: &[u8]) -> Document {
     doc! { "saslContinue": 1, "conversationId": conversation_id.clone(), "payload": binary(payload) }
 }
@@ -114,7 +115,7 @@ pub fn op_msg(body: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Says whether a reply has `ok: 1`, in whichever number type.
+/// Returns whether a reply has `ok: 1`, in whichever number type.
 pub fn is_ok(reply: &Document) -> bool {
     match reply.get("ok") {
         Some(Bson::Double(ok)) => *ok == 1.0,

@@ -287,7 +287,7 @@ fn a_proxy_is_gone_through_and_measured() {
     assert_eq!(json["arn"], setting.role.arn);
     let laps = json["milliseconds"].as_object().expect("times");
     assert_eq!(laps.keys().collect::<Vec<_>>(), ["answer", "connect", "nameResolution", "tls", "tunnel"]);
-    assert_eq!(proxy.asked().len(), 1);
+    assert_eq!(proxy.requests().len(), 1);
 
     let refusing = TunnelProxy::start(Some("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"));
     let said = setting.refused(&setting.role, &["--proxy", &format!("http://{}", refusing.address)], 2);

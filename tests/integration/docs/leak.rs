@@ -1,4 +1,4 @@
-//! What users-and-roles.md says to do when credentials leak, done to a session that STS still confirms.
+//! The steps of users-and-roles.md for leaked credentials, for a session that STS still confirms.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,9 +11,9 @@ use super::shell::{command, statements};
 use super::{examples, section};
 use crate::support::fixture::{Fixture, ROLE_USER_NAME, assert_plain_denial};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
 
-/// The statements of the section, about the user of the fixture's role.
+/// Returns the statements of the section, for the user of the fixture's role.
 fn steps() -> [(String, Document); 4] {
     let below = section("docs/users-and-roles.md", "When credentials leak");
     let blocks = examples("js", "").into_iter().filter(|block| below(block));
@@ -47,7 +47,7 @@ fn a_leaked_session_is_locked_out_by_the_steps_of_the_page() {
         let is_like = |it: &Document| it.get_str("client").is_ok() && it.get_bool("active").unwrap() == active;
         connections.filter(|it| is_like(it)).count()
     };
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + LIMIT;
     while seen(true) == 0 {
         assert!(Instant::now() < until, "the operation is not shown");
         thread::sleep(Duration::from_millis(20));
@@ -63,7 +63,7 @@ fn a_leaked_session_is_locked_out_by_the_steps_of_the_page() {
     run(&unlock);
     fixture.login(&fixture.role).expect("STS still confirms the session");
 
-    // Addresses that are allowed notice nothing.
+    // Connections from allowed addresses are not affected.
     let application = fixture.driver(&fixture.role);
     find(&application, doc! {}).unwrap();
     let here = doc! { "clientSource": ["127.0.0.0/8"] };
@@ -76,7 +76,7 @@ fn a_leaked_session_is_locked_out_by_the_steps_of_the_page() {
     run(&end);
     find(&application, doc! {}).expect("open connections stay");
 
-    // A user that was dropped has no sessions by name.
+    // Sessions of a dropped user cannot be found by name.
     mongod.run_as_admin("$external", doc! { "dropUser": ROLE_USER_NAME });
     find(&application, doc! {}).expect_err("its connection is logged out");
     let (database, command) = end;
