@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use bson::Document;
-use local_sts::{Identity, LocalSts};
-use tempfile::TempDir;
 
 use crate::support::aws_client::{Credentials, Signer, client_first, client_second};
-use crate::support::fixture::{ACCOUNT, ROLE_USER_NAME, STS_HOST, credentials};
+use crate::support::fixture::{ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::memory;
 use crate::support::plugin;
+use crate::support::sts::TestSts;
 
 const DENIED_MALFORMED: &str = "1";
 const DENIED_BY_STS: &str = "2";
@@ -24,10 +23,7 @@ const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 /// The compiled program, and an STS for it to ask.
 struct Vendor {
     program: PathBuf,
-    sts: LocalSts,
-    user: Identity,
-    role: Identity,
-    folder: TempDir,
+    test: TestSts,
 }
 
 /// What the program wrote besides its replies, and its exit status.
@@ -39,8 +35,8 @@ struct End {
 
 impl Vendor {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let program = folder.path().join("conversation");
+        let test = TestSts::new();
+        let program = test.folder.path().join("conversation");
         let library = plugin();
         let library_folder = library.parent().expect("a path of a file");
         let mut rpath = OsString::from("-Wl,-rpath,");
@@ -59,11 +55,7 @@ impl Vendor {
                 .arg("-o")
                 .arg(&program),
         );
-        let user = Identity::iam_user(ACCOUNT, "team/alice");
-        let role = Identity::assumed_role(ACCOUNT, "reporting", "i-0123456789abcdef0");
-        let sts = LocalSts::builder().identity(user.clone()).identity(role.clone()).start().expect("an STS");
-        fs::write(folder.path().join("ca.pem"), sts.ca_pem()).expect("a file for the CA");
-        Self { program, sts, user, role, folder }
+        Self { program, test }
     }
 
     /// The program as its only command line; valgrind and its options may come before it.
@@ -71,13 +63,13 @@ impl Vendor {
         let mut words: Vec<OsString> = before.iter().map(OsString::from).collect();
         words.push(self.program.clone().into());
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args([host, &self.sts.endpoint()]).arg(self.folder.path().join("ca.pem"));
+        command.args(&words[1..]).args([host, &self.test.sts.endpoint()]).arg(self.test.ca_file());
         command
     }
 
     /// Starts a command, lets `client` talk with it, and waits for its end.
     fn run(&self, mut command: Command, client: impl FnOnce(&mut ChildStdin, &mut BufReader<ChildStdout>)) -> End {
-        let stderr = self.folder.path().join("stderr");
+        let stderr = self.test.folder.path().join("stderr");
         let mut child = command
             // It comes before the program's own path, and cargo puts the folder of another build into it.
             .env_remove("LD_LIBRARY_PATH")
@@ -143,23 +135,23 @@ fn compile(command: &mut Command) {
 #[test]
 fn a_c_program_logs_a_user_in() {
     let vendor = Vendor::new();
-    let end = vendor.login(&[], &credentials(&vendor.user));
-    assert_eq!(end.last_line, format!("authenticated {0} {0}", vendor.user.arn));
+    let end = vendor.login(&[], &credentials(&vendor.test.user));
+    assert_eq!(end.last_line, format!("authenticated {0} {0}", vendor.test.user.arn));
     assert_eq!((end.status, &*end.stderr), (Some(0), ""));
 }
 
 #[test]
 fn a_c_program_logs_a_role_in_by_the_name_of_the_role() {
     let vendor = Vendor::new();
-    let end = vendor.login(&[], &credentials(&vendor.role));
-    assert_eq!(end.last_line, format!("authenticated {ROLE_USER_NAME} {}", vendor.role.arn));
+    let end = vendor.login(&[], &credentials(&vendor.test.role));
+    assert_eq!(end.last_line, format!("authenticated {ROLE_USER_NAME} {}", vendor.test.role.arn));
     assert_eq!((end.status, &*end.stderr), (Some(0), ""));
 }
 
 #[test]
 fn a_c_program_denies_a_wrong_secret_and_says_why() {
     let vendor = Vendor::new();
-    let end = vendor.login(&[], &Credentials::new(&vendor.user.access_key_id, "not-the-secret"));
+    let end = vendor.login(&[], &Credentials::new(&vendor.test.user.access_key_id, "not-the-secret"));
     let reason = format!("denied {DENIED_BY_STS} STS answered 403 SignatureDoesNotMatch: ");
     assert!(end.last_line.starts_with(&reason), "{}", end.last_line);
     assert_eq!((end.status, &*end.stderr), (Some(1), ""));
@@ -184,7 +176,7 @@ fn a_c_program_denies_what_is_no_message_without_asking_sts() {
         assert!(end.last_line.starts_with(&start), "{}", end.last_line);
         assert_eq!((end.status, &*end.stderr), (Some(1), ""));
     }
-    assert_eq!(vendor.sts.request_count(), 0);
+    assert_eq!(vendor.test.sts.request_count(), 0);
 }
 
 #[test]
@@ -199,8 +191,8 @@ fn a_c_program_is_told_what_value_a_parameter_allows() {
 fn a_c_program_and_the_library_free_what_they_allocate() {
     let Some(checker) = memory::leak_checker() else { return };
     let vendor = Vendor::new();
-    let end = vendor.login(checker, &credentials(&vendor.user));
-    assert_eq!(end.last_line, format!("authenticated {0} {0}", vendor.user.arn), "{}", end.stderr);
+    let end = vendor.login(checker, &credentials(&vendor.test.user));
+    assert_eq!(end.last_line, format!("authenticated {0} {0}", vendor.test.user.arn), "{}", end.stderr);
     assert_eq!((end.status, &*end.stderr), (Some(0), ""));
 }
 

@@ -13,7 +13,6 @@ use std::process::{self, Child, ChildStdin, ChildStdout, Command, Output, Stdio}
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bson::{Bson, Document, bson, doc};
-use local_sts::{Identity, LocalSts};
 use object::LittleEndian;
 use object::elf::{FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
@@ -21,9 +20,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::aws_client::{Credentials, MECHANISM, Signer, client_first, client_second};
-use crate::support::fixture::{ACCOUNT, ROLE_USER_NAME, STS_HOST, credentials};
+use crate::support::fixture::{ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::memory;
 use crate::support::plugin;
+use crate::support::sts::TestSts;
 
 const BAD_VALUE: i32 = 2;
 const AUTHENTICATION_FAILED: i32 = 18;
@@ -397,30 +397,13 @@ fn document(digits: &Value) -> Document {
     Document::from_reader(&hex::decode(digits).expect("hexadecimal digits")[..]).expect("BSON")
 }
 
-/// An STS and the identities that it knows.
-struct World {
-    sts: LocalSts,
-    user: Identity,
-    role: Identity,
-    folder: TempDir,
-}
-
-impl World {
-    fn new() -> Self {
-        let user = Identity::iam_user(ACCOUNT, "team/alice");
-        let role = Identity::assumed_role(ACCOUNT, "reporting", "i-0123456789abcdef0");
-        let sts = LocalSts::builder().identity(user.clone()).identity(role.clone()).start().expect("an STS");
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        fs::write(folder.path().join("ca.pem"), sts.ca_pem()).expect("a file for the CA");
-        Self { sts, user, role, folder }
-    }
-
-    /// Enables the mechanism, with this STS.
+impl TestSts {
+    /// Sets a double's mechanism and its STS.
     fn options(&self, options: Options) -> Options {
         options
             .mechanisms("MONGODB-AWS,PLAIN")
             .parameter("awsStsEndpoint", self.sts.endpoint())
-            .parameter("awsStsCAFile", self.folder.path().join("ca.pem").display())
+            .parameter("awsStsCAFile", self.ca_file().display())
     }
 
     fn start(&self, series: &str) -> Double {
@@ -544,7 +527,7 @@ in_each_series! {
     }
 
     fn a_user_and_a_role_log_in(series: &str) {
-        let world = World::new();
+        let world = TestSts::new();
         let mut double = world.start(series);
         world.assert_lets_in(&mut double);
         assert_eq!(world.sts.request_count(), 2);
@@ -552,7 +535,7 @@ in_each_series! {
     }
 
     fn a_wrong_secret_is_refused_with_the_reason(series: &str) {
-        let world = World::new();
+        let world = TestSts::new();
         let mut double = world.start(series);
         let reply = double.login(&Credentials::new(&world.user.access_key_id, "not-the-secret"));
         assert_eq!((&reply["ok"], &reply["code"]), (&json!(0), &json!(AUTHENTICATION_FAILED)), "{reply}");
@@ -562,7 +545,7 @@ in_each_series! {
     }
 
     fn what_is_no_message_is_refused_without_asking_sts(series: &str) {
-        let world = World::new();
+        let world = TestSts::new();
         let mut double = world.start(series);
         for garbage in ["", "ff", "67617262616765"] {
             let reply = double.request(&format!("saslStart {garbage}"));
@@ -576,7 +559,7 @@ in_each_series! {
     }
 
     fn a_conversation_that_nobody_ends_is_freed(series: &str) {
-        let world = World::new();
+        let world = TestSts::new();
         let mut double = world.start(series);
         double.start_login();
         double.start_login();
@@ -584,7 +567,7 @@ in_each_series! {
     }
 
     fn server_status_has_the_plugin_s_section(series: &str) {
-        let world = World::new();
+        let world = TestSts::new();
         let mut double = world.start(series);
         world.assert_lets_in(&mut double);
         let sections = double.request("serverStatus");
@@ -599,7 +582,7 @@ in_each_series! {
 
     fn a_login_frees_what_it_allocates(series: &str) {
         let Some(checker) = memory::leak_checker() else { return };
-        let world = World::new();
+        let world = TestSts::new();
         let mut double = world.options(Options::of_series(series)).under(checker).start();
         world.assert_lets_in(&mut double);
         let reply = double.login(&Credentials::new(&world.user.access_key_id, "not-the-secret"));
@@ -728,7 +711,7 @@ fn assert_refused_in_a_line(with: &Output, without: &Output, differs: &str) {
 #[test]
 fn a_section_of_unknown_form_is_not_registered() {
     const SECTION: &str = "19ServerStatusSection";
-    let world = World::new();
+    let world = TestSts::new();
     for difference in [Difference::ResizedVtable(SECTION, -1), Difference::NullSlot(SECTION, 3)] {
         let variant = Variant::new("8_2", &difference);
         let mut double = world.options(Options::of(&variant.program)).start();
@@ -742,7 +725,7 @@ fn a_section_of_unknown_form_is_not_registered() {
 /// A server with an embedded router has two services, each with its own registry.
 #[test]
 fn two_services_have_the_mechanism_each() {
-    let world = World::new();
+    let world = TestSts::new();
     for series in ["8_0", "8_2"] {
         let mut double = world.options(Options::of_series(series)).option("--services", "2").start();
         assert_eq!(double.request("mechanisms"), json!([["PLAIN", MECHANISM], ["PLAIN", MECHANISM]]));
@@ -754,7 +737,7 @@ fn two_services_have_the_mechanism_each() {
 /// The last virtual function of a parameter of 7.0 has one of two forms.
 #[test]
 fn either_last_function_of_a_parameter_of_7_0_will_do() {
-    let world = World::new();
+    let world = TestSts::new();
     let program = double_of("7_0", Some("FCV_PARAMETERS"));
     let mut double = world.options(Options::of(&program)).start();
     world.assert_lets_in(&mut double);

@@ -13,9 +13,10 @@ use tempfile::TempDir;
 
 use super::aws_client::{self, Credentials};
 use super::mongod::{Builder, Mongod};
+use super::sts::TestSts;
+pub use super::sts::{ACCOUNT, ROLE_USER_NAME};
 use super::wire::is_ok;
 
-pub const ACCOUNT: &str = "123456789012";
 pub const STS_HOST: &str = "sts.amazonaws.com";
 
 /// MongoDB's error code AuthenticationFailed.
@@ -39,9 +40,6 @@ pub struct Fixture {
     folder: TempDir,
 }
 
-/// The name in `$external` of the role that [`Fixture::role`] is a session of.
-pub const ROLE_USER_NAME: &str = "arn:aws:iam::123456789012:role/reporting";
-
 impl Fixture {
     pub fn start() -> Self {
         Self::start_with(|builder| builder)
@@ -54,11 +52,9 @@ impl Fixture {
 
     /// Starts mongod with further options, and calls `prepare` before users are created.
     pub fn start_prepared(options: impl FnOnce(Builder) -> Builder, prepare: impl FnOnce(&Mongod)) -> Self {
-        let user = Identity::iam_user(ACCOUNT, "team/alice");
-        let role = Identity::assumed_role(ACCOUNT, "reporting", "i-0123456789abcdef0");
-        let sts = LocalSts::builder().identity(user.clone()).identity(role.clone()).start().expect("an STS");
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let ca_file = write_cas(folder.path(), &[&sts]);
+        let test = TestSts::new();
+        let ca_file = test.ca_file();
+        let TestSts { sts, user, role, folder } = test;
         let builder =
             Mongod::builder().parameter("awsStsEndpoint", sts.endpoint()).parameter("awsStsCAFile", ca_file.display());
         let mongod = options(builder).start();

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod mongod;
 pub mod process;
 pub mod proxy;
+pub mod sts;
 pub mod wire;
 
 use std::env;
@@ -22,7 +23,8 @@ pub fn root() -> &'static Path {
     package.ancestors().find(|folder| folder.join("tests/support").is_dir()).expect("a folder with this file")
 }
 
-/// Returns the path of a file of the release build, or the value of an environment variable if it is set.
+/// Returns the path of a file of the release build, or the value of an environment variable if it
+/// is set.
 ///
 /// # Panics
 /// When the file does not exist.

@@ -35,7 +35,7 @@ fn fetched(version: &str) -> Option<PathBuf> {
     }
     let binary = panic::catch_unwind(|| binary_of(version)).ok().filter(|path| path.exists());
     if binary.is_none() {
-        eprintln!("skipped: mongod {version} was not fetched");
+        crate::support::skipped(&format!("mongod {version}"), "it was not fetched");
     }
     binary
 }

@@ -4,42 +4,21 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use local_sts::{Identity, LocalSts, StsResponse};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::{Ended, assert_hides, command, run, with_credentials};
 use crate::support::fixture::ACCOUNT;
 use crate::support::proxy::TunnelProxy;
+use crate::support::sts::TestSts;
 
-/// An STS, two principals whom it knows, and a file of its CA.
-struct Setting {
-    sts: LocalSts,
-    user: Identity,
-    role: Identity,
-    folder: TempDir,
-}
-
-impl Setting {
-    fn start() -> Self {
-        let user = Identity::iam_user(ACCOUNT, "team/alice");
-        let role = Identity::assumed_role(ACCOUNT, "reporting", "i-0123456789abcdef0");
-        let sts = LocalSts::builder().identity(user.clone()).identity(role.clone()).start().expect("an STS");
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        fs::write(folder.path().join("ca.pem"), sts.ca_pem()).expect("a file for the CA");
-        Self { sts, user, role, folder }
-    }
-
-    fn ca_file(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
-    }
-
-    /// A question to this STS by these credentials.
+impl TestSts {
+    /// Returns the command that sends a request to this STS with these credentials.
     fn whoami(&self, identity: &Identity, arguments: &[&str]) -> Command {
         let mut command = command(&["whoami", "--endpoint", &self.sts.endpoint(), "--ca-file"]);
         command.arg(self.ca_file()).args(arguments);
@@ -47,7 +26,7 @@ impl Setting {
         command
     }
 
-    /// What is said of a question that has no answer, and nothing of what is secret.
+    /// Returns the error of a refused request, which must contain no secret.
     fn refused(&self, identity: &Identity, arguments: &[&str], status: i32) -> String {
         let said = run(&mut self.whoami(identity, arguments)).refused(status);
         assert_hides(&said, identity);
@@ -63,7 +42,7 @@ fn printed(ended: Ended, identity: &Identity) -> String {
 
 #[test]
 fn sts_s_answer_is_told_with_the_user_s_name_and_what_took_how_long() {
-    let setting = Setting::start();
+    let setting = TestSts::new();
     for (identity, kind, iam_role, assumed_role) in [
         (&setting.user, "user", &*setting.user.arn, &*setting.user.arn),
         (
@@ -110,7 +89,7 @@ fn sts_s_answer_is_told_with_the_user_s_name_and_what_took_how_long() {
 
 #[test]
 fn without_a_home_the_current_folder_is_not_searched_for_keys() {
-    let setting = Setting::start();
+    let setting = TestSts::new();
     let evil = setting.folder.path().join("evil");
     fs::create_dir_all(evil.join(".aws")).unwrap();
     let Identity { access_key_id, secret_access_key, .. } = &setting.user;
@@ -138,7 +117,7 @@ fn without_a_home_the_current_folder_is_not_searched_for_keys() {
 
 #[test]
 fn keys_are_taken_from_a_profile() {
-    let setting = Setting::start();
+    let setting = TestSts::new();
     let keys = setting.folder.path().join("keys");
     let Identity { access_key_id, secret_access_key, session_token, arn, .. } = &setting.role;
     let token = session_token.as_ref().expect("a session's token");
@@ -174,7 +153,7 @@ fn keys_are_taken_from_a_profile() {
 
 #[test]
 fn a_no_of_sts_is_told_in_the_plugin_s_words() {
-    let setting = Setting::start();
+    let setting = TestSts::new();
     let mut wrong_secret = setting.user.clone();
     wrong_secret.secret_access_key = "c2VjcmV0LXRoYXQtaXMtd3Jvbmc".to_owned();
     let mut wrong_token = setting.role.clone();
@@ -206,7 +185,7 @@ fn a_no_of_sts_is_told_in_the_plugin_s_words() {
 #[test]
 fn a_refusal_that_this_machine_s_clock_causes_names_the_clock() {
     for (offset, side) in [(1200, "behind"), (-1200, "ahead of")] {
-        let mut setting = Setting::start();
+        let mut setting = TestSts::new();
         setting.sts = LocalSts::builder().identity(setting.user.clone()).clock_offset(offset).start().expect("an STS");
         fs::write(setting.ca_file(), setting.sts.ca_pem()).unwrap();
         let said = setting.refused(&setting.user, &[], 1);
@@ -219,7 +198,7 @@ fn a_refusal_that_this_machine_s_clock_causes_names_the_clock() {
 
 #[test]
 fn what_stands_between_here_and_sts_is_named_with_its_part() {
-    let setting = Setting::start();
+    let setting = TestSts::new();
     let other = LocalSts::builder().start().expect("another STS");
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let closed = format!("https://{closed}");
@@ -279,7 +258,7 @@ fn what_stands_between_here_and_sts_is_named_with_its_part() {
 
 #[test]
 fn a_proxy_is_gone_through_and_measured() {
-    let setting = Setting::start();
+    let setting = TestSts::new();
     let proxy = TunnelProxy::start(None);
     let url = format!("http://{}", proxy.address);
     let json = printed(run(&mut setting.whoami(&setting.role, &["--proxy", &url, "--json"])), &setting.role);
@@ -304,7 +283,7 @@ fn a_proxy_is_gone_through_and_measured() {
 
 #[test]
 fn options_are_checked_as_the_server_checks_its_parameters() {
-    let setting = Setting::start();
+    let setting = TestSts::new();
     for (arguments, why) in [
         (
             ["--sts-host", "https://sts.amazonaws.com"],
@@ -365,7 +344,7 @@ fn metadata(answer: impl Fn(&str, &str) -> Option<String> + Send + 'static) -> S
 
 #[test]
 fn a_container_and_an_instance_have_keys_of_their_own() {
-    let setting = Setting::start();
+    let setting = TestSts::new();
     let Identity { access_key_id, secret_access_key, session_token, arn, .. } = setting.role.clone();
     let keys = serde_json::json!({
         "AccessKeyId": access_key_id, "SecretAccessKey": secret_access_key, "Token": session_token, "Code": "Success",
