@@ -1,4 +1,4 @@
-//! AWS's partitions: their regions, and the names that STS has in them.
+//! AWS partitions, with their regions and STS host names.
 //!
 //! Sources: botocore 1.44.8, data/partitions.json for regions and suffixes, data/endpoints.json and the endpoint rules
 //! of STS for its FIPS names; AWS, "AWS Security Token Service endpoints and quotas",
@@ -6,28 +6,28 @@
 
 use std::fmt;
 
-/// The STS host of the commercial partition that belongs to no region. No other partition has one that drivers can use.
+/// The global STS host of the partition `aws`. Other partitions have none that drivers can use.
 pub const GLOBAL_HOST: &str = "sts.amazonaws.com";
 
-/// The region that the global host signs for.
+/// The region that drivers sign for when they use the global host.
 pub const GLOBAL_REGION: &str = "us-east-1";
 
-/// One of the parts of AWS that share no accounts and no keys.
+/// A partition of AWS. Partitions share no accounts and no keys.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// The second field of its ARNs.
+    /// Its id, which is the second field of its ARNs.
     pub id: &'static str,
-    /// What the names of its regions begin with; empty for the partition of all other regions.
+    /// The prefix of its regions; empty for `aws`, which has all regions without another prefix.
     pub region_prefix: &'static str,
-    /// One of its regions, for examples.
+    /// One of its regions, for examples in messages.
     pub example_region: &'static str,
-    /// What its host names end with.
+    /// The suffix of its host names.
     pub suffix: &'static str,
-    /// What its host names that have IPv6 addresses too end with.
+    /// The suffix of its dual-stack host names (IPv4 and IPv6).
     pub dual_stack_suffix: &'static str,
     /// The first label of its FIPS hosts.
     pub fips_label: &'static str,
-    /// The regions that are documented to have a FIPS host.
+    /// The regions that AWS documents to have a FIPS host.
     pub fips_regions: &'static [&'static str],
 }
 
@@ -108,7 +108,7 @@ pub static PARTITIONS: [Partition; 8] = [
 ];
 
 impl Partition {
-    /// The partition of a region; `None` for a text that no region can be.
+    /// The partition of a region; `None` for a text that cannot be a region.
     ///
     /// ```text
     /// region = 2*4lower 1*2("-" word) "-" 1*2DIGIT    ; eu-west-1, us-gov-west-1, eusc-de-east-1
@@ -116,8 +116,8 @@ impl Partition {
     /// lower  = %x61-7A
     /// ```
     ///
-    /// There is no list of regions, which would be out of date in a running server. A prefix that is not in
-    /// [`PARTITIONS`] is one of the partition `aws`, where AWS opens regions with new ones.
+    /// There is no list of regions, since it would be outdated in a running server. A region whose
+    /// prefix is not in [`PARTITIONS`] belongs to `aws`, where AWS adds regions with new prefixes.
     pub fn of_region(region: &str) -> Option<&'static Self> {
         let (words, number) = region.rsplit_once('-')?;
         let words: Vec<_> = words.split('-').collect();
@@ -141,8 +141,8 @@ impl Partition {
 /// Why a host name that is accepted may still be a mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// It is not below a domain of AWS.
-    NotOfAws,
+    /// It is not in a domain of AWS.
+    NotAws,
     /// AWS documents no such FIPS host.
     UnknownFips,
 }
@@ -150,30 +150,32 @@ pub enum Doubt {
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotOfAws => {
-                "is not a host name of AWS: whoever answers there decides who logs in. Unless this is intended, use a \
-                 host such as sts.eu-west-1.amazonaws.com"
+            Self::NotAws => {
+                "is not an AWS host name: whoever controls that host decides who can log in. Unless this is intended, \
+                 use a host such as sts.eu-west-1.amazonaws.com"
             }
             Self::UnknownFips => {
-                "is not among the FIPS hosts that AWS documents for STS. If the name does not exist, every login fails"
+                "is not a FIPS host that AWS documents for STS. If the name does not exist, every login fails"
             }
         })
     }
 }
 
-/// Checks that a host name, in lower case and with valid labels, can be one of STS; returns what is doubtful about it.
+/// Checks whether a host name, in lower case and with valid labels, can be an STS host. Returns
+/// the reason if the name is accepted but may be a mistake.
 ///
 /// ```text
-/// host  = GLOBAL_HOST / (%s"sts" / %s"sts-fips") "." region "." suffix    ; region and suffix of one partition
-///       / other                                        ; two labels or more, not below a suffix of any partition,
-///                                                      ; and its second label neither sts nor amazonaws
+/// host  = GLOBAL_HOST
+///       / (%s"sts" / %s"sts-fips") "." region "." suffix  ; region and suffix of one partition
+///       / other           ; two labels or more, without the suffix of any partition,
+///                         ; and its second label is neither sts nor amazonaws
 /// ```
 ///
-/// Drivers sign for the second label as region (`us-east-1` for [`GLOBAL_HOST`]), so that no login could succeed with
-/// any other name below a suffix of AWS.
+/// Drivers sign for the second label as region (`us-east-1` for [`GLOBAL_HOST`]), so no login can
+/// succeed with any other name that has a suffix of AWS.
 ///
 /// # Errors
-/// What the value must be, as the end of a sentence that begins with the name of the parameter.
+/// What the value must be, to stand after the parameter's name.
 pub fn check_sts_host(host: &str) -> Result<Option<Doubt>, String> {
     if host == GLOBAL_HOST {
         return Ok(None);
@@ -196,29 +198,26 @@ pub fn check_sts_host(host: &str) -> Result<Option<Doubt>, String> {
     let Some((of_suffix, suffix, name)) = found else {
         if matches!(labels[1], "sts" | "amazonaws") {
             return Err(format!(
-                "must have a region as its second label, as sts.eu-west-1.amazonaws.com has; clients would sign for \
-                 the region {}, which does not exist",
+                "must have a region as its second label, such as sts.eu-west-1.amazonaws.com; clients would sign for \
+                 region {}, which does not exist",
                 labels[1]
             ));
         }
-        return Ok(Some(Doubt::NotOfAws));
+        return Ok(Some(Doubt::NotAws));
     };
     let of_name = name.split_once('.').and_then(|(label, region)| Some((label, region, Partition::of_region(region)?)));
     if let Some((label @ ("sts" | "sts-fips"), region, partition)) = of_name {
         if suffix == partition.suffix || suffix == partition.dual_stack_suffix {
-            // GovCloud's regional hosts are the FIPS ones, except for dual stack.
+            // In GovCloud the regional hosts are FIPS hosts, except for dual stack.
             let is_fips = partition.fips_regions.contains(&region)
                 && (label == partition.fips_label || suffix == partition.dual_stack_suffix);
             return Ok((label == "sts-fips" && !is_fips).then_some(Doubt::UnknownFips));
         }
         let is_dual_stack = PARTITIONS.iter().any(|partition| partition.dual_stack_suffix == suffix);
         let right = if is_dual_stack { partition.dual_stack_suffix } else { partition.suffix };
-        return Err(format!(
-            "must be {label}.{region}.{right}; {region} is a region of the partition {}",
-            partition.id
-        ));
+        return Err(format!("must be {label}.{region}.{right}; {region} is a region of partition {}", partition.id));
     }
-    // The region that was meant, if the name holds one.
+    // The right host for the region in the name, if it has one.
     let meant = labels.iter().find_map(|label| Some(Partition::of_region(label)?.sts_host(label)));
     if labels[0].starts_with("vpce-")
         && let Some(meant) = meant
@@ -228,7 +227,7 @@ pub fn check_sts_host(host: &str) -> Result<Option<Doubt>, String> {
         ));
     }
     let such_as = meant.unwrap_or_else(|| of_suffix.sts_host(of_suffix.example_region));
-    Err(format!("must be a host name of STS with a region, such as {such_as}; {host} is not one"))
+    Err(format!("must be an STS host name with a region, such as {such_as}; {host} is not one"))
 }
 
 #[cfg(test)]
@@ -307,7 +306,7 @@ mod tests {
                         assert_eq!(
                             why,
                             format!(
-                                "must be {label}.{region}.{right}; {region} is a region of the partition {}",
+                                "must be {label}.{region}.{right}; {region} is a region of partition {}",
                                 of_region.id
                             ),
                             "{host}"
@@ -321,8 +320,8 @@ mod tests {
     #[test]
     fn miri_only_names_that_can_never_work_are_refused() {
         const WORKS: &str = "";
-        const NOT_OF_AWS: &str = "is not a host name of AWS";
-        const UNKNOWN_FIPS: &str = "is not among the FIPS hosts";
+        const NOT_AWS: &str = "is not an AWS host name";
+        const UNKNOWN_FIPS: &str = "is not a FIPS host";
         for (host, accepted, words) in [
             // A name that AWS documents.
             ("sts.amazonaws.com", true, WORKS),
@@ -335,19 +334,19 @@ mod tests {
             ("sts.xx-north-7.amazonaws.com", true, WORKS),
             ("sts.eusc-fr-west-1.amazonaws.eu", true, WORKS),
             ("sts.us-gov-south-1.amazonaws.com", true, WORKS),
-            // FIPS hosts that nobody has heard of.
+            // FIPS hosts that AWS does not document.
             ("sts-fips.eu-west-1.amazonaws.com", true, UNKNOWN_FIPS),
             ("sts-fips.us-gov-west-1.amazonaws.com", true, UNKNOWN_FIPS),
             ("sts-fips.cn-north-1.amazonaws.com.cn", true, UNKNOWN_FIPS),
-            // Somebody else's, look-alikes too.
-            ("sts.a.com", true, NOT_OF_AWS),
-            ("sts.example.internal", true, NOT_OF_AWS),
-            ("sts.eu-west-1.xamazonaws.com", true, NOT_OF_AWS),
-            ("sts.eu-west-1.amazonaws.com.example.com", true, NOT_OF_AWS),
-            ("sts.eu-west-1.amazonaws.cn", true, NOT_OF_AWS),
-            ("sts.eusc-de-east-1.amazonaws.de", true, NOT_OF_AWS),
-            ("sts.us-iso-east-1.c2s.ic.gov.uk", true, NOT_OF_AWS),
-            ("sts.us-isof-east-1.xcsp.hci.ic.gov", true, NOT_OF_AWS),
+            // Hosts outside AWS, and look-alikes.
+            ("sts.a.com", true, NOT_AWS),
+            ("sts.example.internal", true, NOT_AWS),
+            ("sts.eu-west-1.xamazonaws.com", true, NOT_AWS),
+            ("sts.eu-west-1.amazonaws.com.example.com", true, NOT_AWS),
+            ("sts.eu-west-1.amazonaws.cn", true, NOT_AWS),
+            ("sts.eusc-de-east-1.amazonaws.de", true, NOT_AWS),
+            ("sts.us-iso-east-1.c2s.ic.gov.uk", true, NOT_AWS),
+            ("sts.us-isof-east-1.xcsp.hci.ic.gov", true, NOT_AWS),
             // No region.
             ("eu-west-1", false, "must be a host name such as sts.eu-west-1.amazonaws.com; eu-west-1 is a region"),
             ("cn-north-1", false, "such as sts.cn-north-1.amazonaws.com.cn; cn-north-1 is a region"),
@@ -375,7 +374,7 @@ mod tests {
             ("sts.cloud.adc-e.uk", false, "such as sts.eu-isoe-west-1.cloud.adc-e.uk"),
             ("sts.csp.hci.ic.gov", false, "such as sts.us-isof-south-1.csp.hci.ic.gov"),
             ("sts.api.aws", false, "such as sts.eu-west-1.amazonaws.com"),
-            ("sts.amazonaws.example", false, "clients would sign for the region amazonaws"),
+            ("sts.amazonaws.example", false, "clients would sign for region amazonaws"),
             // Another service, or more labels.
             (
                 "ec2.eu-west-1.amazonaws.com",
@@ -387,7 +386,7 @@ mod tests {
             ("sts.dualstack.eu-west-1.amazonaws.com", false, "such as sts.eu-west-1.amazonaws.com"),
             ("sts.eu-west-1.example.amazonaws.com", false, "such as sts.eu-west-1.amazonaws.com"),
             ("a.sts.cn-north-1.amazonaws.com.cn", false, "such as sts.cn-north-1.amazonaws.com.cn"),
-            ("a.sts.example.com", false, "clients would sign for the region sts"),
+            ("a.sts.example.com", false, "clients would sign for region sts"),
             // VPC endpoints.
             (
                 "vpce-0123-abc.sts.eu-west-1.vpce.amazonaws.com",
@@ -418,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_what_a_refusal_advises_would_be_accepted() {
+    fn miri_the_host_that_an_error_suggests_is_accepted() {
         for wrong in
             ["eu-west-1", "sts.amazonaws.com.cn", "ec2.us-isob-east-1.sc2s.sgov.gov", "sts.cn-north-1.amazonaws.eu"]
         {

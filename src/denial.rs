@@ -1,27 +1,28 @@
-//! Why a login failed: the cause is counted and decides the kind, the reason goes to the server's log.
+//! Why a login was denied: the cause is counted and implies the kind; the reason is logged.
 
 use bson::raw::{CStr, cstr};
 use std::fmt;
 
-/// The kinds of failure. The client sees the same denial for each.
+/// The kinds of denial. The client gets the same reply for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The client's message is wrong, and STS was not asked; or its conversation has expired.
+    /// The client's message was invalid or late, and no request was sent to STS; or STS's response
+    /// shows that a clock is wrong.
     MalformedMessage,
-    /// STS was asked and said no, or named a principal that cannot log in.
+    /// STS refused the client, or named a principal that cannot log in.
     RefusedBySts,
-    /// STS confirmed the client, but its account is not one that may log in.
+    /// STS confirmed the client, but awsIamAllowedAccounts does not list its account.
     AccountNotAllowed,
-    /// STS limits the requests of the client's account.
+    /// STS throttles the client's account.
     Throttled,
-    /// STS could not be asked in time, or its response was not one of STS.
+    /// STS did not respond in time, or the response was not a valid STS response.
     StsUnavailable,
-    /// The plugin itself could not go on, for example without random bytes.
+    /// The plugin failed, for example because the system gave no random bytes.
     Internal,
 }
 
 impl Kind {
-    /// Every kind, in the order in which they are shown, with the name that serverStatus has for it.
+    /// Every kind with its name in serverStatus, in the order of serverStatus.
     pub const ALL: [(Self, &CStr); 6] = [
         (Self::MalformedMessage, cstr!("malformedMessage")),
         (Self::RefusedBySts, cstr!("refusedBySts")),
@@ -32,53 +33,54 @@ impl Kind {
     ];
 }
 
-/// What made a login fail, as precisely as it is counted.
+/// The cause of a denial, as serverStatus counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// A message of the client's that no driver sends.
+    /// The client sent a message that no driver sends.
     BrokenMessage,
-    /// The client's clock is too far from the server's.
+    /// The clocks of the client, the server and STS differ by too much.
     ClockSkew,
-    /// The client signed for another region than that of the STS host it was told.
+    /// The client signed for another region than that of the current STS host.
     WrongRegion,
-    /// The second message came too late, or the trusted STS hosts or roots have changed since the first one.
+    /// The second message came too late, or the trusted STS hosts or roots have changed since the
+    /// first one.
     ExpiredConversation,
     /// Temporary credentials came without a session token, or a long-term key with one.
     TokenMismatch,
     /// STS does not know the access key or the session token.
     UnknownKey,
-    /// The signature is not one of the access key's.
+    /// The signature was not made with the access key's secret.
     WrongSignature,
-    /// The session token, or the signature, is too old for STS.
+    /// The session token or the signature has expired.
     ExpiredToken,
-    /// STS refused with another code.
+    /// STS refused with another error code.
     OtherRefusal,
     /// STS named a principal that cannot be a user.
     CannotLogIn,
     /// awsIamAllowedAccounts does not list the account.
     AccountNotAllowed,
-    /// STS limits the requests of the client's account.
+    /// STS throttles the client's account.
     Throttled,
-    /// It was not its turn in time, since too many other logins asked STS.
+    /// The login waited too long for a free STS request slot.
     QueueTimeout,
-    /// The name of STS, of its endpoint or of the proxy was not found.
+    /// The name of the STS host, endpoint or proxy was not found.
     NameNotFound,
-    /// There was no connection, or it broke.
+    /// The connection could not be made, or it failed.
     NoConnection,
-    /// Nobody vouches for the certificate of what answered, or no root certificate is there to do so.
+    /// The certificate is not trusted, or there are no root certificates.
     UntrustedTls,
-    /// STS did not answer in time.
+    /// A step of the request timed out.
     Timeout,
-    /// STS answered that it is in trouble.
+    /// STS returned a server error (500, 503).
     ServerError,
-    /// The response is not a valid response of STS.
+    /// The response is not a valid STS response.
     InvalidResponse,
-    /// The plugin itself could not go on.
+    /// The plugin failed.
     Internal,
 }
 
 impl Cause {
-    /// Every cause, in the order in which they are shown, with the name that serverStatus has for it.
+    /// Every cause with its name in serverStatus, in the order of serverStatus.
     pub const ALL: [(Self, &CStr); 20] = [
         (Self::BrokenMessage, cstr!("brokenMessage")),
         (Self::ClockSkew, cstr!("clockSkew")),
@@ -102,7 +104,7 @@ impl Cause {
         (Self::Internal, cstr!("internal")),
     ];
 
-    /// The kind of failure that it is.
+    /// The kind of denial.
     pub fn kind(self) -> Kind {
         match self {
             Self::BrokenMessage
@@ -127,12 +129,12 @@ impl Cause {
     }
 }
 
-/// Whether the request to STS may be sent once more before the login is denied.
+/// Whether and when the request to STS may be sent again before the login is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// No: the response would be the same.
+    /// Never: the response would be the same.
     Never,
-    /// After a pause: STS could not be reached, or could not answer.
+    /// After a pause: STS was unreachable, or returned a server error.
     AfterPause,
     /// At the pace of the client's account, which STS throttles.
     AfterThrottling,
@@ -140,8 +142,8 @@ pub enum Retry {
 
 /// One denied login.
 ///
-/// The reason is one plain sentence for the operator. It holds no secret, and no byte of the client's or of STS's
-/// that has not passed a grammar first, so that it can be written to a log as it is.
+/// The reason is one plain sentence for the operator. It contains no secret, and no byte from the
+/// client or from STS that was not validated first, so it is safe to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     cause: Cause,
@@ -150,27 +152,27 @@ pub struct Denial {
 }
 
 impl Denial {
-    /// A login that this cause made fail.
+    /// A denial of this cause that is not retryable.
     pub fn new(cause: Cause, reason: impl Into<String>) -> Self {
         Self { cause, reason: reason.into(), retry: Retry::Never }
     }
 
-    /// The client's message breaks the protocol.
+    /// The client's message is invalid.
     pub fn malformed(reason: impl Into<String>) -> Self {
         Self::new(Cause::BrokenMessage, reason)
     }
 
-    /// The response is not a valid response of STS.
+    /// The response is not a valid STS response.
     pub fn invalid_response(reason: impl Into<String>) -> Self {
         Self::new(Cause::InvalidResponse, reason)
     }
 
-    /// The plugin could not go on.
+    /// The plugin failed.
     pub fn internal(reason: impl Into<String>) -> Self {
         Self::new(Cause::Internal, reason)
     }
 
-    /// The same denial with more for the operator at the end of its reason.
+    /// Appends a detail to the reason.
     #[must_use]
     pub fn with_detail(mut self, detail: &str) -> Self {
         self.reason.push_str("; ");
@@ -178,29 +180,29 @@ impl Denial {
         self
     }
 
-    /// The same denial, with whether the request may be sent once more before it is final.
+    /// Sets whether and when the request may be sent again.
     #[must_use]
     pub fn retryable(mut self, retry: Retry) -> Self {
         self.retry = retry;
         self
     }
 
-    /// Whether the request may be sent once more.
+    /// Whether and when the request may be sent again.
     pub fn retry(&self) -> Retry {
         self.retry
     }
 
-    /// What made the login fail.
+    /// The cause, as it is counted.
     pub fn cause(&self) -> Cause {
         self.cause
     }
 
-    /// Which kind of failure this is.
+    /// The kind of denial.
     pub fn kind(&self) -> Kind {
         self.cause.kind()
     }
 
-    /// One sentence for the operator.
+    /// The reason for the log: one sentence.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -219,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn miri_every_cause_and_kind_is_at_the_place_of_its_number() {
+    fn miri_every_cause_and_kind_is_listed_once_at_its_own_index() {
         for (number, (cause, name)) in Cause::ALL.into_iter().enumerate() {
             assert_eq!(cause as usize, number, "{name}");
             assert_eq!(Cause::ALL.iter().filter(|(_, other)| *other == name).count(), 1, "{name}");

@@ -1,5 +1,5 @@
-//! What the server's log should say besides the reason of each login. The shim takes it from here on a thread of the
-//! server's, so that the plugin's own threads never touch the server.
+//! Events for the server's log. The shim takes them from here on a thread of the server, so that
+//! the plugin's own threads never call into the server.
 
 use crate::aws::Doubt;
 use crate::principal;
@@ -8,40 +8,40 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Events that wait to be logged, at most; the oldest are given up then.
-const MOST: usize = 64;
+/// Maximum number of events that wait to be logged; the oldest are dropped beyond that.
+const MAX_WAITING: usize = 64;
 
-/// Something that happened once.
+/// One event, which is one line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The mechanism is registered in the server.
+    /// The mechanism was registered in the server.
     Registered {
-        /// The form of the server's internals, named after the oldest series that has it.
+        /// The server ABI, named after the oldest series that has it.
         server_abi: String,
-        /// The parameters that are not the default, `NAME: VALUE` each.
+        /// The parameters that do not have their default, each as `NAME: VALUE`.
         parameters: Vec<String>,
     },
-    /// STS confirmed a client, and the server did not say that it logged it in.
+    /// STS confirmed a client, but the server did not report a login.
     NotReported {
-        /// What STS named.
+        /// The ARN in STS's response.
         arn: String,
         /// The name of the user in `$external`.
         user_name: String,
     },
-    /// The server's own mechanism of this name is not used any more.
+    /// The mechanism replaced the server's built-in one of the same name.
     NativeReplaced,
-    /// The environment has a proxy, and awsStsProxy has none.
+    /// The environment names a proxy, which is not used, and awsStsProxy is empty.
     ProxyNotUsed {
-        /// The names of the variables; a value can hold a password.
+        /// The names of the variables. Their values are left out: they can contain a password.
         variables: Vec<&'static str>,
     },
-    /// A parameter has another value while the server runs.
+    /// A parameter was changed at runtime.
     ParameterChanged {
         /// Its name.
         name: &'static str,
-        /// The value until now, as text.
+        /// The old value, as text.
         from: String,
-        /// The value from now on.
+        /// The new value, as text.
         to: String,
     },
     /// No STS host is reachable.
@@ -49,23 +49,23 @@ pub enum Event {
         /// The hosts, separated by commas.
         hosts: String,
     },
-    /// A host is reachable after that.
+    /// A host is reachable again.
     OutageEnded {
         /// The host.
         host: String,
-        /// For how long none was, in seconds.
+        /// How long no host was reachable, in seconds.
         seconds: u64,
     },
-    /// New logins get another STS host.
+    /// New logins use another STS host.
     HostChanged {
-        /// The host until now.
+        /// The old host.
         from: String,
-        /// The host from now on.
+        /// The new host.
         to: String,
-        /// Whether that is awsStsHost again.
+        /// Whether the new host is awsStsHost, after a failover.
         back: bool,
     },
-    /// The name of an STS host may be a mistake.
+    /// The name of an STS host is accepted, but may be a mistake.
     DoubtfulHost {
         /// The host.
         host: String,
@@ -74,17 +74,17 @@ pub enum Event {
     },
 }
 
-/// How much an event should worry an operator.
+/// The severity of an event's log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// Good to know.
+    /// No action is needed.
     Information,
-    /// Somebody should look.
+    /// An operator should look into it.
     Warning,
 }
 
 impl Event {
-    /// Its number in the server's log, in the range that is the plugin's own.
+    /// Its id in the server's log, in a range that the server does not use.
     pub fn log_id(&self) -> i32 {
         match self {
             Self::Registered { .. } => 88_000_001,
@@ -100,7 +100,7 @@ impl Event {
         }
     }
 
-    /// How much it should worry an operator.
+    /// Its severity in the server's log.
     pub fn severity(&self) -> Severity {
         match self {
             Self::HostChanged { back: false, .. } | Self::OutageBegan { .. } | Self::DoubtfulHost { .. } => {
@@ -122,31 +122,31 @@ impl fmt::Display for Event {
         const VERSION: &str = env!("CARGO_PKG_VERSION");
         match self {
             Self::Registered { server_abi, parameters } => {
-                let parameters =
-                    if parameters.is_empty() { "all the defaults".to_owned() } else { parameters.join(", ") };
+                let parameters = if parameters.is_empty() { "all default".to_owned() } else { parameters.join(", ") };
                 write!(
                     f,
-                    "MONGODB-AWS is provided by psmdb-aws-iam {VERSION}; server ABI {server_abi}; parameters: {parameters}"
+                    "Registered the MONGODB-AWS mechanism of psmdb-aws-iam {VERSION}; server ABI {server_abi}; parameters: \
+                     {parameters}"
                 )
             }
             Self::NotReported { arn, user_name } => write!(
                 f,
                 "MONGODB-AWS: AWS STS confirmed {arn}, but the server reported no login. Possible reasons: the client \
-                 disconnected before the answer; the connection was already logged in as another user; the member was \
+                 disconnected before the response; the connection was already logged in as another user; the member was \
                  not ready (STARTUP, RECOVERING); authenticationRestrictions; systemLog.quiet, which hides successes; \
-                 or the user does not exist, then create it: {}",
+                 or the user does not exist; to create it: {}",
                 principal::create_user_command(user_name)
             ),
             Self::NativeReplaced => {
-                write!(f, "The MONGODB-AWS of the server itself is taken over by psmdb-aws-iam {VERSION}")
+                write!(f, "Replaced the server's built-in MONGODB-AWS mechanism with that of psmdb-aws-iam {VERSION}")
             }
             Self::ParameterChanged { name, from, to } => {
-                write!(f, "MONGODB-AWS: {name} is now \"{to}\"; it was \"{from}\"")
+                write!(f, "MONGODB-AWS: Changed {name} from \"{from}\" to \"{to}\"")
             }
             Self::ProxyNotUsed { variables } => write!(
                 f,
-                "MONGODB-AWS: awsStsProxy is empty, and the proxy in the environment ({}) is not used; to reach STS \
-                 through a proxy, set awsStsProxy to http://host:port",
+                "MONGODB-AWS: Ignored the proxy variables of the environment ({}); to reach STS through a proxy, set \
+                 awsStsProxy to http://host:port",
                 variables.join(", ")
             ),
             Self::OutageBegan { hosts } => {
@@ -161,15 +161,16 @@ impl fmt::Display for Event {
             Self::HostChanged { from, to, back: true } => {
                 write!(f, "MONGODB-AWS: STS is reachable at {to} again; new logins use it instead of {from}")
             }
-            Self::DoubtfulHost { host, doubt } => write!(f, "MONGODB-AWS: the STS host {host} {doubt}"),
+            Self::DoubtfulHost { host, doubt } => write!(f, "MONGODB-AWS: The STS host {host} {doubt}"),
         }
     }
 }
 
-/// The events that have not been logged yet.
+/// The queue of events that have not been logged yet.
 #[derive(Debug, Default)]
 pub struct Events {
-    some: AtomicBool,
+    /// Whether the queue may have events, so that an empty one needs no lock.
+    any: AtomicBool,
     waiting: Mutex<VecDeque<Event>>,
 }
 
@@ -181,21 +182,21 @@ impl Events {
     /// Adds an event.
     pub fn push(&self, event: Event) {
         let mut waiting = self.lock();
-        if waiting.len() == MOST {
+        if waiting.len() == MAX_WAITING {
             waiting.pop_front();
         }
         waiting.push_back(event);
-        self.some.store(true, Ordering::Release);
+        self.any.store(true, Ordering::Release);
     }
 
-    /// Takes the oldest event. Cheap when there is none.
+    /// Takes the oldest event.
     pub fn pop(&self) -> Option<Event> {
-        if !self.some.load(Ordering::Acquire) {
+        if !self.any.load(Ordering::Acquire) {
             return None;
         }
         let mut waiting = self.lock();
         let event = waiting.pop_front();
-        self.some.store(!waiting.is_empty(), Ordering::Release);
+        self.any.store(!waiting.is_empty(), Ordering::Release);
         event
     }
 }
@@ -205,15 +206,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn miri_events_come_out_in_order_and_never_pile_up() {
+    fn miri_events_are_taken_in_order_and_the_oldest_are_dropped_when_too_many_wait() {
         let events = Events::default();
         assert_eq!(events.pop(), None);
         let event =
             |number: usize| Event::HostChanged { from: number.to_string(), to: "sts.b.com".to_owned(), back: false };
-        for number in 0..MOST + 2 {
+        for number in 0..MAX_WAITING + 2 {
             events.push(event(number));
         }
-        for number in 2..MOST + 2 {
+        for number in 2..MAX_WAITING + 2 {
             assert_eq!(events.pop(), Some(event(number)));
         }
         assert_eq!(events.pop(), None);

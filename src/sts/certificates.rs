@@ -1,6 +1,6 @@
-//! Certificates in words: what an X.509 certificate says of itself, and why one was not trusted.
+//! Certificates in messages: the contents of an X.509 certificate, and why it was not trusted.
 //!
-//! Nothing here decides whether a certificate is trusted; rustls does, and [`explain`] only rewords its errors.
+//! rustls decides whether a certificate is trusted; [`explain`] only rewords its errors.
 
 use super::errors::printable;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -16,30 +16,31 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
 use x509_cert::{Certificate, TbsCertificate};
 
-/// Longest subject or issuer that is shown, in characters. Two of them fit into the part of an error that is logged.
+/// Maximum length of a subject or issuer in a message, in characters. Two of them fit into the part
+/// of an error that is logged.
 const MAX_NAME_LENGTH: usize = 90;
 
-/// Most names of a certificate that are shown.
+/// Maximum number of a certificate's host names in a message.
 const MAX_HOST_NAMES: usize = 3;
 
-/// What a certificate says of itself. Nobody has vouched for any of it.
+/// The contents of a certificate, which are unverified.
 #[derive(Debug)]
 pub struct Facts {
-    /// The subject, as RFC 4514 writes names; at most 90 printable ASCII characters.
+    /// The subject in the form of RFC 4514; at most 90 printable ASCII characters.
     pub subject: String,
-    /// The issuer, likewise.
+    /// The issuer in the same form.
     pub issuer: String,
     /// Whether subject and issuer are the same name.
     pub is_self_issued: bool,
-    /// The first and the last moment of its validity.
+    /// The bounds of the validity period, inclusive.
     not_before: UnixTime,
     not_after: UnixTime,
-    /// Why it cannot be the certificate of a CA.
+    /// Why it cannot be a CA certificate.
     not_a_ca: Option<&'static str>,
 }
 
 impl Facts {
-    /// Reads a certificate in DER. Returns `None` when it is not an X.509 certificate by RFC 5280.
+    /// Reads a certificate in DER. Returns `None` if it is not an X.509 certificate (RFC 5280).
     pub fn read(der: &[u8]) -> Option<Self> {
         let certificate = Certificate::from_der(der).ok()?;
         let certificate = certificate.tbs_certificate();
@@ -54,10 +55,10 @@ impl Facts {
         })
     }
 
-    /// Says why this cannot be the certificate of a CA at this moment, if so: the end of a sentence about it.
+    /// Returns why this cannot be used as a CA certificate now, if so: the end of a sentence about it.
     ///
-    /// A CA's certificate is of version 3 and says CA:TRUE (RFC 5280, 4.2.1.9), and its key usage, if stated, includes
-    /// signing certificates (4.2.1.3). One of version 1 or 2 cannot say whether it is a CA's.
+    /// A CA certificate is of version 3 and has CA:TRUE (RFC 5280, 4.2.1.9), and its key usage, if it
+    /// has one, includes keyCertSign (4.2.1.3). Versions 1 and 2 cannot mark a CA certificate.
     pub fn unfit_as_ca(&self, now: UnixTime) -> Option<String> {
         if let Some(why) = self.not_a_ca {
             return Some(why.to_owned());
@@ -71,33 +72,33 @@ impl Facts {
 
 fn not_a_ca(certificate: &TbsCertificate) -> Option<&'static str> {
     if certificate.version() != Version::V3 {
-        return Some("is not of version 3 of X.509, so that it cannot say that it is a CA's");
+        return Some("is not an X.509 version 3 certificate, so it cannot be marked as a CA certificate");
     }
     match certificate.get_extension::<BasicConstraints>() {
         Ok(Some((_, constraints))) if constraints.ca => {}
-        _ => return Some("is not a CA's: its basic constraints do not say CA:TRUE"),
+        _ => return Some("is not a CA certificate: its basic constraints lack CA:TRUE"),
     }
     match certificate.get_extension::<KeyUsage>() {
         Ok(None) => None,
         Ok(Some((_, usage))) if usage.key_cert_sign() => None,
-        _ => Some("is not a CA's: its key usage does not include signing certificates"),
+        _ => Some("is not a CA certificate: its key usage lacks keyCertSign"),
     }
 }
 
-/// Writes a name as RFC 4514 does, and cuts it to [`MAX_NAME_LENGTH`].
+/// Writes a name in the form of RFC 4514, truncated to [`MAX_NAME_LENGTH`].
 fn shown_name(name: &Name) -> String {
     let mut attributes: Vec<_> = name.iter().map(shown_attribute).collect();
-    // The last one, mostly the common name, comes first (2.1).
+    // The last attribute, mostly the common name, comes first (RFC 4514, 2.1).
     attributes.reverse();
     match printable(&attributes.join(",")) {
-        name if name.is_empty() => "without a name".to_owned(),
+        name if name.is_empty() => "no name".to_owned(),
         name if name.len() > MAX_NAME_LENGTH => format!("{}...", &name[..MAX_NAME_LENGTH - 3]),
         name => name,
     }
 }
 
 fn shown_attribute(attribute: &AttributeTypeAndValue) -> String {
-    // Not the crate's table of all object identifiers, which adds 200 KB to the object.
+    // The crate's table of all object identifiers would add 200 KB to the object.
     const TYPES: [(ObjectIdentifier, &str); 7] = [
         (ObjectIdentifier::new_unwrap("2.5.4.3"), "CN"),
         (ObjectIdentifier::new_unwrap("2.5.4.6"), "C"),
@@ -112,7 +113,7 @@ fn shown_attribute(attribute: &AttributeTypeAndValue) -> String {
         TYPES.iter().find(|(known, _)| known == oid).map_or_else(|| oid.to_string(), |(_, name)| (*name).to_owned());
     let mut text = String::new();
     for character in String::from_utf8_lossy(value.value()).chars() {
-        // So that a value does not look like two.
+        // Escaped, so that one attribute cannot look like two.
         if matches!(character, ',' | '+' | '\\' | '"') {
             text.push('\\');
         }
@@ -121,51 +122,53 @@ fn shown_attribute(attribute: &AttributeTypeAndValue) -> String {
     format!("{name}={text}")
 }
 
-/// Why a certificate was not trusted, in words.
+/// A certificate error of rustls with a message for operators.
 #[derive(Debug)]
 struct Explained {
     cause: CertificateError,
-    words: String,
+    message: String,
 }
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
+        f.write_str(&self.message)
     }
 }
 
 impl std::error::Error for Explained {}
 
-/// Puts words for an operator into an error about the certificate that a server sent. Every other error stays as it is,
-/// and so does what it means: an error about a certificate.
+/// Adds a message for operators to a certificate error about the certificate that a server sent. It
+/// stays a certificate error, and other errors stay unchanged.
 pub fn explain(error: Error, certificate: &CertificateDer<'_>) -> Error {
-    with_words(error, |cause| words(cause, Facts::read(certificate).as_ref()))
+    with_message(error, |cause| message(cause, Facts::read(certificate).as_ref()))
 }
 
 /// Does the same for an error about the signature of a handshake.
 pub fn explain_signature(error: Error) -> Error {
-    with_words(error, |cause| match cause {
-        CertificateError::BadSignature => "the server did not prove that it has the key of its certificate".to_owned(),
-        cause => words(cause, None),
+    with_message(error, |cause| match cause {
+        CertificateError::BadSignature => {
+            "the server did not prove that it has the private key of its certificate".to_owned()
+        }
+        cause => message(cause, None),
     })
 }
 
-fn with_words(error: Error, words: impl FnOnce(&CertificateError) -> String) -> Error {
+fn with_message(error: Error, message: impl FnOnce(&CertificateError) -> String) -> Error {
     match error {
         Error::InvalidCertificate(cause) => {
-            let words = words(&cause);
-            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Explained { cause, words }))))
+            let message = message(&cause);
+            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Explained { cause, message }))))
         }
         other => other,
     }
 }
 
-/// Returns the words for a TLS error: those that [`explain`] put into it, or the library's.
+/// Returns the message of a TLS error: the one that [`explain`] added, or the library's.
 pub fn reason(error: &Error) -> String {
     explained(error).map_or_else(|| printable(error), |explained| printable(explained))
 }
 
-/// Returns the library's own error below the words of [`explain`], if it is one about a certificate.
+/// Returns the certificate error of rustls that [`explain`] added a message to, if it is one.
 pub fn cause(error: &Error) -> Option<&CertificateError> {
     explained(error).map(|explained| &explained.cause)
 }
@@ -177,7 +180,7 @@ fn explained(error: &Error) -> Option<&Explained> {
     }
 }
 
-fn words(error: &CertificateError, facts: Option<&Facts>) -> String {
+fn message(error: &CertificateError, facts: Option<&Facts>) -> String {
     match error {
         CertificateError::BadEncoding => "its certificate is not a well-formed X.509 certificate".to_owned(),
         CertificateError::ExpiredContext { time, not_after } => {
@@ -188,35 +191,35 @@ fn words(error: &CertificateError, facts: Option<&Facts>) -> String {
             let whose = whose(facts.is_none_or(|facts| facts.not_before == *not_before));
             not_valid_yet(whose, *time, *not_before)
         }
-        CertificateError::Expired => "the validity of its certificate ends before it begins".to_owned(),
+        CertificateError::Expired => "the validity period of its certificate ends before it begins".to_owned(),
         CertificateError::UnknownIssuer => match facts {
             Some(Facts { subject, is_self_issued: true, .. }) => {
-                format!("its certificate ({subject}) is self-signed, and not a trusted root")
+                format!("its certificate ({subject}) is self-signed and not a trusted root")
             }
             Some(Facts { subject, issuer, .. }) => {
-                format!("no trusted root vouches for its certificate ({subject}), which was issued by {issuer}")
+                format!("its certificate ({subject}), issued by {issuer}, does not chain to a trusted root")
             }
-            None => "no trusted root vouches for its certificate".to_owned(),
+            None => "its certificate does not chain to a trusted root".to_owned(),
         },
         CertificateError::BadSignature => match facts {
             Some(Facts { subject, issuer, .. }) => format!(
-                "the signature of its certificate ({subject}), issued by {issuer}, does not match the key of the CA of that \
-                 name"
+                "the signature of its certificate ({subject}) does not match the key of the trusted CA with the name of its \
+                 issuer, {issuer}"
             ),
-            None => "the signature of its certificate does not match the key of its CA".to_owned(),
+            None => "the signature of its certificate does not match the key of its issuer".to_owned(),
         },
-        #[expect(deprecated, reason = "rustls still makes it of some errors of its library for certificates")]
+        #[expect(deprecated, reason = "rustls still returns it for some errors of webpki")]
         CertificateError::UnsupportedSignatureAlgorithm
         | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "its certificate has a kind of key or of signature that is not supported".to_owned()
+            "its certificate has an unsupported key type or signature algorithm".to_owned()
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
-            format!("its certificate is not for {}, but for {}", expected.to_str(), host_names(presented))
+            format!("its certificate is not valid for {}{}", expected.to_str(), other_names(presented))
         }
-        CertificateError::NotValidForName => "its certificate is for another name".to_owned(),
+        CertificateError::NotValidForName => "its certificate is not valid for this host".to_owned(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "its certificate is not for TLS servers: its extended key usage lacks serverAuth".to_owned()
+            "its certificate is not a TLS server certificate: its extended key usage lacks serverAuth".to_owned()
         }
         CertificateError::UnhandledCriticalExtension => {
             "its certificate has a critical extension that is not supported".to_owned()
@@ -225,17 +228,17 @@ fn words(error: &CertificateError, facts: Option<&Facts>) -> String {
         CertificateError::Other(OtherError(inner)) => match inner.downcast_ref::<webpki::Error>() {
             Some(webpki::Error::CaUsedAsEndEntity) => {
                 let self_signed = facts.is_some_and(|facts| facts.is_self_issued);
-                let what = if self_signed { "self-signed and that of a CA" } else { "that of a CA" };
-                format!("its certificate is {what} (CA:TRUE): a server needs one of its own, issued by the CA")
+                let what = if self_signed { "self-signed CA certificate" } else { "CA certificate" };
+                format!("its certificate is a {what} (CA:TRUE); a server needs its own certificate, issued by the CA")
             }
             Some(webpki::Error::EndEntityUsedAsCa) => {
-                "its certificate was issued by a certificate that is not a CA's".to_owned()
+                "its certificate was issued by a certificate that is not a CA certificate".to_owned()
             }
             Some(webpki::Error::PathLenConstraintViolated) => {
-                "its certificate has more CAs above it than one of them permits".to_owned()
+                "its certificate chain is longer than the path length constraint of one of its CAs allows".to_owned()
             }
             Some(webpki::Error::NameConstraintViolation) => {
-                "its certificate is for a name that its CA may not issue certificates for".to_owned()
+                "its certificate violates the name constraints of an issuing CA".to_owned()
             }
             _ => OTHER_DEFECT.to_owned(),
         },
@@ -243,11 +246,11 @@ fn words(error: &CertificateError, facts: Option<&Facts>) -> String {
     }
 }
 
-/// What is said of a certificate whose defect has no words of its own.
-const OTHER_DEFECT: &str = "its certificate, or that of a CA above it, does not follow the rules for certificates";
+/// The message about a defect that has no message of its own.
+const OTHER_DEFECT: &str = "its certificate or that of an issuing CA is not valid";
 
 fn whose(is_of_the_server: bool) -> &'static str {
-    if is_of_the_server { "its certificate " } else { "the certificate of a CA above its own " }
+    if is_of_the_server { "its certificate " } else { "the certificate of an issuing CA " }
 }
 
 fn expired(whose: &str, now: UnixTime, end: UnixTime) -> String {
@@ -257,34 +260,36 @@ fn expired(whose: &str, now: UnixTime, end: UnixTime) -> String {
 
 fn not_valid_yet(whose: &str, now: UnixTime, begin: UnixTime) -> String {
     let (now, begin) = dates(now, begin);
-    format!("{whose}is valid from {begin} on (this machine's clock says {now}); if that date is wrong, set the clock")
+    format!(
+        "{whose}is not valid before {begin} (this machine's clock says {now}); if that date is wrong, set the clock"
+    )
 }
 
-/// Writes two moments as dates, with the time if the day is the same.
+/// Writes two points in time as dates, with the time of day if the dates are the same.
 fn dates(one: UnixTime, other: UnixTime) -> (String, String) {
-    let moment = |time: UnixTime| {
+    let calendar = |time: UnixTime| {
         i64::try_from(time.as_secs()).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
     };
-    let same_day = moment(one).map(OffsetDateTime::date) == moment(other).map(OffsetDateTime::date);
-    let written = |time| match moment(time) {
+    let same_day = calendar(one).map(OffsetDateTime::date) == calendar(other).map(OffsetDateTime::date);
+    let written = |time| match calendar(time) {
         Some(at) if same_day => format!("{} {:02}:{:02}:{:02} UTC", at.date(), at.hour(), at.minute(), at.second()),
         Some(at) => at.date().to_string(),
-        None => "a date beyond the year 9999".to_owned(),
+        None => "a date after the year 9999".to_owned(),
     };
     (written(one), written(other))
 }
 
-/// Lists the names of a certificate, which the library gives as `DnsName("x")` or `IpAddress(x)`.
-fn host_names(presented: &[String]) -> String {
+/// Lists the host names of a certificate, which rustls gives as `DnsName("x")` or `IpAddress(x)`.
+fn other_names(presented: &[String]) -> String {
     let bare = |name: &String| {
         let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
         inner.unwrap_or(name).trim_matches('"').to_owned()
     };
     let names: Vec<_> = presented.iter().take(MAX_HOST_NAMES).map(bare).collect();
     match (names.join(", "), presented.len().saturating_sub(MAX_HOST_NAMES)) {
-        (names, _) if names.is_empty() => "no host name".to_owned(),
-        (names, 0) => names,
-        (names, more) => format!("{names} and {more} more"),
+        (names, _) if names.is_empty() => ": it has no host name".to_owned(),
+        (names, 0) => format!(", only for {names}"),
+        (names, more) => format!(", only for {names} and {more} more"),
     }
 }
 
@@ -318,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_a_ca_s_only_if_it_says_so_and_is_valid_now() {
+    fn a_ca_certificate_is_marked_as_one_and_valid_now() {
         assert_eq!(facts(ca("root")).unfit_as_ca(now()), None);
         let changed = |change: fn(&mut CertificateParams)| {
             let mut params = ca("root");
@@ -327,32 +332,35 @@ mod tests {
         };
         let clock = "(this machine's clock says 2026-11-27); if that date is wrong, set the clock";
         for (unfit, expected) in [
-            (changed(|it| it.is_ca = IsCa::NoCa), "is not a CA's: its basic constraints do not say CA:TRUE".to_owned()),
+            (
+                changed(|it| it.is_ca = IsCa::NoCa),
+                "is not a CA certificate: its basic constraints lack CA:TRUE".to_owned(),
+            ),
             (
                 changed(|it| it.is_ca = IsCa::ExplicitNoCa),
-                "is not a CA's: its basic constraints do not say CA:TRUE".to_owned(),
+                "is not a CA certificate: its basic constraints lack CA:TRUE".to_owned(),
             ),
             (
                 changed(|it| it.key_usages = vec![KeyUsagePurpose::DigitalSignature]),
-                "is not a CA's: its key usage does not include signing certificates".to_owned(),
+                "is not a CA certificate: its key usage lacks keyCertSign".to_owned(),
             ),
             (changed(|it| it.key_usages = vec![KeyUsagePurpose::KeyCertSign]), "nothing".to_owned()),
             (changed(|it| it.not_after = rcgen::date_time_ymd(2026, 1, 31)), format!("expired on 2026-01-31 {clock}")),
             (
                 changed(|it| it.not_before = rcgen::date_time_ymd(2026, 12, 1)),
-                format!("is valid from 2026-12-01 on {clock}"),
+                format!("is not valid before 2026-12-01 {clock}"),
             ),
         ] {
             assert_eq!(unfit, expected);
         }
-        // The bounds themselves belong to the validity (RFC 5280, 4.1.2.5).
+        // The bounds are inclusive (RFC 5280, 4.1.2.5).
         let facts = facts(ca("root"));
         assert_eq!((facts.unfit_as_ca(facts.not_before), facts.unfit_as_ca(facts.not_after)), (None, None));
     }
 
     /// Made by OpenSSL 3.0: `openssl x509 -req -in v1.csr -signkey v1.key -days 30000`.
     #[test]
-    fn a_certificate_of_version_1_is_not_taken_for_a_ca_s() {
+    fn a_version_1_certificate_is_not_a_ca_certificate() {
         use rustls::pki_types::pem::PemObject;
         const PEM: &[u8] = b"-----BEGIN CERTIFICATE-----
 MIIBIjCByQIUfcQmuY1HYqjP4Ar1e5HbppJ5kcowCgYIKoZIzj0EAwIwEzERMA8G
@@ -366,7 +374,7 @@ vKrSymPZ
 ";
         let facts = Facts::read(&CertificateDer::from_pem_slice(PEM).unwrap()).unwrap();
         assert_eq!(facts.subject, "CN=old root");
-        assert!(facts.unfit_as_ca(now()).unwrap().starts_with("is not of version 3"));
+        assert!(facts.unfit_as_ca(now()).unwrap().starts_with("is not an X.509 version 3 certificate"));
     }
 
     #[test]
@@ -382,12 +390,12 @@ vKrSymPZ
         assert_eq!(facts(several).subject, "2.5.4.12=title,O=Example\\+Co,CN=root");
         let mut nameless = ca("");
         nameless.distinguished_name = rcgen::DistinguishedName::new();
-        assert_eq!(facts(nameless).subject, "without a name");
+        assert_eq!(facts(nameless).subject, "no name");
     }
 
-    /// Every error about a certificate that rustls can make, and what an operator reads.
+    /// Every certificate error of rustls, with its message.
     #[test]
-    fn errors_about_certificates_read_in_words_and_dates() {
+    fn certificate_errors_have_messages_with_names_and_dates() {
         let issuer = CertifiedIssuer::self_signed(ca("Example TLS Inspection"), KeyPair::generate().unwrap()).unwrap();
         let mut leaf = CertificateParams::new(["sts.amazonaws.com".to_owned()]).unwrap();
         leaf.distinguished_name.push(DnType::CommonName, "sts");
@@ -405,9 +413,9 @@ vKrSymPZ
         let (end, begin) = (facts.not_after, facts.not_before);
         let clock = "; if that date is wrong, set the clock";
         let none = None::<&Facts>;
-        let unknown = "no trusted root vouches for its certificate";
-        let unsupported = "its certificate has a kind of key or of signature that is not supported";
-        let wrong_purpose = "its certificate is not for TLS servers: its extended key usage lacks serverAuth";
+        let untrusted = "does not chain to a trusted root";
+        let unsupported = "its certificate has an unsupported key type or signature algorithm";
+        let wrong_purpose = "its certificate is not a TLS server certificate: its extended key usage lacks serverAuth";
         #[expect(deprecated, reason = "rustls still makes it")]
         let without_context = CertificateError::UnsupportedSignatureAlgorithm;
         for (error, facts, expected) in [
@@ -421,14 +429,14 @@ vKrSymPZ
                 CertificateError::ExpiredContext { time: now(), not_after: after(-3600) },
                 Some(&facts),
                 format!(
-                    "the certificate of a CA above its own expired on 2026-11-27 11:00:00 UTC (this machine's clock says \
+                    "the certificate of an issuing CA expired on 2026-11-27 11:00:00 UTC (this machine's clock says \
                      2026-11-27 12:00:00 UTC){clock}"
                 ),
             ),
             (
                 CertificateError::NotValidYetContext { time: UnixTime::since_unix_epoch(Duration::ZERO), not_before: begin },
                 Some(&facts),
-                format!("its certificate is valid from 2026-01-01 on (this machine's clock says 1970-01-01){clock}"),
+                format!("its certificate is not valid before 2026-01-01 (this machine's clock says 1970-01-01){clock}"),
             ),
             (
                 CertificateError::NotValidYetContext {
@@ -437,33 +445,33 @@ vKrSymPZ
                 },
                 none,
                 format!(
-                    "its certificate is valid from a date beyond the year 9999 on (this machine's clock says 2026-11-27)\
+                    "its certificate is not valid before a date after the year 9999 (this machine's clock says 2026-11-27)\
                      {clock}"
                 ),
             ),
-            (CertificateError::Expired, none, "the validity of its certificate ends before it begins".to_owned()),
+            (CertificateError::Expired, none, "the validity period of its certificate ends before it begins".to_owned()),
             (
                 CertificateError::UnknownIssuer,
                 Some(&facts),
-                format!("{unknown} (CN=sts), which was issued by CN=Example TLS Inspection"),
+                format!("its certificate (CN=sts), issued by CN=Example TLS Inspection, {untrusted}"),
             ),
             (
                 CertificateError::UnknownIssuer,
                 Some(&self_signed),
-                "its certificate (CN=Example TLS Inspection) is self-signed, and not a trusted root".to_owned(),
+                "its certificate (CN=Example TLS Inspection) is self-signed and not a trusted root".to_owned(),
             ),
-            (CertificateError::UnknownIssuer, none, unknown.to_owned()),
+            (CertificateError::UnknownIssuer, none, format!("its certificate {untrusted}")),
             (
                 CertificateError::BadSignature,
                 Some(&facts),
-                "the signature of its certificate (CN=sts), issued by CN=Example TLS Inspection, does not match the key of \
-                 the CA of that name"
+                "the signature of its certificate (CN=sts) does not match the key of the trusted CA with the name of its \
+                 issuer, CN=Example TLS Inspection"
                     .to_owned(),
             ),
             (
                 CertificateError::BadSignature,
                 none,
-                "the signature of its certificate does not match the key of its CA".to_owned(),
+                "the signature of its certificate does not match the key of its issuer".to_owned(),
             ),
             (without_context, none, unsupported.to_owned()),
             (
@@ -485,15 +493,15 @@ vKrSymPZ
             (
                 for_names(&["DnsName(\"portal.example.com\")", "IpAddress(192.0.2.1)"]),
                 none,
-                "its certificate is not for sts.amazonaws.com, but for portal.example.com, 192.0.2.1".to_owned(),
+                "its certificate is not valid for sts.amazonaws.com, only for portal.example.com, 192.0.2.1".to_owned(),
             ),
             (
                 for_names(&["DnsName(\"a\")", "DnsName(\"b\")", "DnsName(\"c\")", "DnsName(\"d\")", "odd"]),
                 none,
-                "its certificate is not for sts.amazonaws.com, but for a, b, c and 2 more".to_owned(),
+                "its certificate is not valid for sts.amazonaws.com, only for a, b, c and 2 more".to_owned(),
             ),
-            (for_names(&[]), none, "its certificate is not for sts.amazonaws.com, but for no host name".to_owned()),
-            (CertificateError::NotValidForName, none, "its certificate is for another name".to_owned()),
+            (for_names(&[]), none, "its certificate is not valid for sts.amazonaws.com: it has no host name".to_owned()),
+            (CertificateError::NotValidForName, none, "its certificate is not valid for this host".to_owned()),
             (CertificateError::InvalidPurpose, none, wrong_purpose.to_owned()),
             (
                 CertificateError::InvalidPurposeContext { required: usage(), presented: vec![] },
@@ -509,28 +517,28 @@ vKrSymPZ
             (
                 other(webpki::Error::CaUsedAsEndEntity),
                 Some(&self_signed),
-                "its certificate is self-signed and that of a CA (CA:TRUE): a server needs one of its own, issued by the CA"
+                "its certificate is a self-signed CA certificate (CA:TRUE); a server needs its own certificate, issued by the CA"
                     .to_owned(),
             ),
             (
                 other(webpki::Error::CaUsedAsEndEntity),
                 Some(&facts),
-                "its certificate is that of a CA (CA:TRUE): a server needs one of its own, issued by the CA".to_owned(),
+                "its certificate is a CA certificate (CA:TRUE); a server needs its own certificate, issued by the CA".to_owned(),
             ),
             (
                 other(webpki::Error::EndEntityUsedAsCa),
                 none,
-                "its certificate was issued by a certificate that is not a CA's".to_owned(),
+                "its certificate was issued by a certificate that is not a CA certificate".to_owned(),
             ),
             (
                 other(webpki::Error::PathLenConstraintViolated),
                 none,
-                "its certificate has more CAs above it than one of them permits".to_owned(),
+                "its certificate chain is longer than the path length constraint of one of its CAs allows".to_owned(),
             ),
             (
                 other(webpki::Error::NameConstraintViolation),
                 none,
-                "its certificate is for a name that its CA may not issue certificates for".to_owned(),
+                "its certificate violates the name constraints of an issuing CA".to_owned(),
             ),
             (other(webpki::Error::MaximumPathDepthExceeded), none, OTHER_DEFECT.to_owned()),
             (CertificateError::UnknownRevocationStatus, none, OTHER_DEFECT.to_owned()),
@@ -538,30 +546,31 @@ vKrSymPZ
             (CertificateError::InvalidOcspResponse, none, OTHER_DEFECT.to_owned()),
             (CertificateError::ApplicationVerificationFailure, none, OTHER_DEFECT.to_owned()),
         ] {
-            assert_eq!(words(&error, facts), expected, "{error:?}");
+            assert_eq!(message(&error, facts), expected, "{error:?}");
         }
     }
 
     #[test]
-    fn an_explained_error_stays_an_error_of_its_kind() {
+    fn an_explained_error_stays_a_certificate_error() {
         let der = ca("root").self_signed(&KeyPair::generate().unwrap()).unwrap();
         let explained = explain(CertificateError::UnknownIssuer.into(), der.der());
         assert!(matches!(cause(&explained), Some(CertificateError::UnknownIssuer)));
         assert!(matches!(explained, Error::InvalidCertificate(_)));
-        assert_eq!(reason(&explained), "its certificate (CN=root) is self-signed, and not a trusted root");
+        assert_eq!(reason(&explained), "its certificate (CN=root) is self-signed and not a trusted root");
         let junk = explain(CertificateError::UnknownIssuer.into(), &CertificateDer::from(vec![0; 5]));
-        assert_eq!(reason(&junk), "no trusted root vouches for its certificate");
+        assert_eq!(reason(&junk), "its certificate does not chain to a trusted root");
         let forged = explain_signature(CertificateError::BadSignature.into());
-        assert_eq!(reason(&forged), "the server did not prove that it has the key of its certificate");
+        assert_eq!(reason(&forged), "the server did not prove that it has the private key of its certificate");
         for other in [Error::DecryptError, Error::General("x\u{1b}".to_owned())] {
             assert_eq!(explain(other.clone(), der.der()), other);
             assert!(cause(&other).is_none() && reason(&other).bytes().all(|byte| (b' '..=b'~').contains(&byte)));
         }
     }
 
-    /// Certificates come from whoever answers: none may make this panic, or show more than short printable text.
+    /// Certificates are untrusted input: reading them must not panic, and messages must be short and
+    /// printable.
     #[test]
-    fn no_certificate_makes_reading_panic() {
+    fn no_certificate_causes_a_panic() {
         let mut params = ca("a name");
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         params.distinguished_name.push(DnType::OrganizationName, "\u{fc}");
@@ -576,9 +585,11 @@ vKrSymPZ
                 for seconds in [i64::MIN, 0, i64::MAX] {
                     let _ = facts.unfit_as_ca(after(seconds));
                 }
-                let _ =
-                    words(&CertificateError::ExpiredContext { time: now(), not_after: facts.not_after }, Some(&facts));
-                let _ = words(&CertificateError::UnknownIssuer, Some(&facts));
+                let _ = message(
+                    &CertificateError::ExpiredContext { time: now(), not_after: facts.not_after },
+                    Some(&facts),
+                );
+                let _ = message(&CertificateError::UnknownIssuer, Some(&facts));
             }
         };
         for at in 0..good.len() {

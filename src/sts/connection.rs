@@ -6,7 +6,7 @@
 
 use super::certificates;
 use super::errors::{is_local, printable};
-use super::proxy::{self, NoTunnel};
+use super::proxy::{self, NoTunnel, ProxyResponse};
 use super::tls::{self, Socket, TlsTransport};
 use crate::process::Process;
 use rustix::event::{PollFd, PollFlags};
@@ -99,7 +99,7 @@ impl Tried {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent => f.write_str("no answer"),
+            Self::Silent => f.write_str("no response"),
             Self::Closed => f.write_str("the connection was closed"),
             Self::NoTunnel(no) => write!(f, "the proxy {no}"),
             Self::Io(error) => f.write_str(&printable(error)),
@@ -418,7 +418,7 @@ struct Attempt {
 
 enum State {
     Tcp,
-    Tunnel { unsent: Vec<u8>, answer: proxy::Answer },
+    Tunnel { unsent: Vec<u8>, answer: ProxyResponse },
     Tls(Box<ClientConnection>),
 }
 
@@ -473,7 +473,7 @@ impl Attempt {
                     sockopt::socket_error(&self.socket).and_then(|result| result).map_err(io::Error::from)?;
                     self.socket.tcp().set_nodelay(true)?;
                     match target.tunnel {
-                        Some(to) => State::Tunnel { unsent: proxy::request(to), answer: proxy::Answer::default() },
+                        Some(to) => State::Tunnel { unsent: proxy::request(to), answer: ProxyResponse::default() },
                         None => State::Tls(target.handshake()?),
                     }
                 }
@@ -533,7 +533,7 @@ fn unblocked(result: io::Result<usize>) -> Result<Option<usize>, Trouble> {
 }
 
 /// Goes on with a request for a tunnel; says whether there is one.
-fn ask_for_tunnel(mut tcp: &TcpStream, unsent: &mut Vec<u8>, answer: &mut proxy::Answer) -> Result<bool, Trouble> {
+fn ask_for_tunnel(mut tcp: &TcpStream, unsent: &mut Vec<u8>, answer: &mut ProxyResponse) -> Result<bool, Trouble> {
     while !unsent.is_empty() {
         let Some(amount) = unblocked(tcp.write(unsent))? else { return Ok(false) };
         unsent.drain(..amount);

@@ -1,9 +1,10 @@
-//! Where STS is: the name clients sign for, and the address to connect to.
+//! The STS host name that clients sign for, and the address to connect to.
 
 use crate::aws::{self, Doubt, GLOBAL_HOST, GLOBAL_REGION};
 use std::fmt;
 
-/// The name of STS that clients are told, sign for, and that its certificate must carry.
+/// The STS host name that the server sends to clients, that they sign for, and that STS's
+/// certificate must be valid for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StsHost(String);
 
@@ -11,20 +12,21 @@ impl StsHost {
     /// Checks a configured host name.
     ///
     /// ```text
-    /// host  = label 1*("." label)  ; at most 253 characters; the last label is not a number; and as
-    ///                              ; aws::check_sts_host has it
+    /// host  = label 1*("." label)  ; at most 253 characters; the last label is not a number;
+    ///                              ; accepted by aws::check_sts_host
     /// label = alnum [*61(alnum / "-") alnum]
     /// alnum = %x61-7A / DIGIT
     /// ```
     ///
-    /// Drivers derive the region from the name by comparing bytes, so that it is lower case only.
+    /// Only lower case is accepted, since drivers derive the region by comparing bytes.
     ///
-    /// Sources: RFC 1123 section 2.1 and RFC 1035 section 2.3.4 for the name; MongoDB drivers' specification
-    /// "Authentication", section MONGODB-AWS, for 1 to 255 bytes without empty labels, and for the region. Stricter:
-    /// lower case, 253, no number last (an IP address has no region), and no name that AWS cannot have.
+    /// Sources: RFC 1123 section 2.1 and RFC 1035 section 2.3.4 for the name; MongoDB drivers'
+    /// specification "Authentication", section MONGODB-AWS, for 1 to 255 bytes without empty labels,
+    /// and for the region. Stricter here: lower case, 253 characters, no IP address (it has no
+    /// region), and no name that cannot exist in AWS.
     ///
     /// # Errors
-    /// What the value must be, as the end of a sentence that begins with the name of the parameter.
+    /// What the value must be, to stand after the parameter's name.
     pub fn parse(text: &str) -> Result<Self, String> {
         let label = |label: &str| {
             !label.is_empty()
@@ -36,7 +38,7 @@ impl StsHost {
         let numeric = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
         if text.len() > 253 || numeric || !text.split('.').all(label) {
             return Err("must be a host name in lower case, without scheme, port or trailing dot, such as \
-                        sts.amazonaws.com or sts.eu-west-1.amazonaws.com; for another address to connect to, set \
+                        sts.amazonaws.com or sts.eu-west-1.amazonaws.com; to connect to another address, set \
                         awsStsEndpoint"
                 .to_owned());
         }
@@ -44,7 +46,7 @@ impl StsHost {
         Ok(Self(text.to_owned()))
     }
 
-    /// Why the name, although it can work, may be a mistake.
+    /// Why the name is accepted but may be a mistake.
     pub fn doubt(&self) -> Option<Doubt> {
         aws::check_sts_host(&self.0).ok().flatten()
     }
@@ -54,9 +56,9 @@ impl StsHost {
         &self.0
     }
 
-    /// The region that drivers derive from the name (drivers' specification "Authentication", MONGODB-AWS):
-    /// `us-east-1` for the global endpoint, else the second label. It is the only region that a signature may be made
-    /// for.
+    /// The region that drivers derive from the name (drivers' specification "Authentication",
+    /// MONGODB-AWS): `us-east-1` for the global host, otherwise the second label. Signatures for any
+    /// other region are refused.
     pub fn region(&self) -> &str {
         match self.0.split('.').nth(1) {
             Some(region) if self.0 != GLOBAL_HOST => region,
@@ -77,7 +79,8 @@ impl fmt::Display for StsHost {
     }
 }
 
-/// Where the TCP connection goes instead of the STS host's port 443. Names in TLS and HTTP stay the host's.
+/// The address to connect to instead of port 443 of the STS host. TLS and HTTP still use the host's
+/// name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     text: String,
@@ -89,29 +92,29 @@ impl Endpoint {
     ///
     /// ```text
     /// endpoint = %s"https://" (name / "[" IPv6address "]") [":" port]
-    /// name     = part *("." part)                      ; at most 253 characters; an IPv4 address is one too
+    /// name     = part *("." part)                      ; at most 253 characters; or an IPv4 address
     /// part     = 1*63(ALPHA / DIGIT / "-" / "_")
     /// port     = 1*5DIGIT                              ; 1 to 65535, 443 if absent
     /// ```
     ///
-    /// This is whom to connect to, not whom to believe: clients, TLS and HTTP know the STS host only, which has its own
-    /// grammar. Upper case and underscores do no harm here.
+    /// The endpoint decides where to connect, not what to trust: the certificate must be valid for the
+    /// STS host. So upper case and underscores are accepted here.
     ///
-    /// Source: RFC 3986 sections 3.1 and 3.2, with `IPv6address` in section 3.2.2. Stricter: one scheme in lower case,
-    /// no user, path, query or fragment, no percent-encoding.
+    /// Source: RFC 3986 sections 3.1 and 3.2, with `IPv6address` in section 3.2.2. Stricter here: one
+    /// scheme in lower case, no user, path, query or fragment, no percent-encoding.
     ///
     /// # Errors
-    /// A sentence that says what is allowed.
+    /// What the value must be, to stand after the parameter's name.
     pub fn parse(text: &str) -> Result<Self, String> {
         match authority(text, "https://", Some(443)) {
             Some(authority) => Ok(Self { text: text.to_owned(), authority }),
-            None => Err("https://host or https://host:port is allowed, such as \
-                         https://vpce-0123.sts.eu-west-1.vpce.amazonaws.com, without path, user or spaces"
+            None => Err("must be https://host or https://host:port without path, user or spaces, such as \
+                         https://vpce-0123.sts.eu-west-1.vpce.amazonaws.com"
                 .to_owned()),
         }
     }
 
-    /// The text as it was configured.
+    /// The value as it was configured.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -122,7 +125,8 @@ impl Endpoint {
     }
 }
 
-/// An HTTP proxy that makes tunnels. The connection to it is not encrypted; what goes through the tunnel is.
+/// An HTTP proxy that supports CONNECT. The connection to it is not encrypted; the traffic in the
+/// tunnel is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     text: String,
@@ -130,22 +134,20 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Checks `http://host:port`; the host is as an endpoint's.
+    /// Checks `http://host:port`; the host follows the grammar of [`Endpoint::parse`].
     ///
     /// # Errors
-    /// A sentence that says what is allowed.
+    /// What the value must be, to stand after the parameter's name.
     pub fn parse(text: &str) -> Result<Self, String> {
         match authority(text, "http://", None) {
             Some(authority) => Ok(Self { text: text.to_owned(), authority }),
-            None => {
-                Err("http://host:port is allowed, such as http://proxy.example.com:3128, without path, user, password \
-                         or spaces"
-                    .to_owned())
-            }
+            None => Err("must be http://host:port without path, user, password or spaces, such as \
+                         http://proxy.example.com:3128"
+                .to_owned()),
         }
     }
 
-    /// The text as it was configured.
+    /// The value as it was configured.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -156,7 +158,8 @@ impl Proxy {
     }
 }
 
-/// Reads `host` or `host:port` after the scheme, and returns it with its port; without a default the port must be there.
+/// Reads `host` or `host:port` after the scheme, and returns it with a port. The port is mandatory
+/// if there is no default.
 fn authority(text: &str, scheme: &str, default_port: Option<u16>) -> Option<String> {
     let authority = text.strip_prefix(scheme)?;
     let (host, port) = match authority.rsplit_once(':') {
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_names_that_no_client_could_use_are_refused() {
+    fn miri_names_that_clients_cannot_use_are_refused() {
         let long = format!("sts.{}", "a.".repeat(130));
         let long_label = format!("sts.{}.com", "a".repeat(64));
         for wrong in [

@@ -64,12 +64,12 @@ fn read_regular_file(path: &str) -> Result<Vec<u8>, String> {
     let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
     if !file.metadata().map_err(unreadable)?.is_file() {
-        return Err("is not a file".to_owned());
+        return Err("is not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
     file.take(MAX_CA_FILE_LENGTH + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_CA_FILE_LENGTH {
-        return Err("has more than 4 MiB".to_owned());
+        return Err("is larger than 4 MiB".to_owned());
     }
     Ok(bytes)
 }
@@ -87,12 +87,12 @@ fn ca_certificates(pem: &[u8], now: UnixTime) -> Result<Vec<CertificateDer<'stat
     let text = text.ok_or("is not a text file")?;
     let blocks = count_certificate_blocks(text)?;
     let roots: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| "is not whole PEM")?;
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| "is not valid PEM")?;
     if roots.len() != blocks {
-        return Err("is not whole PEM".to_owned());
+        return Err("is not valid PEM".to_owned());
     }
     if roots.is_empty() {
-        return Err("holds no certificate".to_owned());
+        return Err("contains no certificate".to_owned());
     }
     let mut trusted = RootCertStore::empty();
     for (at, root) in roots.iter().enumerate() {
@@ -119,15 +119,15 @@ fn count_certificate_blocks(text: &str) -> Result<usize, &'static str> {
             }
             "-----END CERTIFICATE-----" if is_inside => is_inside = false,
             line if line.contains("PRIVATE KEY-----") => {
-                return Err("holds a private key: only certificates belong in it, and the key must stay with the CA");
+                return Err("contains a private key; it must contain only certificates");
             }
             line if line.contains("-----BEGIN") || line.contains("-----END") => {
-                return Err("is not whole PEM of certificates only");
+                return Err("contains PEM data other than whole certificates");
             }
             _ => {}
         }
     }
-    if is_inside { Err("is not whole PEM: its last certificate has no end") } else { Ok(blocks) }
+    if is_inside { Err("is truncated: its last certificate has no END line") } else { Ok(blocks) }
 }
 
 /// The system's roots, as far as they could be read.
@@ -230,8 +230,7 @@ impl Verifier {
         let latest = Latest::new(SystemRoots::of_process(), &extra, &provider).map_err(|_| {
             Denial::new(
                 Cause::UntrustedTls,
-                "no root certificate is available to verify STS with: install the system's ca-certificates or set \
-                 awsStsCAFile",
+                "no root certificates are available to verify STS: install the system's ca-certificates or set awsStsCAFile",
             )
         })?;
         Ok(Self { provider, extra_roots: extra, latest: Mutex::new(latest) })
@@ -370,18 +369,18 @@ mod tests {
         let in_a_log = format!("{{\"msg\":\"x\",\"attr\":\"{good}\"}}\n");
         let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned();
         let crl = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n".to_owned();
-        let other_kind = "is not whole PEM of certificates only";
+        let other_kind = "contains PEM data other than whole certificates";
         for (name, file, expected) in [
-            ("an empty file", vec![], "holds no certificate"),
-            ("text", b"hello\n".to_vec(), "holds no certificate"),
+            ("an empty file", vec![], "contains no certificate"),
+            ("text", b"hello\n".to_vec(), "contains no certificate"),
             ("a database file", planted, "is not a text file"),
             ("a log", in_a_log.into_bytes(), other_kind),
             ("escape sequences", format!("\u{1b}[0m\n{good}").into_bytes(), "is not a text file"),
             ("Latin-1", [b"\xe9\n", good.as_bytes()].concat(), "is not a text file"),
             ("UTF-16", good.encode_utf16().flat_map(u16::to_le_bytes).collect(), "is not a text file"),
             ("DER", ca("der").der().to_vec(), "is not a text file"),
-            ("a private key", key.clone().into_bytes(), "holds a private key"),
-            ("a private key after a certificate", format!("{good}{key}").into_bytes(), "holds a private key"),
+            ("a private key", key.clone().into_bytes(), "contains a private key"),
+            ("a private key after a certificate", format!("{good}{key}").into_bytes(), "contains a private key"),
             ("a CRL", format!("{good}{crl}").into_bytes(), other_kind),
             ("a block that is indented", good.replace("-----BEGIN", " -----BEGIN").into_bytes(), other_kind),
             (
@@ -390,8 +389,12 @@ mod tests {
                 other_kind,
             ),
             ("two beginnings", format!("-----BEGIN CERTIFICATE-----\n{good}").into_bytes(), other_kind),
-            ("a file that is cut off", good.as_bytes()[..good.len() / 2].to_vec(), "its last certificate has no end"),
-            ("bytes that are not base64", good.replacen("\nMII", "\n!!!", 1).into_bytes(), "is not whole PEM"),
+            (
+                "a file that is cut off",
+                good.as_bytes()[..good.len() / 2].to_vec(),
+                "its last certificate has no END line",
+            ),
+            ("bytes that are not base64", good.replacen("\nMII", "\n!!!", 1).into_bytes(), "is not valid PEM"),
             ("junk", damaged.clone().into_bytes(), "its certificate 1 of 1 is not an X.509 certificate"),
             (
                 "junk second",
@@ -406,7 +409,7 @@ mod tests {
             (
                 "a server's certificate",
                 format!("{server}{good}").into_bytes(),
-                "its certificate 1 of 2 (CN=rcgen self signed cert) is not a CA's: its basic constraints do not say CA:TRUE",
+                "its certificate 1 of 2 (CN=rcgen self signed cert) is not a CA certificate: its basic constraints lack CA:TRUE",
             ),
         ] {
             let why = ca_certificates(&file, now()).map(|_| ()).unwrap_err();
@@ -421,9 +424,9 @@ mod tests {
         let long = std::fs::File::create(path("long.pem")).unwrap();
         long.set_len(MAX_CA_FILE_LENGTH + 1).unwrap();
         for (path, expected) in [
-            (path("long.pem"), "has more than 4 MiB"),
-            (path(""), "is not a file"),
-            ("/dev/zero".to_owned(), "is not a file"),
+            (path("long.pem"), "is larger than 4 MiB"),
+            (path(""), "is not a regular file"),
+            ("/dev/zero".to_owned(), "is not a regular file"),
             (path("missing.pem"), "cannot be read: No such file"),
             ("relative.pem".to_owned(), "must be the absolute path"),
             ("/a\nb".to_owned(), "must be the absolute path"),

@@ -1,5 +1,5 @@
-//! Says why there is no answer of STS: the host, the address, the step that failed and how long it took, and nothing of
-//! what the other side has sent.
+//! Explains why a request to STS got no response: the host, the address, the step that failed and how
+//! long it took. Nothing that the other side has sent is repeated.
 
 use super::connection::{ConnectError, Step, Trouble};
 use super::endpoint::Endpoint;
@@ -13,13 +13,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use ureq::{Error, Timeout};
 
-/// What to do about the default host, which an STS interface endpoint does not answer for: AWS, "Create a VPC endpoint
-/// for AWS STS", <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sts_vpc_endpoint_create.html>.
+/// Advice about the default host, which an STS interface endpoint does not serve: AWS, "Create a VPC
+/// endpoint for AWS STS",
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sts_vpc_endpoint_create.html>.
 const SUSPECT_DEFAULT_HOST: &str = "in a VPC without internet access, set awsStsHost to the regional host, such as \
                                     sts.eu-west-1.amazonaws.com: an STS interface endpoint answers only for the \
                                     regional name";
 
-/// The names by which the log calls those that a request goes to.
+/// The names of a route in log messages.
 #[derive(Clone, Debug)]
 pub struct Names {
     host: String,
@@ -27,23 +28,23 @@ pub struct Names {
     proxy: Option<String>,
 }
 
-/// How far a request came.
+/// How far a request got.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
-    /// The address that it was sent to; none when it was not sent.
+    /// The address it was sent to, if it was sent.
     pub peer: Option<SocketAddr>,
-    /// How long it took from its beginning.
+    /// How long it took until it failed.
     pub took: Duration,
-    /// Whether the header of the response has come.
+    /// Whether the header of the response has arrived.
     pub response_begun: bool,
 }
 
-/// A request that has no answer.
+/// A request without a response.
 #[derive(Debug)]
 pub struct Unreached {
-    /// Why, for the log, with whether the request may be sent once more.
+    /// The reason, and whether the request may be sent again.
     pub denial: Denial,
-    /// Whether this machine is short of something, which says nothing about STS.
+    /// Whether this machine lacks a resource, so the error says nothing about STS.
     pub is_local: bool,
 }
 
@@ -57,7 +58,8 @@ impl Names {
         }
     }
 
-    /// STS, with the address that is its own or the proxy's: `sts.amazonaws.com (10.0.0.5:443)`.
+    /// STS with the address of the connection, which may be the proxy's:
+    /// `sts.amazonaws.com (10.0.0.5:443)`.
     pub fn sts(&self, address: Option<SocketAddr>) -> String {
         match &self.proxy {
             Some(_) => format!("{} through {}", self.host, self.first_hop(address)),
@@ -65,17 +67,17 @@ impl Names {
         }
     }
 
-    /// The proxy if there is one, else STS.
+    /// The proxy if there is one, otherwise STS.
     fn first_hop(&self, address: Option<SocketAddr>) -> String {
         let name = self.proxy.as_ref().map_or_else(|| self.host.clone(), |proxy| format!("the proxy {proxy}"));
         match address.map(|address| address.to_string()) {
-            // A proxy that is configured by its address.
+            // Not repeated for a proxy that is configured by its address.
             Some(address) if !name.ends_with(&address) => format!("{name} ({address})"),
             _ => name,
         }
     }
 
-    /// What the resolver is asked for.
+    /// The name that the resolver looks up.
     fn resolved(&self) -> String {
         match (&self.proxy, &self.endpoint) {
             (Some(proxy), _) => format!("the proxy {proxy}"),
@@ -84,13 +86,13 @@ impl Names {
         }
     }
 
-    /// The host that nobody has chosen is what to look at first.
+    /// Advice if the host is the default one, which is then the first suspect.
     fn suspect(&self) -> String {
         let is_default = self.host == GLOBAL_HOST && self.endpoint.is_none() && self.proxy.is_none();
         if is_default { format!("; {SUSPECT_DEFAULT_HOST}") } else { String::new() }
     }
 
-    /// Says why a request has no answer.
+    /// Explains why a request got no response.
     pub fn explain(&self, error: &Error, sent: &Sent) -> Unreached {
         let Sent { peer, response_begun, .. } = *sent;
         let took = Milliseconds(sent.took);
@@ -108,14 +110,16 @@ impl Names {
             }
             Error::Timeout(Timeout::Resolve) => {
                 let name = self.resolved();
-                let reason = format!("name resolution of {name} was not complete within {took}{}", self.suspect());
+                let reason = format!("name resolution of {name} timed out after {took}{}", self.suspect());
                 (Cause::Timeout, Retry::AfterPause, reason)
             }
-            Error::BodyExceedsLimit(limit) => {
-                (Cause::InvalidResponse, Retry::Never, format!("what answered for STS sent more than {limit} bytes"))
-            }
+            Error::BodyExceedsLimit(limit) => (
+                Cause::InvalidResponse,
+                Retry::Never,
+                format!("the response is not a valid STS response: it is longer than {limit} bytes"),
+            ),
             Error::Timeout(_) if response_begun => {
-                (Cause::Timeout, Retry::AfterPause, format!("the response of {sts} was not complete within {took}"))
+                (Cause::Timeout, Retry::AfterPause, format!("the response from {sts} was not complete within {took}"))
             }
             _ if response_begun => {
                 let reason = format!("the connection to {sts} closed before the response was complete");
@@ -126,14 +130,14 @@ impl Names {
                 let reason = format!("name resolution of {} failed: {}", self.resolved(), printable(error));
                 (Cause::NoConnection, Retry::AfterPause, reason)
             }
-            // The text of this one is the TLS library's, with a link to its documentation.
+            // Its text comes from the TLS library, with a link to the library's documentation.
             Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let reason = format!("the connection to {sts} was closed before the response, after {took}");
                 (Cause::NoConnection, Retry::AfterPause, reason)
             }
             Error::Io(error) => {
                 let reason =
-                    format!("the connection to {sts} broke before the response, after {took}: {}", printable(error));
+                    format!("the connection to {sts} failed before the response, after {took}: {}", printable(error));
                 (Cause::NoConnection, Retry::AfterPause, reason)
             }
             Error::ConnectionFailed => (Cause::NoConnection, Retry::AfterPause, format!("no connection to {sts}")),
@@ -141,7 +145,7 @@ impl Names {
             _ => (
                 Cause::InvalidResponse,
                 Retry::Never,
-                "what answered for STS does not speak HTTP as expected".to_owned(),
+                "the response is not a valid STS response: its HTTP is malformed or its header is too long".to_owned(),
             ),
         };
         let is_local = matches!(error, Error::Io(error) if is_local(error));
@@ -155,10 +159,10 @@ impl Names {
         let mut cause = Cause::NoConnection;
         let mut reason = match (step, trouble) {
             (Step::Tcp, Trouble::Silent) => {
-                format!("cannot connect to {first}: no answer to the TCP connection within {took}")
+                format!("cannot connect to {first}: the TCP connection timed out after {took}")
             }
             (Step::Tcp, _) => format!("cannot connect to {first}: {trouble} after {took}"),
-            (Step::Tunnel, Trouble::Silent) => format!("{first} did not answer CONNECT within {took}"),
+            (Step::Tunnel, Trouble::Silent) => format!("CONNECT to {first} timed out after {took}"),
             (Step::Tunnel, Trouble::NoTunnel(no)) => format!("{first} {no}, after {took}"),
             (Step::Tunnel, _) => format!("CONNECT to {first} failed after {took}: {trouble}"),
             (Step::Tls, Trouble::Silent) => format!("TLS handshake with {sts} timed out after {took}"),
@@ -183,7 +187,7 @@ impl Names {
     }
 }
 
-/// A time, shown in whole milliseconds.
+/// A duration, shown in whole milliseconds.
 struct Milliseconds(Duration);
 
 impl fmt::Display for Milliseconds {
@@ -240,7 +244,7 @@ mod tests {
                 (
                     Error::Timeout(Timeout::Resolve),
                     Cause::Timeout,
-                    format!("name resolution of {name} was not complete within 2500 ms{suspect}"),
+                    format!("name resolution of {name} timed out after 2500 ms{suspect}"),
                 ),
             ] {
                 let denial = names.explain(&error, &sent(false, false)).denial;
@@ -249,9 +253,9 @@ mod tests {
         }
     }
 
-    /// Each reads differently, and says whether the same could help the next time.
+    /// Each message is different, and each denial says whether a retry can help.
     #[test]
-    fn miri_each_step_of_a_connection_that_fails_has_words_of_its_own() {
+    fn miri_each_failed_step_of_a_connection_has_its_own_message() {
         use Cause::{NoConnection, UntrustedTls};
         use Retry::{AfterPause, Never};
         let no_tunnel = |what: &str| Trouble::NoTunnel(NoTunnel { what: what.to_owned(), is_final: true });
@@ -263,8 +267,8 @@ mod tests {
                 Step::Tcp,
                 Trouble::Silent,
                 Cause::Timeout,
-                "cannot connect to STS: no answer to the TCP connection within 2000 ms",
-                "cannot connect to PROXY: no answer to the TCP connection within 2000 ms",
+                "cannot connect to STS: the TCP connection timed out after 2000 ms",
+                "cannot connect to PROXY: the TCP connection timed out after 2000 ms",
             ),
             (
                 Step::Tcp,
@@ -273,7 +277,7 @@ mod tests {
                 "cannot connect to STS: Connection refused (os error 111) after 2000 ms",
                 "cannot connect to PROXY: Connection refused (os error 111) after 2000 ms",
             ),
-            (Step::Tunnel, Trouble::Silent, Cause::Timeout, "", "PROXY did not answer CONNECT within 2000 ms"),
+            (Step::Tunnel, Trouble::Silent, Cause::Timeout, "", "CONNECT to PROXY timed out after 2000 ms"),
             (
                 Step::Tunnel,
                 Trouble::Closed,
@@ -334,14 +338,14 @@ mod tests {
             .denial;
         assert!(denial.reason().ends_with("UnknownIssuer; 3 addresses were tried"), "{denial}");
         assert_eq!(denial.retry(), Never);
-        // An address need not be repeated.
+        // The proxy's address is not repeated.
         let error = connect_error(Step::Tcp, Trouble::Silent, 1, false);
         let denial = names(host, None, Some("10.0.0.5:443")).explain(&error, &sent(false, false)).denial;
         assert!(denial.reason().starts_with("cannot connect to the proxy 10.0.0.5:443: "), "{denial}");
     }
 
     #[test]
-    fn miri_the_default_host_is_the_first_suspect_while_nothing_has_answered() {
+    fn miri_the_default_host_is_the_first_suspect_before_any_response() {
         let refused = || Trouble::Io(os_error(libc::ECONNREFUSED));
         let untrusted = || Trouble::Tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
         let shown = |names: &Names, error: &Error| {
@@ -363,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_a_connection_that_fails_after_the_handshake_says_how_far_it_came() {
+    fn miri_a_connection_that_fails_after_the_handshake_says_how_far_the_request_got() {
         let names = names("sts.eu-west-1.amazonaws.com", None, None);
         let eof = || Error::Io(io::ErrorKind::UnexpectedEof.into());
         let sts = "sts.eu-west-1.amazonaws.com (10.0.0.5:443)";
@@ -380,14 +384,14 @@ mod tests {
                 false,
                 Cause::NoConnection,
                 format!(
-                    "the connection to {sts} broke before the response, after 2500 ms: Connection reset by peer (os error 104)"
+                    "the connection to {sts} failed before the response, after 2500 ms: Connection reset by peer (os error 104)"
                 ),
             ),
             (
                 Error::Timeout(Timeout::Global),
                 true,
                 Cause::Timeout,
-                format!("the response of {sts} was not complete within 2500 ms"),
+                format!("the response from {sts} was not complete within 2500 ms"),
             ),
             (
                 eof(),

@@ -248,9 +248,9 @@ fn xml_tricks_log_nobody_in() {
         (
             "a hundred thousand attributes",
             swap("<UserId>", &format!("<UserId{}>", attributes.repeat(17))),
-            "more than 65536 bytes",
+            "longer than 65536 bytes",
         ),
-        ("too long a document", format!("{good}{}", " ".repeat(70_000)), "more than 65536 bytes"),
+        ("too long a document", format!("{good}{}", " ".repeat(70_000)), "longer than 65536 bytes"),
         // Bytes.
         ("NUL", swap("AIDA0", "AIDA\0"), CONTROL),
         ("an escape sequence", swap("AIDA0", "\u{1b}[2J"), CONTROL),
@@ -358,7 +358,7 @@ fn http_tricks_log_nobody_in() {
     const TYPE: &str = "its content type is not text/xml";
     const NO_CODE: &str = "without a code of its own";
     const ENCODING: &str = "its content is encoded, which the request does not allow";
-    const NO_HTTP: &str = "what answered for STS does not speak HTTP as expected";
+    const NO_HTTP: &str = "the response is not a valid STS response: its HTTP is malformed or its header is too long";
     const BROKE_OFF: &str = "closed before the response was complete";
     const TWO_WAYS: &str = "its header says in two ways where the body ends";
     const BROKEN: &str = "it is not one well-formed document";
@@ -472,8 +472,8 @@ fn an_answer_without_an_end_is_cut_off_in_size_and_in_time() {
     let flood =
         |first: &str, again: &[u8], times| StsResponse::Flood { first: first.into(), repeated: again.to_vec(), times };
     const MB_100: usize = 1600;
-    const TOO_LONG: &str = "what answered for STS sent more than 65536 bytes";
-    const NO_HTTP: &str = "what answered for STS does not speak HTTP as expected";
+    const TOO_LONG: &str = "the response is not a valid STS response: it is longer than 65536 bytes";
+    const NO_HTTP: &str = "the response is not a valid STS response: its HTTP is malformed or its header is too long";
 
     let before = memory(&target.fixture.mongod);
     for (name, answer, reason) in [

@@ -42,7 +42,12 @@ fn a_certificate_that_was_planted_in_a_database_file_is_trusted_by_nobody() {
     is_refused(&fixture, "a database file", &catalog, "is not a text file");
     // The server's log holds what clients send, escaped.
     let logged = fixture.mongod.log_text();
-    is_refused(&fixture, "a log", format!("{logged}\"{}\"\n", attacker.ca_pem()).as_bytes(), "is not whole PEM of");
+    is_refused(
+        &fixture,
+        "a log",
+        format!("{logged}\"{}\"\n", attacker.ca_pem()).as_bytes(),
+        "contains PEM data other than whole certificates",
+    );
 }
 
 /// A file given by mistake does not make the holder of its key an STS.
@@ -59,7 +64,7 @@ fn a_certificate_that_is_not_a_ca_s_is_not_trusted_as_one() {
     };
     let named = "its certificate 1 of 1 (CN=given by mistake) ";
     for (name, file, reason) in [
-        ("a server's certificate", pem(|it| it.is_ca = IsCa::NoCa), format!("{named}is not a CA's")),
+        ("a server's certificate", pem(|it| it.is_ca = IsCa::NoCa), format!("{named}is not a CA certificate")),
         (
             "an old root",
             pem(|it| it.not_after = rcgen::date_time_ymd(2021, 1, 1)),
@@ -68,9 +73,9 @@ fn a_certificate_that_is_not_a_ca_s_is_not_trusted_as_one() {
         (
             "a root of tomorrow",
             pem(|it| it.not_before = rcgen::date_time_ymd(2100, 1, 1)),
-            format!("{named}is valid from 2100-01-01 on"),
+            format!("{named}is not valid before 2100-01-01"),
         ),
-        ("a private key", KeyPair::generate().expect("a key").serialize_pem(), "holds a private key".to_owned()),
+        ("a private key", KeyPair::generate().expect("a key").serialize_pem(), "contains a private key".to_owned()),
     ] {
         is_refused(&fixture, name, file.as_bytes(), &reason);
     }

@@ -184,7 +184,7 @@ fn each_way_not_to_reach_sts_has_a_log_line_of_its_own() {
         &dropped.endpoint(),
         "",
         &format!(
-            "cannot connect to sts.amazonaws.com ({}): no answer to the TCP connection within N ms",
+            "cannot connect to sts.amazonaws.com ({}): the TCP connection timed out after N ms",
             dropped.address()
         ),
     ));
@@ -198,7 +198,7 @@ fn each_way_not_to_reach_sts_has_a_log_line_of_its_own() {
         3,
         "https://sts.example.com",
         &format!("http://{}", silent.address()),
-        &format!("the proxy {} did not answer CONNECT within N ms", silent.address()),
+        &format!("CONNECT to the proxy {} timed out after N ms", silent.address()),
     ));
     it.names.set_response(DnsResponse::NoSuchName);
     fails(
@@ -226,7 +226,7 @@ fn each_way_not_to_reach_sts_has_a_log_line_of_its_own() {
         7,
         "https://slow.example.com",
         "",
-        "name resolution of the endpoint slow.example.com:443 was not complete within N ms",
+        "name resolution of the endpoint slow.example.com:443 timed out after N ms",
     ));
     it.fixture.sts.set_response(StsResponse::Silence);
     near(fails(8, &it.fixture.sts.endpoint(), "", &format!("no response from sts.amazonaws.com ({sts}) within N ms")));

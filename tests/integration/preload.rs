@@ -88,7 +88,8 @@ fn an_enabled_mechanism_is_logged_once_with_its_version_and_the_parameters_that_
     assert_eq!(ours.len(), 1);
     assert_eq!(ours[0]["c"], "ACCESS");
     assert_eq!(ours[0]["s"], "I");
-    let begin = concat!("MONGODB-AWS is provided by psmdb-aws-iam ", env!("CARGO_PKG_VERSION"), "; server ABI ");
+    let begin =
+        concat!("Registered the MONGODB-AWS mechanism of psmdb-aws-iam ", env!("CARGO_PKG_VERSION"), "; server ABI ");
     let message = ours[0]["msg"].as_str().unwrap();
     assert!(message.starts_with(begin) && message.ends_with("; parameters: awsStsTimeoutMS: 5000"), "{message}");
     assert_eq!(mongod.stderr_text(), "");

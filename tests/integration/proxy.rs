@@ -44,7 +44,7 @@ fn a_proxy_that_makes_no_tunnel_denies_logins_and_the_log_says_why() {
     let cases = [
         ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", " answered 407 to CONNECT, after "),
         ("HTTP/1.1 503 Service Unavailable\r\nX: \x1b[31m\r\n\r\n", " answered 503 to CONNECT, after "),
-        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", " does not speak HTTP, after "),
+        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", " sent a response that is not HTTP, after "),
         ("", ": the connection was closed"),
         // A response instead of a tunnel: what follows is not TLS.
         (posing_as_sts, "TLS handshake with sts.amazonaws.com through the proxy 127.0.0.1:"),

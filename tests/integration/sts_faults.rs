@@ -158,12 +158,12 @@ fn a_lasting_fault_denies_logins_in_time_and_delays_nothing_else() {
         (
             "an unreachable host",
             |it| it.network.set_fault(NetworkFault::Unreachable),
-            "no answer to the TCP connection within ",
+            "the TCP connection timed out after ",
         ),
         (
             "resets",
             |it| it.network.set_fault(NetworkFault::Reset(Stage::BeforeResponse)),
-            " broke before the response, after ",
+            " failed before the response, after ",
         ),
         ("a slow drip", |it| drip(it), "TLS handshake with sts.amazonaws.com ("),
         ("incomplete responses", |it| it.sts.set_cut(Some(300)), " closed before the response was complete"),

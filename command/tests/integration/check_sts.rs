@@ -92,8 +92,8 @@ fn the_step_that_fails_is_named_with_what_to_do() {
         ),
         (
             &["--endpoint", &dropped.endpoint(), "--timeout-ms", "400"],
-            format!("TCP connection N ms  {}: no answer", dropped.address()),
-            format!("cannot connect to sts.amazonaws.com ({}): no answer", dropped.address()),
+            format!("TCP connection N ms  {}: no response", dropped.address()),
+            format!("cannot connect to sts.amazonaws.com ({}): the TCP connection timed out", dropped.address()),
             "A firewall, security group, network ACL or missing route drops the packets.",
         ),
         (
@@ -110,7 +110,7 @@ fn the_step_that_fails_is_named_with_what_to_do() {
         ),
         (
             &["--endpoint", &silent.endpoint(), "--timeout-ms", "400"],
-            format!("TLS handshake N ms  {}: no answer", silent.address()),
+            format!("TLS handshake N ms  {}: no response", silent.address()),
             format!("TLS handshake with sts.amazonaws.com ({}) timed out", silent.address()),
             "The address accepts connections and does not complete TLS.",
         ),

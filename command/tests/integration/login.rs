@@ -349,7 +349,7 @@ fn a_server_that_plays_false_is_not_believed_and_gets_no_signature() {
                 doc! { "ok": 0, "code": 18, "errmsg": "no" },
             ]),
             1,
-            "warning: sts.eu-west-1.example.com is not a host name of AWS: ",
+            "warning: sts.eu-west-1.example.com is not an AWS host name: ",
         ),
         (
             "an endless login",

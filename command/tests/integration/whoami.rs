@@ -297,8 +297,8 @@ fn options_are_checked_as_the_server_checks_its_parameters() {
             ["--sts-host", "eu-west-1"],
             "--sts-host, the server's awsStsHost: must be a host name such as sts.eu-west-1.",
         ),
-        (["--endpoint", "http://127.0.0.1"], "--endpoint, the server's awsStsEndpoint: https://host"),
-        (["--proxy", "127.0.0.1:3128"], "--proxy, the server's awsStsProxy: http://host:port is allowed"),
+        (["--endpoint", "http://127.0.0.1"], "--endpoint, the server's awsStsEndpoint: must be https://host"),
+        (["--proxy", "127.0.0.1:3128"], "--proxy, the server's awsStsProxy: must be http://host:port"),
         (
             ["--timeout-ms", "99"],
             "--timeout-ms, the server's awsStsTimeoutMS: must be between 100 and 60000 milliseconds",
