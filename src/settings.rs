@@ -437,7 +437,10 @@ mod tests {
             ("awsStsFallbackHosts", "sts.b.com,sts.c.com=https://10.0.0.1"),
             ("awsIamAllowedAccounts", "111111111111,222222222222"),
         ]);
-        let (host, accounts) = (Some("was not named at startup"), Some("only accounts that it held at startup"));
+        let (host, accounts) = (
+            Some("must be a host that awsStsHost or awsStsFallbackHosts named at startup"),
+            Some("accounts listed at startup"),
+        );
         for (name, value, refusal) in [
             ("awsStsHost", "sts.evil.com", host),
             ("awsStsHost", "sts.b.com", None),
@@ -449,8 +452,8 @@ mod tests {
             // What was taken out can be put back: only the startup values count.
             ("awsStsFallbackHosts", "sts.c.com,sts.b.com,sts.a.com", None),
             ("awsStsHost", "sts.a.com", None),
-            ("awsStsCAFile", "/does/not/exist.pem", Some("the value must be empty")),
-            ("awsStsCAFile", "/etc/hostname", Some("the value must be empty")),
+            ("awsStsCAFile", "/does/not/exist.pem", Some("must be empty, as it was at startup")),
+            ("awsStsCAFile", "/etc/hostname", Some("must be empty, as it was at startup")),
             ("awsStsCAFile", "", None),
             ("awsIamAllowedAccounts", "222222222222", None),
             ("awsIamAllowedAccounts", "222222222222,333333333333", accounts),
@@ -474,7 +477,7 @@ mod tests {
             assert!(why.contains("named at startup (sts.a.com)"), "{why}");
             let file = rawdoc! { "": "/does/not/exist.pem" };
             let why = command(&store, parameter("awsStsCAFile"), &file).unwrap_err();
-            assert!(why.contains("the value must be empty"), "{why}");
+            assert!(why.contains("must be empty, as it was at startup"), "{why}");
         }
     }
 
@@ -494,7 +497,11 @@ mod tests {
             store.complete_startup();
             host.set_text(values, "sts.evil.com", startup)
         });
-        assert!(refused.is_err_and(|why| why.contains("was not named at startup")));
+        assert!(
+            refused.is_err_and(
+                |why| why.contains("must be a host that awsStsHost or awsStsFallbackHosts named at startup")
+            )
+        );
         assert_eq!(store.text(host), "sts.amazonaws.com");
     }
 

@@ -1,10 +1,12 @@
-//! The rule about changes at runtime: whom a server believes can only be chosen among what it was started with.
+//! The rule about changes at runtime: what a server trusts can only be chosen from what it was
+//! started with.
 //!
-//! Without it, whoever may run setParameter could name an STS of their own and become any user of `$external`.
+//! Without it, anyone who may run setParameter could name an STS of their own and become any user in
+//! `$external`.
 
 use crate::sts::endpoint::StsHost;
 
-/// What a server was started with, as far as it decides who is whom.
+/// The startup values of the parameters that decide what a server trusts.
 #[derive(Debug)]
 pub struct StartupTrust {
     hosts: Vec<StsHost>,
@@ -13,16 +15,16 @@ pub struct StartupTrust {
 }
 
 impl StartupTrust {
-    /// Takes the startup values: awsStsHost and the names in awsStsFallbackHosts, the path in awsStsCAFile, and the
-    /// list awsIamAllowedAccounts; empty texts where they were not set.
+    /// Takes the startup values: awsStsHost and the names in awsStsFallbackHosts, the path in
+    /// awsStsCAFile, and the list in awsIamAllowedAccounts; empty for those that were not set.
     pub fn new(hosts: Vec<StsHost>, ca_file: &str, accounts: &str) -> Self {
         Self { hosts, ca_file: ca_file.to_owned(), accounts: accounts.to_owned() }
     }
 
-    /// Checks a host name that awsStsHost or awsStsFallbackHosts would get.
+    /// Checks a new host name for awsStsHost or awsStsFallbackHosts.
     ///
     /// # Errors
-    /// What is possible at runtime, and what to do for another host.
+    /// What the value must be at runtime, and how to use another host.
     pub fn check_host(&self, host: &StsHost) -> Result<(), String> {
         if self.hosts.contains(host) {
             return Ok(());
@@ -31,17 +33,17 @@ impl StartupTrust {
         named.sort_unstable();
         named.dedup();
         Err(format!(
-            "{host} was not named at startup; at runtime, a host must be one that awsStsHost or awsStsFallbackHosts \
-             named at startup ({}); to use another one, change the configuration file and restart the server",
+            "must be a host that awsStsHost or awsStsFallbackHosts named at startup ({}), not {host}; to use another \
+             host, change the configuration file and restart the server",
             named.join(", ")
         ))
     }
 
-    /// Checks the path, not empty, that awsStsCAFile would get. Paths are compared as text: it must not say whether
-    /// another file is there.
+    /// Checks a new path for awsStsCAFile, which is not empty. Paths are compared as text, so the error
+    /// does not reveal whether another file exists.
     ///
     /// # Errors
-    /// What is possible at runtime, and what to do for another file.
+    /// What the value must be at runtime, and how to use another file.
     pub fn check_ca_file(&self, path: &str) -> Result<(), String> {
         if !self.ca_file.is_empty() && path == self.ca_file {
             return Ok(());
@@ -51,24 +53,21 @@ impl StartupTrust {
         } else {
             format!("its startup value, {}, which reads the file again, or empty", self.ca_file)
         };
-        Err(format!(
-            "at runtime, the value must be {possible}; to use another file, change the configuration file and restart \
-             the server"
-        ))
+        Err(format!("must be {possible}; to use another file, change the configuration file and restart the server"))
     }
 
-    /// Checks the list of accounts that awsIamAllowedAccounts would get.
+    /// Checks a new list for awsIamAllowedAccounts.
     ///
     /// # Errors
-    /// What is possible at runtime, and what to do for other accounts.
+    /// What the value must be at runtime, and how to allow other accounts.
     pub fn check_accounts(&self, accounts: &str) -> Result<(), String> {
         let at_startup = || self.accounts.split(',');
         if self.accounts.is_empty() || accounts.split(',').all(|account| at_startup().any(|listed| listed == account)) {
             return Ok(());
         }
         Err(format!(
-            "at runtime, the list must hold at least one account, and only accounts that it held at startup ({}); to \
-             allow others, change the configuration file and restart the server",
+            "must be one or more of the accounts listed at startup ({}); to allow others, change the configuration \
+             file and restart the server",
             self.accounts
         ))
     }
@@ -102,8 +101,8 @@ mod tests {
             let result = startup.check_host(&host(name));
             assert_eq!(result.is_ok(), possible, "{name}: {result:?}");
             if let Err(why) = result {
-                let named = "(sts.eu-central-1.amazonaws.com, sts.eu-west-1.amazonaws.com)";
-                assert!(why.starts_with(name) && why.contains(named), "{why}");
+                let named = "named at startup (sts.eu-central-1.amazonaws.com, sts.eu-west-1.amazonaws.com)";
+                assert!(why.starts_with("must be ") && why.contains(&format!("{named}, not {name};")), "{why}");
             }
         }
     }

@@ -49,7 +49,10 @@ fn round(version: &str) {
     assert!(refused.to_string().contains("must be a host name in lower case"), "{refused}");
     let other = doc! { "setParameter": 1, "awsStsHost": "sts.attacker.example" };
     let refused = mongod.try_as_admin("admin", other).unwrap_err();
-    assert!(refused.to_string().contains("was not named at startup"), "{refused}");
+    assert!(
+        refused.to_string().contains("must be a host that awsStsHost or awsStsFallbackHosts named at startup"),
+        "{refused}"
+    );
     fixture.set_parameter("awsStsHost", "sts.amazonaws.com");
 
     let section = mongod.run_as_admin("admin", doc! { "serverStatus": 1 });
