@@ -1,45 +1,45 @@
-//! Numbers for the server's `serverStatus`: cheap to count, and read without a lock that a login could wait for. All but
-//! the three that say how things are now only grow, and are never reset.
+//! Metrics for the server's `serverStatus`: counted without a lock, so no login ever waits for them.
+//! Counters and histograms only grow and are never reset; gauges show the current number.
 
 use crate::denial::{Cause, Kind};
 use bson::raw::{CStr, RawDocumentBuf, cstr};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-/// How logins went since the process began.
+/// The metrics since the process started.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Conversations that were begun.
+    /// Conversations that were started.
     pub started: Counter,
     /// Conversations in which STS confirmed the client.
     pub confirmed: Counter,
-    /// Those of them whose success the server did not report.
+    /// Confirmed conversations for which the server did not report a login.
     pub not_reported: Counter,
     /// Denials, by cause.
     pub denied: Denials,
-    /// Requests that were sent to STS, or tried to.
+    /// Requests to STS, including those that could not be sent.
     pub sts_requests: Counter,
-    /// Those of them that asked the same once more.
+    /// Requests that repeated an earlier one of the same login.
     pub sts_retries: Counter,
-    /// Answers of STS that it limits the account's requests.
+    /// Throttling responses of STS.
     pub sts_throttled: Counter,
-    /// Answers of STS with a status of 200 and more, 300, 400 and 500.
+    /// Responses of STS, by status class: 2xx, 3xx, 4xx and 5xx.
     pub sts_answers: [Counter; 4],
-    /// How often new logins were told another STS host.
+    /// How often new logins changed to another STS host.
     pub fallback_switches: Counter,
     /// TLS connections to STS that were made.
     pub connections_opened: Counter,
-    /// Requests that were sent on a connection that had carried one before.
+    /// Requests on a connection that had carried an earlier one.
     pub connections_reused: Counter,
-    /// TLS connections to STS that are open now, idle ones too.
+    /// Open TLS connections to STS, including idle ones.
     pub connections_open: Gauge,
-    /// Questions to STS that are under way now.
+    /// Requests to STS without a response yet.
     pub sts_in_flight: Gauge,
-    /// Logins that wait for their turn to ask STS now.
+    /// Logins that wait for a free STS request slot.
     pub sts_queued: Gauge,
-    /// What logins spent in the plugin, from the first message to the verdict, without the time between messages.
+    /// The time logins spent in the plugin, without the time between the client's messages.
     pub login_latency: Histogram,
-    /// What answers of STS took, from the request to the end of the answer, with the connection where one was made.
+    /// The time from a request to the end of its response, including a new connection if one was made.
     pub sts_latency: Histogram,
 }
 
@@ -54,7 +54,7 @@ impl Counter {
     }
 
     fn add_many(&self, amount: i64) {
-        // No other memory is published by it, so that no order is needed.
+        // Relaxed, since no other memory depends on the count.
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
@@ -64,18 +64,18 @@ impl Counter {
     }
 }
 
-/// How many of something there are now.
+/// The current number of something.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicI64);
 
 impl Gauge {
-    /// Counts one for as long as what is returned lives.
-    pub fn hold(&self) -> Held<'_> {
+    /// Counts one more until the returned guard is dropped.
+    pub fn hold(&self) -> GaugeGuard<'_> {
         self.enter();
-        Held(self)
+        GaugeGuard(self)
     }
 
-    /// Counts one more. What has entered has to leave.
+    /// Counts one more. Each call needs a call of [`Gauge::leave`].
     pub fn enter(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -85,17 +85,17 @@ impl Gauge {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// How many there are.
+    /// The current number.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// One that a gauge counts until it is dropped.
+/// Keeps one counted in a gauge until it is dropped.
 #[derive(Debug)]
-pub struct Held<'a>(&'a Gauge);
+pub struct GaugeGuard<'a>(&'a Gauge);
 
-impl Drop for Held<'_> {
+impl Drop for GaugeGuard<'_> {
     fn drop(&mut self) {
         self.0.leave();
     }
@@ -106,24 +106,24 @@ impl Drop for Held<'_> {
 pub struct Denials([Counter; Cause::ALL.len()]);
 
 impl Denials {
-    /// Counts one of this cause.
+    /// Counts one denial of this cause.
     pub fn add(&self, cause: Cause) {
         self.0[cause as usize].add();
     }
 
-    /// How many of this cause there were.
+    /// The number of denials of this cause.
     pub fn of_cause(&self, cause: Cause) -> i64 {
         self.0[cause as usize].get()
     }
 
-    /// How many of this kind there were.
+    /// The number of denials of this kind.
     pub fn of_kind(&self, kind: Kind) -> i64 {
         Cause::ALL.iter().filter(|(cause, _)| cause.kind() == kind).map(|(cause, _)| self.of_cause(*cause)).sum()
     }
 }
 
-/// The upper bounds of a histogram's buckets, in milliseconds, and their names in serverStatus. What took longer than the
-/// last, which is the longest awsStsTimeoutMS, is in the count alone.
+/// The upper bounds of a histogram's buckets, in milliseconds, with their names in serverStatus. The
+/// last is the maximum of awsStsTimeoutMS; longer durations are only in the count.
 const BUCKETS: [(u64, &CStr); 15] = [
     (1, cstr!("atMost1ms")),
     (2, cstr!("atMost2ms")),
@@ -142,23 +142,23 @@ const BUCKETS: [(u64, &CStr); 15] = [
     (60_000, cstr!("atMost60s")),
 ];
 
-/// How long something took, each time.
+/// The distribution of durations.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// Those in each bucket and in none of the buckets before it; the last is for those that took longer.
+    /// The counts of each bucket alone, not cumulative. The last is for durations above all bounds.
     buckets: [Counter; BUCKETS.len() + 1],
     total_micros: Counter,
 }
 
 impl Histogram {
-    /// Counts one that took so long.
+    /// Counts one duration.
     pub fn add(&self, took: Duration) {
-        let place = BUCKETS.partition_point(|(most, _)| Duration::from_millis(*most) < took);
-        self.buckets[place].add();
+        let bucket = BUCKETS.partition_point(|(bound, _)| Duration::from_millis(*bound) < took);
+        self.buckets[bucket].add();
         self.total_micros.add_many(i64::try_from(took.as_micros()).unwrap_or(i64::MAX));
     }
 
-    /// `{count, totalMicros, atMost1ms, ...}`, where each bucket holds those of the buckets before it, as in Prometheus.
+    /// `{count, totalMicros, atMost1ms, ...}`; the buckets are cumulative, as in Prometheus.
     fn to_bson(&self) -> RawDocumentBuf {
         let mut sum = 0;
         let cumulative: Vec<i64> = self
@@ -180,7 +180,7 @@ impl Histogram {
 }
 
 impl Metrics {
-    /// The documents `{logins, sts, latency}` of the section of `serverStatus`; docs/monitoring.md says what is in them.
+    /// The documents `{logins, sts, latency}` of the section in `serverStatus`; see docs/monitoring.md.
     pub fn to_bson(&self) -> RawDocumentBuf {
         let mut denied = RawDocumentBuf::new();
         for (kind, name) in Kind::ALL {
@@ -227,9 +227,9 @@ impl Metrics {
         section
     }
 
-    /// Counts an answer of STS by the class of its status.
+    /// Counts a response of STS by its status class.
     pub fn count_answer(&self, status: u16) {
-        // 1xx never gets here; what is not a class counts as the last.
+        // 1xx never gets here; statuses of 600 and above count as 5xx.
         let class = usize::from(status / 100).clamp(2, 5) - 2;
         self.sts_answers[class].add();
     }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_a_histogram_counts_each_in_all_buckets_that_hold_it() {
+    fn miri_buckets_of_a_histogram_are_cumulative() {
         let histogram = Histogram::default();
         for micros in [0, 1000, 1001, 59_999_999, 60_000_001] {
             histogram.add(Duration::from_micros(micros));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_what_is_held_is_counted_until_it_is_dropped() {
+    fn miri_a_gauge_counts_each_guard_until_it_is_dropped() {
         let metrics = Metrics::default();
         let held = [metrics.sts_queued.hold(), metrics.sts_queued.hold()];
         assert_eq!(shown(&metrics).get_document("sts").unwrap().get_i64("queued").unwrap(), 2);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_answers_are_counted_by_class() {
+    fn miri_responses_are_counted_by_status_class() {
         let metrics = Metrics::default();
         for status in [200, 204, 302, 403, 500, 999] {
             metrics.count_answer(status);

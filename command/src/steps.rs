@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use psmdb_aws_iam::denial::Denial;
 use psmdb_aws_iam::settings::Settings;
 use psmdb_aws_iam::sts::client::Client;
-use psmdb_aws_iam::sts::connection::{Connecting, End, Step, Tried};
+use psmdb_aws_iam::sts::connection::{AttemptEnd, AttemptReport, Connecting, Step};
 
 /// What was seen of one question.
 #[derive(Debug, Default)]
@@ -36,14 +36,14 @@ pub struct Address {
 }
 
 impl Address {
-    fn of(tried: &Tried) -> Self {
+    fn of(tried: &AttemptReport) -> Self {
         let failure = match &tried.end {
-            End::Connected => None,
-            End::Failed(trouble) => Some(trouble.to_string()),
-            End::Overtaken => Some("not used, since another address was faster".to_owned()),
+            AttemptEnd::Connected => None,
+            AttemptEnd::Failed(error) => Some(error.to_string()),
+            AttemptEnd::LostRace => Some("not used, since another address was faster".to_owned()),
         };
-        let Tried { address, begun_after, ref steps, .. } = *tried;
-        Self { address, begun_after, steps: steps.clone(), failure }
+        let AttemptReport { address, started_after, ref steps, .. } = *tried;
+        Self { address, begun_after: started_after, steps: steps.clone(), failure }
     }
 }
 
@@ -116,7 +116,7 @@ impl Steps {
             let mut steps = lock(&observed);
             let took = connecting.began.saturating_duration_since(began);
             steps.resolution = Some((took, Some(connecting.addresses.to_vec())));
-            steps.tried = connecting.tried.iter().map(Address::of).collect();
+            steps.tried = connecting.attempts.iter().map(Address::of).collect();
         };
         let client = Client::new(route, Some(Arc::new(observer)), Arc::clone(sts.process()));
         let result = send(&client, timeout);

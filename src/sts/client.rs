@@ -167,7 +167,7 @@ impl Client {
         let left = || deadline.saturating_duration_since(Instant::now());
         let was_nearly_due = self.is_nearly_due(deadline);
         let agent = if *has_stale_connections { &self.new_connections } else { &self.agent };
-        let (result, connected) = tls::noting_connections(|| self.send(agent, request, left()));
+        let (result, connected) = tls::track_new_connections(|| self.send(agent, request, left()));
         let (error, failure) = match result {
             Ok(identity) => return Ok(identity),
             Err(Unanswered::Denied(failure)) => return Err(failure),

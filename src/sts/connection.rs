@@ -1,8 +1,8 @@
-//! New connections to STS: the addresses of its name are raced, as RFC 8305 ("Happy Eyeballs") says.
+//! New connections to STS. The addresses of the name are raced (RFC 8305, "Happy Eyeballs").
 //!
-//! An address may be dead before or after it has accepted TCP, so that each runs to the end of its TLS handshake. The
-//! first connection that STS's certificate vouches for wins; the others are closed. All attempts of a login run on its
-//! own thread, over sockets that do not block, so that a login storm against a dead address starts no thread.
+//! An address may accept TCP and be dead all the same, so each attempt includes the TLS handshake. The
+//! first connection with a trusted certificate wins; the others are closed. All attempts of a login run
+//! on its own thread with non-blocking sockets, so many logins at a dead address start no threads.
 
 use super::certificates;
 use super::errors::{is_local, printable};
@@ -23,83 +23,86 @@ use std::time::{Duration, Instant};
 use ureq::Error;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, LazyBuffers, time};
 
-/// How long an address is tried alone: the Connection Attempt Delay that RFC 8305 recommends (section 5).
+/// How long the first address is tried alone: the recommended Connection Attempt Delay of RFC 8305
+/// (section 5).
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 
-/// How long after an attempt the next one begins while an earlier one has no answer: the least that RFC 8305 recommends
-/// (section 8), so that with [`MAX_ADDRESSES`] the last begins within a second.
+/// The delay between later attempts: the recommended minimum of RFC 8305 (section 8). With it, the
+/// last of [`MAX_ADDRESSES`] is tried within a second.
 const NEXT_DELAY: Duration = Duration::from_millis(100);
 
-/// Addresses that are tried for one connection.
+/// The maximum number of addresses that are tried for one connection.
 const MAX_ADDRESSES: usize = 8;
 
-/// Sockets that are open for one connection at once: the oldest is closed for another. Logins ask many at once.
+/// The maximum number of sockets per connection at the same time, since many logins may connect at
+/// once. The oldest is closed for another.
 const MAX_OPEN: usize = 4;
 
-/// A step of making a connection.
+/// A step of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// The TCP connection to STS, or to the proxy.
+    /// The TCP connection to STS or to the proxy.
     Tcp,
-    /// The proxy's answer to CONNECT.
+    /// CONNECT at the proxy.
     Tunnel,
     /// The TLS handshake with STS.
     Tls,
 }
 
-/// What came of trying one address.
+/// The report of an attempt to connect to one address.
 #[derive(Debug)]
-pub struct Tried {
-    /// The address of STS, or of the proxy.
+pub struct AttemptReport {
+    /// The address of STS or of the proxy.
     pub address: SocketAddr,
     /// How long after the first address it was tried.
-    pub begun_after: Duration,
-    /// The steps that were begun, with how long each took. All but the last were completed.
+    pub started_after: Duration,
+    /// The steps that were started, with their durations. All but the last were completed.
     pub steps: Vec<(Step, Duration)>,
-    /// How it ended.
-    pub end: End,
+    /// How the attempt ended.
+    pub end: AttemptEnd,
 }
 
 /// How an attempt ended.
 #[derive(Debug)]
-pub enum End {
-    /// The connection is made.
+pub enum AttemptEnd {
+    /// The connection was made.
     Connected,
-    /// Its last step failed.
-    Failed(Trouble),
+    /// The last step failed.
+    Failed(StepError),
     /// Another address was faster.
-    Overtaken,
+    LostRace,
 }
 
 /// Why a step failed.
 #[derive(Debug)]
-pub enum Trouble {
-    /// The other side did not answer in the time there was.
-    Silent,
-    /// The other side closed the connection.
+pub enum StepError {
+    /// The peer did not respond in time.
+    TimedOut,
+    /// The peer closed the connection.
     Closed,
-    /// The system reports this, here or about the other side.
+    /// An error of the system.
     Io(io::Error),
-    /// The proxy makes no tunnel.
+    /// The proxy opened no tunnel.
     NoTunnel(NoTunnel),
-    /// TLS failed; perhaps the certificate is not trusted.
+    /// TLS failed, for example because the certificate is not trusted.
     Tls(rustls::Error),
 }
 
-impl Tried {
-    fn weight(&self) -> u8 {
+impl AttemptReport {
+    /// How relevant the error of this attempt is; 0 without an error.
+    fn relevance(&self) -> u8 {
         match (&self.end, self.steps.last()) {
-            (End::Failed(trouble), Some((step, _))) => trouble.weight(*step),
+            (AttemptEnd::Failed(error), Some((step, _))) => error.relevance(*step),
             _ => 0,
         }
     }
 }
 
-/// Nothing of what the other side has sent.
-impl fmt::Display for Trouble {
+/// Contains no text that the peer has sent.
+impl fmt::Display for StepError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent => f.write_str("no response"),
+            Self::TimedOut => f.write_str("no response"),
             Self::Closed => f.write_str("the connection was closed"),
             Self::NoTunnel(no) => write!(f, "the proxy {no}"),
             Self::Io(error) => f.write_str(&printable(error)),
@@ -108,34 +111,35 @@ impl fmt::Display for Trouble {
     }
 }
 
-impl Trouble {
-    /// Whether STS's certificate is not trusted.
+impl StepError {
+    /// Whether the certificate is not trusted.
     pub fn is_untrusted(&self) -> bool {
         matches!(self, Self::Tls(rustls::Error::InvalidCertificate(_)))
     }
 
-    /// Whether it would be the same the next time.
+    /// Whether a retry would fail in the same way.
     fn is_final(&self) -> bool {
         self.is_untrusted() || matches!(self, Self::NoTunnel(NoTunnel { is_final: true, .. }))
     }
 
-    /// How much it tells an operator, compared with what other addresses met.
-    fn weight(&self, step: Step) -> u8 {
+    /// How relevant the error is to an operator, compared with those of the other addresses.
+    fn relevance(&self, step: Step) -> u8 {
         match self {
             Self::Tls(_) if self.is_untrusted() => 6,
             Self::Tls(_) | Self::NoTunnel(_) => 5,
-            // Of the other addresses nothing is known then. A machine without IPv6 has no local address for one of its.
+            // A lack of resources here says nothing about the addresses. AddrNotAvailable is not one: it
+            // is normal for an IPv6 address on a machine without IPv6.
             Self::Io(error) if is_local(error) && error.kind() != io::ErrorKind::AddrNotAvailable => 4,
             Self::Io(_) | Self::Closed if step > Step::Tcp => 3,
-            Self::Silent if step > Step::Tcp => 2,
-            // No route, mostly to a family of addresses that this machine does not have.
+            Self::TimedOut if step > Step::Tcp => 2,
+            // No route: mostly the machine does not support the address family.
             Self::Io(error) if error.kind() != io::ErrorKind::ConnectionRefused => 0,
-            Self::Io(_) | Self::Closed | Self::Silent => 1,
+            Self::Io(_) | Self::Closed | Self::TimedOut => 1,
         }
     }
 }
 
-/// Why there is no connection: what the most telling address met.
+/// Why there is no connection: the most relevant error of all addresses.
 #[derive(Debug)]
 pub struct ConnectError {
     /// The address.
@@ -145,23 +149,25 @@ pub struct ConnectError {
     /// How long the step took.
     pub took: Duration,
     /// Why it failed.
-    pub trouble: Trouble,
+    pub error: StepError,
     /// How many addresses were tried.
     pub addresses: usize,
-    /// Whether each of them would fail in the same way the next time.
+    /// Whether a retry would fail in the same way at every address.
     pub is_final: bool,
 }
 
 impl ConnectError {
-    /// Chooses what to report: the last of what was tried; none when no address was.
-    fn of(tried: Vec<Tried>) -> Option<Self> {
-        let addresses = tried.len();
-        let is_final = tried.iter().all(|tried| matches!(&tried.end, End::Failed(trouble) if trouble.is_final()));
-        let Tried { address, steps, end: End::Failed(trouble), .. } = tried.into_iter().next_back()? else {
+    /// Takes the reports of all attempts, the most relevant one last; none if no address was tried.
+    fn of(attempts: Vec<AttemptReport>) -> Option<Self> {
+        let addresses = attempts.len();
+        let is_final =
+            attempts.iter().all(|attempt| matches!(&attempt.end, AttemptEnd::Failed(error) if error.is_final()));
+        let AttemptReport { address, steps, end: AttemptEnd::Failed(error), .. } = attempts.into_iter().next_back()?
+        else {
             return None;
         };
         let (step, took) = *steps.last()?;
-        Some(Self { address, step, took, trouble, addresses, is_final })
+        Some(Self { address, step, took, error, addresses, is_final })
     }
 }
 
@@ -173,41 +179,47 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// How connecting went, once there is a connection or every address has failed.
+/// The report of all attempts for one connection, once it is made or every address has failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Connecting<'a> {
-    /// When it began. Name resolution ended then.
+    /// When it began, which is when name resolution ended.
     pub began: Instant,
     /// The addresses that name resolution returned.
     pub addresses: &'a [SocketAddr],
-    /// The addresses that were tried; the last of them decided.
-    pub tried: &'a [Tried],
+    /// The attempts. The last is that of the connection, or of the most relevant error.
+    pub attempts: &'a [AttemptReport],
 }
 
-/// Receives how connecting went; for a command that shows it.
+/// Receives the report; for the operator's command.
 pub type Observer = Arc<dyn Fn(Connecting<'_>) + Send + Sync>;
 
-/// Makes TLS connections to STS, through a tunnel of the proxy if there is one. Clones share what they remember.
+/// Makes TLS connections to STS, through the proxy if there is one. Clones share the address that
+/// worked last.
 #[derive(Clone)]
 pub struct StsConnector {
-    /// What the proxy is to connect to, `host:port`.
+    /// The target of the proxy's tunnel, `host:port`; none without a proxy.
     tunnel: Option<String>,
     tls: Arc<ClientConfig>,
-    kept_patience: Duration,
+    stale_connection_timeout: Duration,
     process: Arc<Process>,
-    /// The address of the latest connection: it is tried first the next time.
+    /// The address of the latest connection, which is tried first.
     last_good: Arc<Mutex<Option<SocketAddr>>>,
     observer: Option<Observer>,
 }
 
 impl StsConnector {
-    /// Takes what the proxy is to connect to (`host:port`) if there is one, the settings of TLS, how long a kept
-    /// connection may be silent when it is used again, and where connections are counted.
-    pub fn new(tunnel: Option<String>, tls: Arc<ClientConfig>, kept_patience: Duration, process: Arc<Process>) -> Self {
-        Self { tunnel, tls, kept_patience, process, last_good: Arc::default(), observer: None }
+    /// Takes the target of the proxy's tunnel (`host:port`) if there is a proxy, the TLS settings, how
+    /// long a reused connection may wait for the response, and where connections are counted.
+    pub fn new(
+        tunnel: Option<String>,
+        tls: Arc<ClientConfig>,
+        stale_connection_timeout: Duration,
+        process: Arc<Process>,
+    ) -> Self {
+        Self { tunnel, tls, stale_connection_timeout, process, last_good: Arc::default(), observer: None }
     }
 
-    /// Returns a connector of the same settings whose attempts are shown to the observer.
+    /// Returns a connector with the same settings that reports its attempts to the observer.
     #[must_use]
     pub fn observed(&self, observer: Observer) -> Self {
         Self { observer: Some(observer), ..self.clone() }
@@ -218,7 +230,7 @@ impl Connector for StsConnector {
     type Out = TlsTransport;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<TlsTransport>, Error> {
-        tls::note_connection();
+        tls::mark_new_connection();
         let resolved = Instant::now();
         let name = details.uri.host().unwrap_or_default().to_owned();
         let name = ServerName::try_from(name).map_err(|_| Error::Tls("the host is not a DNS name"))?;
@@ -229,16 +241,17 @@ impl Connector for StsConnector {
         let last_good = *self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
         let addresses = in_order(&details.addrs, last_good);
         let race = Race::new(Target { tunnel: self.tunnel.as_deref(), tls: &self.tls, name }, addresses);
-        let (winner, tried) = race.run(began.checked_add(*details.timeout.after));
+        let (winner, attempts) = race.run(began.checked_add(*details.timeout.after));
         if let Some(observer) = &self.observer {
-            observer(Connecting { began: resolved, addresses: &details.addrs, tried: &tried });
+            observer(Connecting { began: resolved, addresses: &details.addrs, attempts: &attempts });
         }
         let Some((address, stream)) = winner else {
-            return Err(ConnectError::of(tried).map_or(Error::HostNotFound, |error| Error::Other(Box::new(error))));
+            return Err(ConnectError::of(attempts).map_or(Error::HostNotFound, |error| Error::Other(Box::new(error))));
         };
         *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(TlsTransport::new(address, stream, buffers, self.kept_patience, Arc::clone(&self.process))))
+        let process = Arc::clone(&self.process);
+        Ok(Some(TlsTransport::new(address, stream, buffers, self.stale_connection_timeout, process)))
     }
 }
 
@@ -248,8 +261,8 @@ impl fmt::Debug for StsConnector {
     }
 }
 
-/// The addresses in the order in which to try them: the last good one first, if it is still among them, then the
-/// families by turns (RFC 8305 section 4).
+/// The addresses in the order of the attempts: the last good one first, if it is still among them,
+/// then alternating between the address families (RFC 8305 section 4).
 fn in_order(addresses: &[SocketAddr], last_good: Option<SocketAddr>) -> VecDeque<SocketAddr> {
     let first = last_good.filter(|good| addresses.contains(good));
     let rest = addresses.iter().copied().filter(|address| Some(*address) != first);
@@ -257,11 +270,11 @@ fn in_order(addresses: &[SocketAddr], last_good: Option<SocketAddr>) -> VecDeque
     let (first_family, other): (Vec<_>, Vec<_>) =
         all.iter().copied().partition(|address: &SocketAddr| address.is_ipv4() == all[0].is_ipv4());
     let longest = first_family.len().max(other.len());
-    let by_turns = (0..longest).flat_map(|index| [first_family.get(index), other.get(index)]);
-    by_turns.flatten().copied().take(MAX_ADDRESSES).collect()
+    let alternating = (0..longest).flat_map(|index| [first_family.get(index), other.get(index)]);
+    alternating.flatten().copied().take(MAX_ADDRESSES).collect()
 }
 
-/// When which address is tried.
+/// When each address is tried.
 #[derive(Debug)]
 struct Schedule {
     waiting: VecDeque<SocketAddr>,
@@ -269,7 +282,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Returns the address to try now, if it is time for one, while so many others are being tried.
+    /// Returns the next address if it is due now. `running` is the number of attempts under way.
     fn due(&mut self, now: Instant, running: usize) -> Option<SocketAddr> {
         if now < self.next {
             return None;
@@ -279,22 +292,22 @@ impl Schedule {
         Some(address)
     }
 
-    /// An attempt has failed: the next address need not wait.
+    /// Makes the next address due, after an attempt has failed.
     fn failed(&mut self, now: Instant) {
         self.next = now;
     }
 
-    /// When the next address is to be tried, if there is one.
+    /// When the next address is due, if there is one.
     fn next(&self) -> Option<Instant> {
         (!self.waiting.is_empty()).then_some(self.next)
     }
 }
 
-/// Whom a connection is to reach.
+/// The target of a connection.
 struct Target<'a> {
     tunnel: Option<&'a str>,
     tls: &'a Arc<ClientConfig>,
-    /// The name in the certificate.
+    /// The name that the certificate must be valid for.
     name: ServerName<'static>,
 }
 
@@ -304,10 +317,10 @@ struct Race<'a> {
     schedule: Schedule,
     began: Instant,
     running: Vec<Attempt>,
-    ended: Vec<Tried>,
+    ended: Vec<AttemptReport>,
 }
 
-/// A connection that is made, and to which address.
+/// The connection and its address.
 type Winner = (SocketAddr, StreamOwned<ClientConnection, Socket>);
 
 impl<'a> Race<'a> {
@@ -317,8 +330,8 @@ impl<'a> Race<'a> {
         Self { target, schedule, began, running: Vec::with_capacity(MAX_OPEN), ended: Vec::new() }
     }
 
-    /// Makes the connection, until the deadline; returns what came of each address too.
-    fn run(mut self, deadline: Option<Instant>) -> (Option<Winner>, Vec<Tried>) {
+    /// Connects, at most until the deadline. Also returns the report of each attempt.
+    fn run(mut self, deadline: Option<Instant>) -> (Option<Winner>, Vec<AttemptReport>) {
         loop {
             let now = Instant::now();
             if let Some(address) = self.schedule.due(now, self.running.len()) {
@@ -327,7 +340,7 @@ impl<'a> Race<'a> {
             }
             let is_over = self.running.is_empty() && self.schedule.next().is_none();
             if is_over || deadline.is_some_and(|deadline| now >= deadline) {
-                // What came later than it was waited for took no longer.
+                // Time after the deadline does not count.
                 return self.end(None, deadline.map_or(now, |deadline| deadline.min(now)));
             }
             let until = self.schedule.next().into_iter().chain(deadline).min();
@@ -340,20 +353,21 @@ impl<'a> Race<'a> {
     fn begin(&mut self, address: SocketAddr, now: Instant) {
         if self.running.len() == MAX_OPEN {
             let oldest = self.running.remove(0);
-            self.ended.push(oldest.end(self.began, now, End::Failed(Trouble::Silent)));
+            self.ended.push(oldest.end(self.began, now, AttemptEnd::Failed(StepError::TimedOut)));
         }
         match Attempt::begin(address, now) {
             Ok(attempt) => self.running.push(attempt),
             Err(error) => {
-                let begun_after = now.saturating_duration_since(self.began);
+                let started_after = now.saturating_duration_since(self.began);
                 let steps = vec![(Step::Tcp, Duration::ZERO)];
-                self.ended.push(Tried { address, begun_after, steps, end: End::Failed(Trouble::Io(error)) });
+                let end = AttemptEnd::Failed(StepError::Io(error));
+                self.ended.push(AttemptReport { address, started_after, steps, end });
                 self.schedule.failed(now);
             }
         }
     }
 
-    /// Waits for the attempts under way and takes them on; returns the one that is done.
+    /// Waits for the running attempts and advances them. Returns the one that is connected.
     fn advance(&mut self, until: Option<Instant>) -> Option<Attempt> {
         let mut sockets: Vec<_> =
             self.running.iter().map(|attempt| PollFd::new(&attempt.socket, attempt.awaited())).collect();
@@ -361,7 +375,7 @@ impl<'a> Race<'a> {
         let ready: Vec<_> = sockets.iter().map(|socket| !socket.revents().is_empty()).collect();
         if let Err(error) = waited {
             if !self.running.is_empty() {
-                self.fail(0, Instant::now(), Trouble::Io(error));
+                self.fail(0, Instant::now(), StepError::Io(error));
             }
             return None;
         }
@@ -371,46 +385,47 @@ impl<'a> Race<'a> {
             match result {
                 Ok(false) => index += 1,
                 Ok(true) => return Some(self.running.remove(index)),
-                Err(trouble) => self.fail(index, Instant::now(), trouble),
+                Err(error) => self.fail(index, Instant::now(), error),
             }
         }
         None
     }
 
-    fn fail(&mut self, index: usize, now: Instant, trouble: Trouble) {
+    fn fail(&mut self, index: usize, now: Instant, error: StepError) {
         let attempt = self.running.remove(index);
-        self.ended.push(attempt.end(self.began, now, End::Failed(trouble)));
+        self.ended.push(attempt.end(self.began, now, AttemptEnd::Failed(error)));
         self.schedule.failed(now);
     }
 
-    /// Closes what is still open. What decides is the last of what was tried.
-    fn end(mut self, winner: Option<Attempt>, now: Instant) -> (Option<Winner>, Vec<Tried>) {
+    /// Closes the other connections. The last report is that of the winner, or of the most relevant
+    /// error.
+    fn end(mut self, winner: Option<Attempt>, now: Instant) -> (Option<Winner>, Vec<AttemptReport>) {
         for attempt in self.running {
-            let end = if winner.is_some() { End::Overtaken } else { End::Failed(Trouble::Silent) };
+            let end = if winner.is_some() { AttemptEnd::LostRace } else { AttemptEnd::Failed(StepError::TimedOut) };
             self.ended.push(attempt.end(self.began, now, end));
         }
-        let Some(Attempt { address, begun, steps, socket, state: State::Tls(tls), .. }) = winner else {
-            // Of those that tell as much, the one that was tried first.
-            let weights = self.ended.iter().map(Tried::weight).enumerate().rev();
-            if let Some((index, _)) = weights.max_by_key(|(_, weight)| *weight) {
-                let telling = self.ended.remove(index);
-                self.ended.push(telling);
+        let Some(Attempt { address, started, steps, socket, state: State::Tls(tls), .. }) = winner else {
+            // If several are equally relevant, the one that was tried first.
+            let relevance = self.ended.iter().map(AttemptReport::relevance).enumerate().rev();
+            if let Some((index, _)) = relevance.max_by_key(|(_, relevance)| *relevance) {
+                let most_relevant = self.ended.remove(index);
+                self.ended.push(most_relevant);
             }
             return (None, self.ended);
         };
-        let begun_after = begun.saturating_duration_since(self.began);
-        self.ended.push(Tried { address, begun_after, steps, end: End::Connected });
+        let started_after = started.saturating_duration_since(self.began);
+        self.ended.push(AttemptReport { address, started_after, steps, end: AttemptEnd::Connected });
         (Some((address, StreamOwned::new(*tls, socket))), self.ended)
     }
 }
 
-/// One address that is being tried.
+/// A running attempt to connect to one address.
 struct Attempt {
     address: SocketAddr,
-    begun: Instant,
-    /// The steps that are completed.
+    started: Instant,
+    /// The completed steps.
     steps: Vec<(Step, Duration)>,
-    /// Since when the present one has been under way.
+    /// When the current step started.
     since: Instant,
     socket: Socket,
     state: State,
@@ -418,7 +433,7 @@ struct Attempt {
 
 enum State {
     Tcp,
-    Tunnel { unsent: Vec<u8>, answer: ProxyResponse },
+    Tunnel { unsent: Vec<u8>, response: ProxyResponse },
     Tls(Box<ClientConnection>),
 }
 
@@ -432,7 +447,7 @@ impl Attempt {
             Err(error) => return Err(error.into()),
         }
         let socket = Socket::new(TcpStream::from(socket));
-        Ok(Self { address, begun: now, steps: Vec::new(), since: now, socket, state: State::Tcp })
+        Ok(Self { address, started: now, steps: Vec::new(), since: now, socket, state: State::Tcp })
     }
 
     fn step(&self) -> Step {
@@ -443,7 +458,7 @@ impl Attempt {
         }
     }
 
-    /// What the socket has to be ready for before it can go on.
+    /// The readiness of the socket that the next step needs.
     fn awaited(&self) -> PollFlags {
         match &self.state {
             State::Tcp => PollFlags::OUT,
@@ -454,8 +469,8 @@ impl Attempt {
                     PollFlags::OUT
                 }
             }
-            // What the other side says may end it, whatever is still to be sent. After the handshake nothing is read
-            // here.
+            // The peer may end the handshake even while there is something to send. After the handshake,
+            // nothing is read here.
             State::Tls(tls) => {
                 let mut awaited = PollFlags::empty();
                 awaited.set(PollFlags::IN, tls.is_handshaking());
@@ -465,20 +480,20 @@ impl Attempt {
         }
     }
 
-    /// Goes on as far as it can without waiting; says whether the connection is made.
-    fn advance(&mut self, target: &Target) -> Result<bool, Trouble> {
+    /// Advances as far as possible without waiting. Returns whether it is connected.
+    fn advance(&mut self, target: &Target) -> Result<bool, StepError> {
         loop {
             let next = match &mut self.state {
                 State::Tcp => {
                     sockopt::socket_error(&self.socket).and_then(|result| result).map_err(io::Error::from)?;
                     self.socket.tcp().set_nodelay(true)?;
                     match target.tunnel {
-                        Some(to) => State::Tunnel { unsent: proxy::request(to), answer: ProxyResponse::default() },
+                        Some(to) => State::Tunnel { unsent: proxy::request(to), response: ProxyResponse::default() },
                         None => State::Tls(target.handshake()?),
                     }
                 }
-                State::Tunnel { unsent, answer } => {
-                    if !ask_for_tunnel(self.socket.tcp(), unsent, answer)? {
+                State::Tunnel { unsent, response } => {
+                    if !open_tunnel(self.socket.tcp(), unsent, response)? {
                         return Ok(false);
                     }
                     State::Tls(target.handshake()?)
@@ -501,39 +516,39 @@ impl Attempt {
         self.since = now;
     }
 
-    fn end(mut self, race_began: Instant, now: Instant, end: End) -> Tried {
+    fn end(mut self, race_began: Instant, now: Instant, end: AttemptEnd) -> AttemptReport {
         self.complete_step(now);
-        let begun_after = self.begun.saturating_duration_since(race_began);
-        Tried { address: self.address, begun_after, steps: self.steps, end }
+        let started_after = self.started.saturating_duration_since(race_began);
+        AttemptReport { address: self.address, started_after, steps: self.steps, end }
     }
 }
 
 impl Target<'_> {
-    fn handshake(&self) -> Result<Box<ClientConnection>, Trouble> {
-        // Not before the address is known to be there: a session that can be resumed is tried once.
-        let tls = ClientConnection::new(Arc::clone(self.tls), self.name.clone()).map_err(Trouble::Tls)?;
+    fn handshake(&self) -> Result<Box<ClientConnection>, StepError> {
+        // Only once TCP is connected, since this uses up a session ticket.
+        let tls = ClientConnection::new(Arc::clone(self.tls), self.name.clone()).map_err(StepError::Tls)?;
         Ok(Box::new(tls))
     }
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for StepError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-/// What came of a read or a write that does not wait: `None` when it would have to.
-fn unblocked(result: io::Result<usize>) -> Result<Option<usize>, Trouble> {
+/// Converts the result of a non-blocking read or write; `None` if it would block.
+fn unblocked(result: io::Result<usize>) -> Result<Option<usize>, StepError> {
     match result {
-        Ok(0) => Err(Trouble::Closed),
+        Ok(0) => Err(StepError::Closed),
         Ok(amount) => Ok(Some(amount)),
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
-        Err(error) => Err(Trouble::Io(error)),
+        Err(error) => Err(StepError::Io(error)),
     }
 }
 
-/// Goes on with a request for a tunnel; says whether there is one.
-fn ask_for_tunnel(mut tcp: &TcpStream, unsent: &mut Vec<u8>, answer: &mut ProxyResponse) -> Result<bool, Trouble> {
+/// Continues a CONNECT request. Returns whether the tunnel is open.
+fn open_tunnel(mut tcp: &TcpStream, unsent: &mut Vec<u8>, response: &mut ProxyResponse) -> Result<bool, StepError> {
     while !unsent.is_empty() {
         let Some(amount) = unblocked(tcp.write(unsent))? else { return Ok(false) };
         unsent.drain(..amount);
@@ -541,31 +556,31 @@ fn ask_for_tunnel(mut tcp: &TcpStream, unsent: &mut Vec<u8>, answer: &mut ProxyR
     let mut arrived = [0; 512];
     loop {
         let Some(amount) = unblocked(tcp.peek(&mut arrived))? else { return Ok(false) };
-        let taken = answer.take(&arrived[..amount]);
+        let taken = response.take(&arrived[..amount]);
         tcp.read_exact(&mut arrived[..taken])?;
-        if let Some(verdict) = answer.verdict() {
-            return verdict.map(|()| true).map_err(Trouble::NoTunnel);
+        if let Some(verdict) = response.verdict() {
+            return verdict.map(|()| true).map_err(StepError::NoTunnel);
         }
     }
 }
 
-/// Goes on with a TLS handshake, by one read at most, so that nobody can keep it busy past the deadline; says whether
-/// it is complete, which includes that the certificate is trusted.
-fn shake_hands(tls: &mut ClientConnection, socket: &mut Socket) -> Result<bool, Trouble> {
+/// Continues a TLS handshake, by at most one read, so no peer can keep it busy past the deadline.
+/// Returns whether it is complete, which implies that the certificate is trusted.
+fn shake_hands(tls: &mut ClientConnection, socket: &mut Socket) -> Result<bool, StepError> {
     send_handshake(tls, socket)?;
     if tls.is_handshaking() && unblocked(tls.read_tls(socket))?.is_some() {
         if let Err(error) = tls.process_new_packets() {
-            // The other side should know why, if it can be said at once.
+            // Send the peer the TLS alert, if that does not block.
             let _ = tls.write_tls(socket);
-            return Err(Trouble::Tls(error));
+            return Err(StepError::Tls(error));
         }
         send_handshake(tls, socket)?;
     }
     Ok(!tls.is_handshaking() && !tls.wants_write())
 }
 
-/// Sends what there is to send, as far as the socket takes it.
-fn send_handshake(tls: &mut ClientConnection, socket: &mut Socket) -> Result<(), Trouble> {
+/// Sends pending data of the handshake, as far as the socket accepts it.
+fn send_handshake(tls: &mut ClientConnection, socket: &mut Socket) -> Result<(), StepError> {
     while tls.wants_write() {
         if unblocked(tls.write_tls(socket))?.is_none() {
             break;
@@ -589,7 +604,7 @@ mod tests {
     use ureq::unversioned::transport::NextTimeout;
 
     const ENOUGH: Duration = Duration::from_secs(10);
-    /// What a connection may take although an address is dead.
+    /// The maximum duration of a connection although an address is dead.
     const SOON: Duration = Duration::from_secs(1);
 
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
@@ -597,13 +612,13 @@ mod tests {
     }
 
     #[test]
-    fn miri_families_are_tried_by_turns_and_the_last_good_address_first() {
+    fn miri_families_alternate_after_the_last_good_address() {
         let all = addresses(&["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1", "10.0.0.2:1"]);
         for (last_good, expected) in [
             (None, ["[::1]:1", "10.0.0.1:1", "[::2]:1", "10.0.0.2:1", "[::3]:1"]),
             (Some("10.0.0.2:1"), ["10.0.0.2:1", "[::1]:1", "10.0.0.1:1", "[::2]:1", "[::3]:1"]),
             (Some("[::3]:1"), ["[::3]:1", "10.0.0.1:1", "[::1]:1", "10.0.0.2:1", "[::2]:1"]),
-            // It is not an address of the name any more.
+            // No longer an address of the name.
             (Some("10.0.0.9:1"), ["[::1]:1", "10.0.0.1:1", "[::2]:1", "10.0.0.2:1", "[::3]:1"]),
         ] {
             let ordered = in_order(&all, last_good.map(|text| text.parse().unwrap()));
@@ -615,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_an_address_is_tried_when_those_before_it_had_their_time_or_have_failed() {
+    fn miri_an_address_is_due_after_a_delay_or_a_failure() {
         let began = Instant::now();
         let at = |millis| began + Duration::from_millis(millis);
         let all = addresses(&["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1", "10.0.0.5:1"]);
@@ -628,14 +643,14 @@ mod tests {
         schedule.failed(at(360));
         assert_eq!(schedule.due(at(360), 2), Some(all[3]));
         assert_eq!(schedule.next(), Some(at(460)));
-        // Alone again, it has the time of the first.
+        // With no other attempt running, the first delay applies again.
         schedule.failed(at(370));
         assert_eq!(schedule.due(at(370), 0), Some(all[4]));
         assert_eq!((schedule.next, schedule.next()), (at(620), None));
     }
 
     #[test]
-    fn miri_the_last_of_as_many_addresses_as_are_tried_begins_within_a_second() {
+    fn miri_the_last_address_is_tried_within_a_second() {
         let began = Instant::now();
         let mut schedule = Schedule {
             waiting: (1..=8).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).collect(),
@@ -650,7 +665,7 @@ mod tests {
         assert_eq!(last - began, Duration::from_millis(850));
     }
 
-    /// An STS, and addresses that lead to it or to nobody.
+    /// An STS, and addresses that lead to it or nowhere.
     struct Network {
         sts: LocalSts,
         tls: Arc<ClientConfig>,
@@ -674,7 +689,11 @@ mod tests {
             self.ways.iter().map(DelayProxy::address).collect()
         }
 
-        fn race(&self, addresses: &[SocketAddr], timeout: Duration) -> (Option<SocketAddr>, Vec<Tried>, Duration) {
+        fn race(
+            &self,
+            addresses: &[SocketAddr],
+            timeout: Duration,
+        ) -> (Option<SocketAddr>, Vec<AttemptReport>, Duration) {
             let name = ServerName::try_from("sts.amazonaws.com").unwrap();
             let target = Target { tunnel: None, tls: &self.tls, name };
             let began = Instant::now();
@@ -699,7 +718,7 @@ mod tests {
             assert_eq!(winner, network.addresses().last().copied(), "{faults:?}: {tried:?}");
             assert!(took < SOON, "{faults:?}: {took:?}, {tried:?}");
             assert_eq!(tried.len(), faults.len());
-            assert!(matches!(tried.last().unwrap().end, End::Connected), "{tried:?}");
+            assert!(matches!(tried.last().unwrap().end, AttemptEnd::Connected), "{tried:?}");
         }
     }
 
@@ -713,8 +732,9 @@ mod tests {
             assert_eq!(winner, Some(network.ways[7].address()), "{tried:?}");
             assert!(took < Duration::from_millis(1500), "{took:?}");
             // Each was closed when the fourth after it began.
-            let lasted = |tried: &Tried| tried.steps.iter().map(|(_, took)| *took).sum::<Duration>();
-            let closed_early: Vec<_> = tried.iter().filter(|tried| matches!(tried.end, End::Failed(_))).collect();
+            let lasted = |tried: &AttemptReport| tried.steps.iter().map(|(_, took)| *took).sum::<Duration>();
+            let closed_early: Vec<_> =
+                tried.iter().filter(|tried| matches!(tried.end, AttemptEnd::Failed(_))).collect();
             assert_eq!(closed_early.len(), 8 - MAX_OPEN, "{tried:?}");
             assert!(closed_early.iter().all(|tried| lasted(tried) < Duration::from_millis(800)), "{tried:?}");
         }
@@ -730,11 +750,11 @@ mod tests {
         loser.set_read_timeout(Some(ENOUGH)).unwrap();
         let mut received = Vec::new();
         loser.read_to_end(&mut received).expect("the end of the connection");
-        assert_eq!(received.first(), Some(&22), "it was asked for a TLS handshake");
+        assert_eq!(received.first(), Some(&22), "a TLS handshake was started");
     }
 
     #[test]
-    fn an_address_whose_certificate_is_not_trusted_never_wins_and_is_what_is_reported() {
+    fn an_address_with_an_untrusted_certificate_never_wins_and_is_reported() {
         let network = Network::new(&[NetworkFault::None, NetworkFault::BlackHole]);
         let impostor = LocalSts::builder().start().unwrap();
         let (winner, ..) = network.race(&[impostor.address(), network.ways[0].address()], ENOUGH);
@@ -745,7 +765,7 @@ mod tests {
                 let (winner, tried, _) = network.race(&all, Duration::from_millis(600));
                 assert_eq!(winner, None);
                 let error = ConnectError::of(tried).unwrap();
-                assert!(error.trouble.is_untrusted(), "{error:?}");
+                assert!(error.error.is_untrusted(), "{error:?}");
                 assert_eq!((error.step, error.addresses, error.is_final), (Step::Tls, 2, is_final), "{error:?}");
             }
         }
@@ -753,7 +773,7 @@ mod tests {
     }
 
     #[test]
-    fn a_race_without_a_winner_ends_at_its_deadline_and_reports_the_step_that_came_farthest() {
+    fn a_race_without_a_winner_ends_at_its_deadline_and_reports_the_attempt_that_got_farthest() {
         let network = Network::new(&[NetworkFault::Unreachable, NetworkFault::BlackHole, NetworkFault::Refused]);
         let all = network.addresses();
         for (addresses, address, step, is_silent) in [
@@ -767,20 +787,19 @@ mod tests {
             assert_eq!(winner, None);
             let error = ConnectError::of(tried).unwrap();
             assert_eq!((error.address, error.step), (address, step), "{error:?}");
-            assert_eq!(matches!(error.trouble, Trouble::Silent), is_silent, "{error:?}");
+            assert_eq!(matches!(error.error, StepError::TimedOut), is_silent, "{error:?}");
             assert!(!is_silent || took >= timeout && took < ENOUGH && error.took <= timeout, "{took:?}, {error:?}");
             assert!(is_silent || took < timeout, "nothing was left to wait for: {took:?}");
         }
     }
 
-    /// Bytes without an end, as fast as they are taken.
     #[test]
-    fn whoever_talks_without_an_end_is_cut_off_at_the_deadline() {
+    fn a_peer_that_sends_data_for_ever_is_cut_off_at_the_deadline() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                // A record of the handshake that announces a long message, and more of it.
+                // A handshake record that announces a long message, and then parts of the message.
                 let _ = stream.write_all(&[22, 3, 3, 64, 0, 2, 0, 63, 252]);
                 while stream.write_all(&[0; 100]).is_ok() {
                     thread::sleep(Duration::from_millis(1));
@@ -792,7 +811,7 @@ mod tests {
         assert!(winner.is_none() && took < ENOUGH, "{took:?}");
     }
 
-    /// A name with these addresses.
+    /// A resolver that returns these addresses for every name.
     #[derive(Debug)]
     struct Fixed(Vec<SocketAddr>);
 
@@ -811,7 +830,7 @@ mod tests {
         let tried = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&tried);
         let connector = StsConnector::new(None, Arc::clone(&network.tls), SOON, Arc::clone(&process))
-            .observed(Arc::new(move |connecting| seen.lock().unwrap().push(connecting.tried.len())));
+            .observed(Arc::new(move |connecting| seen.lock().unwrap().push(connecting.attempts.len())));
         let config = Config::builder().max_idle_connections(0).timeout_global(Some(ENOUGH));
         let config = config.http_status_as_error(false).build();
         let agent = ureq::Agent::with_parts(config, connector, Fixed(network.addresses()));

@@ -1,11 +1,11 @@
-//! Name resolution for the STS client: bounded in time and in threads.
+//! Name resolution for the STS client, bounded in time and in threads.
 //!
-//! The system's resolver (getaddrinfo) cannot be told to give up, so that it runs on a thread of its own. There is one
-//! such thread at a time, and a few more only when one does not come back: whoever else needs the name waits for the same answer, and an answer serves for a
-//! while, so that a hung resolver piles up nothing and a login over a kept connection asks nobody.
+//! The system's resolver (getaddrinfo) has no timeout, so each look-up runs on its own thread. Callers
+//! share one look-up and reuse its addresses for a while, and only a hung look-up is started again. So
+//! a hung resolver cannot pile up threads, and logins over kept connections cause no look-ups.
 
 use super::errors::is_local;
-use super::tls::note_connection;
+use super::tls::mark_new_connection;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -18,22 +18,24 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 use ureq::{Error, Timeout};
 
-/// How long an answer serves. AWS changes the addresses of its endpoints within a minute.
-const SERVES: Duration = Duration::from_secs(30);
+/// How long addresses are used without another look-up. AWS changes those of its endpoints within a
+/// minute.
+const FRESH_FOR: Duration = Duration::from_secs(30);
 
-/// How long an answer serves while a later one is awaited: the name server may be down while STS is not.
-const SERVES_MEANWHILE: Duration = Duration::from_secs(600);
+/// How long addresses are used while another look-up runs: DNS may be down while STS is not.
+const STALE_OK_FOR: Duration = Duration::from_secs(600);
 
-/// Addresses that are taken of an answer: what the HTTP library has room for.
+/// A look-up that takes longer is considered hung, and another one is started.
+const HUNG_AFTER: Duration = Duration::from_secs(60);
+
+/// The maximum number of look-ups that run at the same time; all but one of them are hung.
+const MAX_LOOKUPS: usize = 4;
+
+/// The maximum number of addresses of one look-up: the HTTP library has no room for more.
 const MAX_ADDRESSES: usize = 16;
 
-/// After this time another thread asks: one that never comes back must not be the last word.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
-
-/// Threads that may be asking at the same time, all but one of them given up.
-const MAX_THREADS: usize = 4;
-
-/// Resolves one name, whatever URL is asked for, as curl's connect-to does. Clones share their answers.
+/// Resolves one name, whatever the URL of the request is, as curl's connect-to does. Clones share
+/// their look-ups.
 #[derive(Clone)]
 pub struct FixedTarget {
     host_and_port: String,
@@ -42,21 +44,52 @@ pub struct FixedTarget {
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
+    lookups: Mutex<Lookups>,
+    completed: Condvar,
 }
 
+/// The look-ups of one name: those that run, and what the others found.
 #[derive(Default)]
-struct State {
-    /// Threads that are asking.
-    asking: usize,
-    /// When the latest of them began.
-    asked: Option<Instant>,
-    /// Counts the answers, so that those who wait know a new one.
-    answers: u64,
-    latest: Option<Result<Vec<SocketAddr>, io::Error>>,
-    /// The latest answer that was one.
-    good: Option<(Instant, Vec<SocketAddr>)>,
+struct Lookups {
+    running: usize,
+    /// When the latest one started.
+    started_at: Option<Instant>,
+    /// How many are complete, so that waiters notice another one.
+    completed: u64,
+    /// The result of the latest one that is complete.
+    latest: Option<io::Result<Vec<SocketAddr>>>,
+    /// The latest addresses, and since when they are known.
+    known: Option<(Instant, Vec<SocketAddr>)>,
+}
+
+impl Lookups {
+    /// The latest addresses, if they are younger than this.
+    fn younger_than(&self, age: Duration, now: Instant) -> Option<Vec<SocketAddr>> {
+        let (since, addresses) = self.known.as_ref()?;
+        (now.saturating_duration_since(*since) < age).then(|| addresses.clone())
+    }
+
+    /// Whether another look-up has to be started.
+    fn need_another(&self, now: Instant) -> bool {
+        let is_hung = |started: Instant| now.saturating_duration_since(started) >= HUNG_AFTER;
+        self.running == 0 || (self.started_at.is_none_or(is_hung) && self.running < MAX_LOOKUPS)
+    }
+
+    fn start(&mut self, now: Instant) {
+        self.running += 1;
+        self.started_at = Some(now);
+    }
+
+    fn complete(&mut self, result: io::Result<Vec<SocketAddr>>, now: Instant) {
+        self.running -= 1;
+        self.completed += 1;
+        if let Ok(addresses) = &result
+            && !addresses.is_empty()
+        {
+            self.known = Some((now, addresses.clone()));
+        }
+        self.latest = Some(result);
+    }
 }
 
 impl FixedTarget {
@@ -65,97 +98,80 @@ impl FixedTarget {
         Self { host_and_port, shared: Arc::default() }
     }
 
-    fn addresses(&self, timeout: Duration) -> Result<Vec<SocketAddr>, Failure> {
+    /// Returns the addresses. Waits for a look-up, at most for the timeout, if none are known.
+    fn addresses(&self, now: Instant, timeout: Duration) -> Result<Vec<SocketAddr>, Failure> {
         if let Ok(address) = self.host_and_port.parse() {
             return Ok(vec![address]);
         }
-        let until = Instant::now() + timeout;
-        let mut state = self.shared.lock();
-        let good = state.good.as_ref().map(|(at, addresses)| (at.elapsed(), addresses.clone()));
-        if let Some((age, addresses)) = &good
-            && *age < SERVES
-        {
-            return Ok(addresses.clone());
-        }
-        let given_up = state.asked.is_none_or(|asked| asked.elapsed() >= GIVEN_UP_AFTER);
-        if state.asking == 0 || (given_up && state.asking < MAX_THREADS) {
-            self.ask().map_err(Failure::Local)?;
-            state.asking += 1;
-            state.asked = Some(Instant::now());
-        }
-        if let Some((age, addresses)) = good
-            && age < SERVES_MEANWHILE
-        {
+        let mut lookups = self.shared.lock();
+        if let Some(addresses) = lookups.younger_than(FRESH_FOR, now) {
             return Ok(addresses);
         }
-        let seen = state.answers;
-        while state.answers == seen {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Failure::TimedOut);
-            }
-            let waited = self.shared.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if lookups.need_another(now) {
+            self.spawn_lookup().map_err(Failure::Local)?;
+            lookups.start(now);
         }
-        match &state.latest {
+        if let Some(addresses) = lookups.younger_than(STALE_OK_FOR, now) {
+            return Ok(addresses);
+        }
+        let completed = lookups.completed;
+        let is_waiting = |lookups: &mut Lookups| lookups.completed == completed;
+        let waited = self.shared.completed.wait_timeout_while(lookups, timeout, is_waiting);
+        let (lookups, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        match &lookups.latest {
+            _ if waited.timed_out() => Err(Failure::TimedOut),
             Some(Ok(addresses)) if !addresses.is_empty() => Ok(addresses.clone()),
-            Some(Err(error)) if is_local(error) => Err(Failure::Local(for_one_more(error))),
+            Some(Err(error)) if is_local(error) => Err(Failure::Local(copy_of(error))),
             _ => Err(Failure::NotFound),
         }
     }
 
-    /// Starts the thread that asks; the caller holds the lock, so that its answer cannot come before `asking` is set.
-    fn ask(&self) -> io::Result<()> {
+    /// Starts a look-up on a thread of its own. The caller holds the lock, so the look-up cannot
+    /// complete before it is counted.
+    fn spawn_lookup(&self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let name = self.host_and_port.clone();
         thread::Builder::new().name("awsStsResolver".to_owned()).spawn(move || {
-            let answer = name.to_socket_addrs().map(|found| found.take(MAX_ADDRESSES).collect());
-            let mut state = shared.lock();
-            state.asking -= 1;
-            state.answers += 1;
-            let answer: Result<Vec<SocketAddr>, _> =
-                answer.map_err(|error: io::Error| lack_of_resources().unwrap_or(error));
-            if let Ok(addresses) = &answer
-                && !addresses.is_empty()
-            {
-                state.good = Some((Instant::now(), addresses.clone()));
-            }
-            state.latest = Some(answer);
-            shared.changed.notify_all();
+            let result = name.to_socket_addrs().map(|found| found.take(MAX_ADDRESSES).collect());
+            let result = result.map_err(|error| lack_of_resources().unwrap_or(error));
+            shared.lock().complete(result, Instant::now());
+            shared.completed.notify_all();
         })?;
         Ok(())
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Lookups> {
+        self.lookups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What this machine lacks for a name resolution. glibc does not say: without a free file descriptor it reports that
-/// the name was not found.
+/// The resource that this machine lacks for name resolution, if any. glibc hides it: without a free
+/// file descriptor it reports that the name was not found.
 fn lack_of_resources() -> Option<io::Error> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(is_local)
 }
 
-/// The same error, since all waiters get the one of the thread.
-fn for_one_more(error: &io::Error) -> io::Error {
+/// A copy of an error, since all waiters share the error of one look-up.
+fn copy_of(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
+/// Why there are no addresses.
 #[derive(Debug)]
 enum Failure {
     NotFound,
     TimedOut,
+    /// This machine lacks a resource.
     Local(io::Error),
 }
 
 impl Resolver for FixedTarget {
     fn resolve(&self, _: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let found = self.addresses(*timeout.after).map_err(|failure| {
-            // It says nothing about the connections that are kept.
-            note_connection();
+        let found = self.addresses(Instant::now(), *timeout.after).map_err(|failure| {
+            // Kept connections are not to blame for this failure.
+            mark_new_connection();
             match failure {
                 Failure::NotFound => Error::HostNotFound,
                 Failure::TimedOut => Error::Timeout(Timeout::Resolve),
@@ -180,74 +196,80 @@ impl fmt::Debug for FixedTarget {
 mod tests {
     use super::*;
 
+    /// Longer than any look-up takes.
     const ENOUGH: Duration = Duration::from_secs(20);
 
+    fn address() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 443))
+    }
+
     #[test]
-    fn addresses_need_no_look_up() {
+    fn addresses_need_no_lookup() {
         for (text, address) in [("127.0.0.1:443", "127.0.0.1:443"), ("[::1]:8443", "[::1]:8443")] {
             let target = FixedTarget::new(text.to_owned());
-            assert_eq!(target.addresses(Duration::ZERO).ok(), Some(vec![address.parse().unwrap()]));
+            let found = target.addresses(Instant::now(), Duration::ZERO);
+            assert_eq!(found.ok(), Some(vec![address.parse().unwrap()]));
         }
     }
 
     #[test]
-    fn many_who_ask_at_once_share_one_look_up_and_later_ones_its_answer() {
+    fn concurrent_callers_share_one_lookup_and_later_ones_its_result() {
         let target = FixedTarget::new("localhost:443".to_owned());
+        let now = Instant::now();
         thread::scope(|scope| {
             for _ in 0..16 {
-                scope.spawn(|| assert!(target.addresses(ENOUGH).is_ok()));
+                scope.spawn(|| assert!(target.addresses(now, ENOUGH).is_ok()));
             }
         });
-        assert!(target.addresses(Duration::ZERO).is_ok());
-        assert_eq!(target.shared.lock().answers, 1);
+        assert!(target.addresses(now, Duration::ZERO).is_ok());
+        assert_eq!(target.shared.lock().completed, 1);
     }
 
     #[test]
-    fn a_name_that_is_not_there_is_not_found_and_asked_for_again() {
+    fn a_name_that_was_not_found_is_looked_up_again() {
         let target = FixedTarget::new("no-such-name.invalid:443".to_owned());
-        for answers in 1..3 {
-            assert!(matches!(target.addresses(ENOUGH), Err(Failure::NotFound)));
-            assert_eq!(target.shared.lock().answers, answers);
+        for completed in 1..3 {
+            assert!(matches!(target.addresses(Instant::now(), ENOUGH), Err(Failure::NotFound)));
+            assert_eq!(target.shared.lock().completed, completed);
         }
     }
 
     #[test]
-    fn an_answer_serves_for_a_while_longer_when_nobody_answers() {
+    fn stale_addresses_are_used_for_a_while_when_lookups_fail() {
         let target = FixedTarget::new("no-such-name.invalid:443".to_owned());
-        let address = SocketAddr::from(([127, 0, 0, 1], 443));
-        let answered = |before: Duration| {
-            let at = Instant::now().checked_sub(before).expect("the machine has run for ten minutes");
-            target.shared.lock().good = Some((at, vec![address]));
-        };
-        answered(SERVES);
-        assert_eq!(target.addresses(Duration::ZERO).ok(), Some(vec![address]));
-        assert!(target.shared.lock().asked.is_some(), "nobody was asked");
-        answered(SERVES_MEANWHILE);
-        assert!(matches!(target.addresses(ENOUGH), Err(Failure::NotFound)));
+        let now = Instant::now();
+        {
+            let mut lookups = target.shared.lock();
+            lookups.start(now);
+            lookups.complete(Ok(vec![address()]), now);
+        }
+        let fresh = target.addresses(now + FRESH_FOR - Duration::from_nanos(1), Duration::ZERO);
+        assert_eq!(fresh.ok(), Some(vec![address()]));
+        assert_eq!(target.shared.lock().started_at, Some(now), "looked up although the addresses were fresh");
+        let stale = target.addresses(now + FRESH_FOR, Duration::ZERO);
+        assert_eq!(stale.ok(), Some(vec![address()]));
+        assert_eq!(target.shared.lock().started_at, Some(now + FRESH_FOR), "not looked up");
+        assert!(matches!(target.addresses(now + STALE_OK_FOR, ENOUGH), Err(Failure::NotFound)));
     }
 
     #[test]
-    fn whoever_cannot_wait_does_not() {
-        let target = FixedTarget::new("localhost:443".to_owned());
-        hang(&target, 1, Instant::now());
-        assert!(matches!(target.addresses(Duration::from_millis(50)), Err(Failure::TimedOut)));
+    fn a_caller_does_not_wait_longer_than_its_timeout() {
+        let (target, now) = (FixedTarget::new("localhost:443".to_owned()), Instant::now());
+        target.shared.lock().start(now);
+        assert!(matches!(target.addresses(now, Duration::ZERO), Err(Failure::TimedOut)));
+        assert_eq!(target.shared.lock().running, 1);
     }
 
     #[test]
-    fn a_thread_that_never_comes_back_is_given_up_but_only_so_often() {
-        let long_ago = Instant::now().checked_sub(GIVEN_UP_AFTER).expect("the machine has run for a minute");
-        let target = FixedTarget::new("localhost:443".to_owned());
-        hang(&target, MAX_THREADS - 1, long_ago);
-        assert!(target.addresses(ENOUGH).is_ok());
-        let target = FixedTarget::new("localhost:443".to_owned());
-        hang(&target, MAX_THREADS, long_ago);
-        assert!(matches!(target.addresses(Duration::from_millis(50)), Err(Failure::TimedOut)));
-    }
-
-    /// Makes it look as if threads were asking that never answer.
-    fn hang(target: &FixedTarget, threads: usize, since: Instant) {
-        let mut state = target.shared.lock();
-        state.asking = threads;
-        state.asked = Some(since);
+    fn a_hung_lookup_is_started_again_but_only_so_often() {
+        for (hung, is_found) in [(MAX_LOOKUPS - 1, true), (MAX_LOOKUPS, false)] {
+            let (target, now) = (FixedTarget::new("localhost:443".to_owned()), Instant::now());
+            (0..hung).for_each(|_| target.shared.lock().start(now));
+            let early = target.addresses(now + HUNG_AFTER - Duration::from_nanos(1), Duration::ZERO);
+            assert!(matches!(early, Err(Failure::TimedOut)));
+            let timeout = if is_found { ENOUGH } else { Duration::ZERO };
+            let found = target.addresses(now + HUNG_AFTER, timeout);
+            assert_eq!(found.is_ok(), is_found, "{hung} hung: {found:?}");
+        }
     }
 }

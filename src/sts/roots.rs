@@ -1,4 +1,4 @@
-//! Whom TLS trusts: the system's root certificates, and those of awsStsCAFile.
+//! The root certificates that TLS trusts: the system's, and those of awsStsCAFile.
 
 use super::certificates::{self, Facts};
 use crate::denial::{Cause, Denial};
@@ -15,16 +15,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Largest file of root certificates that is read, in bytes.
+/// Maximum size of awsStsCAFile, in bytes.
 const MAX_CA_FILE_LENGTH: u64 = 4 * 1024 * 1024;
 
-/// Longest path of a file, in bytes, as Linux has it (PATH_MAX).
+/// Maximum length of a path, in bytes: PATH_MAX of Linux.
 const MAX_PATH_LENGTH: usize = 4096;
 
-/// While the system's roots are incomplete, reading them again takes at most this part of the time.
+/// While the system's roots are incomplete, at most one part in this many of the time is spent on
+/// reading them again.
 const READING_SHARE: u32 = 20;
 
-/// A file of root certificates, read once, when the parameter was set.
+/// The file in awsStsCAFile, read when the parameter was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaFile {
     path: String,
@@ -35,8 +36,8 @@ impl CaFile {
     /// Reads a PEM file of root certificates.
     ///
     /// # Errors
-    /// What the file must be, and what is wrong with it. A certificate is named by its place in the file and its
-    /// subject.
+    /// What the file must be and what is wrong with it, to stand after the parameter's name. A wrong
+    /// certificate is identified by its position in the file and its subject.
     pub fn read(path: &str) -> Result<Self, String> {
         if path.len() > MAX_PATH_LENGTH || path.contains(char::is_control) || !path.starts_with('/') {
             return Err("must be the absolute path of a PEM file of CA certificates".to_owned());
@@ -60,7 +61,7 @@ impl CaFile {
 
 fn read_regular_file(path: &str) -> Result<Vec<u8>, String> {
     let unreadable = |error: io::Error| format!("cannot be read: {error}");
-    // A FIFO or a device could block the server for ever.
+    // O_NONBLOCK, since a FIFO or a device could block the server for ever.
     let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
     if !file.metadata().map_err(unreadable)?.is_file() {
@@ -74,10 +75,10 @@ fn read_regular_file(path: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Takes the CA certificates out of a PEM file.
+/// Reads the CA certificates of a PEM file.
 ///
-/// The whole file must be text: certificate blocks, and between them whatever explains them, as `openssl x509 -text`
-/// and the bundles of distributions write it. So a block that somebody planted in a database file or a log is none.
+/// The whole file must be text: certificates, and comments between them as `openssl x509 -text` and
+/// the bundles of distributions have. So a certificate planted in a database file or a log is refused.
 fn ca_certificates(pem: &[u8], now: UnixTime) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(pem);
     let text = std::str::from_utf8(pem).ok().filter(|text| {
@@ -108,7 +109,7 @@ fn ca_certificates(pem: &[u8], now: UnixTime) -> Result<Vec<CertificateDer<'stat
     Ok(roots)
 }
 
-/// Counts the certificates, and refuses a file that holds anything else in PEM, or a certificate that is not whole.
+/// Counts the certificates. Refuses any other PEM data, and an incomplete certificate.
 fn count_certificate_blocks(text: &str) -> Result<usize, &'static str> {
     let (mut blocks, mut is_inside) = (0, false);
     for line in text.lines() {
@@ -130,23 +131,23 @@ fn count_certificate_blocks(text: &str) -> Result<usize, &'static str> {
     if is_inside { Err("is truncated: its last certificate has no END line") } else { Ok(blocks) }
 }
 
-/// The system's roots, as far as they could be read.
+/// The system's root certificates.
 #[derive(Debug)]
 struct SystemRoots {
     complete: OnceCell<Arc<RootCertStore>>,
     incomplete: Mutex<Incomplete>,
 }
 
-/// What was read while some of it could not be.
+/// The roots that were read while others could not be.
 #[derive(Debug)]
 struct Incomplete {
     roots: Arc<RootCertStore>,
-    /// When to read again, once something was read.
+    /// When to read again; none before the first time.
     retry_at: Option<Instant>,
 }
 
-/// What one reading found.
-struct Found {
+/// The result of reading the system's roots once.
+struct ReadRoots {
     roots: RootCertStore,
     is_complete: bool,
 }
@@ -157,35 +158,35 @@ impl SystemRoots {
         Self { complete: OnceCell::new(), incomplete: Mutex::new(incomplete) }
     }
 
-    /// The system's roots, as OpenSSL finds them: the environment variables SSL_CERT_FILE and SSL_CERT_DIR come first.
-    /// They are read once in the life of the process, when all of them could be read.
+    /// The system's roots, where OpenSSL looks for them: SSL_CERT_FILE and SSL_CERT_DIR come first. Once
+    /// all of them could be read, they are not read again.
     fn of_process() -> Arc<RootCertStore> {
         static ROOTS: OnceCell<SystemRoots> = OnceCell::new();
         ROOTS.get_or_init(SystemRoots::new).get(Instant::now, || {
             let found = rustls_native_certs::load_native_certs();
             let mut roots = RootCertStore::empty();
-            // A system's store may hold certificates that are no roots by today's rules; the others count.
+            // The system's store may contain certificates that rustls rejects; the others are used.
             roots.add_parsable_certificates(found.certs);
-            // A file that is not there yet is no error of the library's, but a system without roots.
+            // The library reports no error when there are no certificates at all.
             let is_complete = found.errors.is_empty() && !roots.is_empty();
-            Found { roots, is_complete }
+            ReadRoots { roots, is_complete }
         })
     }
 
-    /// The roots that `read` has found. While they are incomplete, it reads again, for want of file descriptors
-    /// perhaps; not so often that a machine without roots would spend its time on that.
-    fn get(&self, now: impl Fn() -> Instant, read: impl FnOnce() -> Found) -> Arc<RootCertStore> {
+    /// The roots that `read` returns. While they are incomplete, perhaps for lack of file descriptors,
+    /// they are read again, but not so often that a machine without roots spends its time on that.
+    fn get(&self, now: impl Fn() -> Instant, read: impl FnOnce() -> ReadRoots) -> Arc<RootCertStore> {
         if let Some(roots) = self.complete.get() {
             return Arc::clone(roots);
         }
         let mut incomplete = lock(&self.incomplete);
         let began = now();
-        // Another thread may have read all of them meanwhile.
+        // Another thread may have completed them in the meantime.
         if self.complete.get().is_none() && incomplete.retry_at.is_none_or(|at| at <= began) {
-            let Found { roots, is_complete } = read();
+            let ReadRoots { roots, is_complete } = read();
             let ended = now();
             incomplete.retry_at = Some(ended + ended.saturating_duration_since(began) * READING_SHARE);
-            // Less than before is no news, but for the same want of something.
+            // Fewer roots than before are a failure to read, not a change.
             if is_complete || roots.len() > incomplete.roots.len() {
                 incomplete.roots = Arc::new(roots);
             }
@@ -197,24 +198,25 @@ impl SystemRoots {
     }
 }
 
-/// What these locks guard is replaced whole.
+/// A panic leaves the values behind these locks intact, since they are replaced as a whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Verifies a server's certificate as rustls does, and puts an error into words. Its verdict is always that of rustls.
+/// Verifies certificates with rustls, and adds messages for operators to its errors. The verdict is
+/// always that of rustls.
 ///
-/// It trusts the system's roots that could be read until now, so that a connection made later can trust more of them.
+/// It trusts the system's roots as far as they could be read, so later connections may trust more.
 #[derive(Debug)]
 pub struct Verifier {
     provider: Arc<CryptoProvider>,
     extra_roots: RootCertStore,
-    latest: Mutex<Latest>,
+    current: Mutex<CurrentVerifier>,
 }
 
-/// The verifier of rustls, and the system's roots that it was made of.
+/// The verifier of rustls with the system's roots that it was built from.
 #[derive(Clone, Debug)]
-struct Latest {
+struct CurrentVerifier {
     system: Arc<RootCertStore>,
     verifier: Arc<WebPkiServerVerifier>,
 }
@@ -223,31 +225,32 @@ impl Verifier {
     /// Trusts the system's roots and these.
     ///
     /// # Errors
-    /// An unavailable denial when there is no root certificate at all.
+    /// A denial if there are no root certificates at all.
     pub fn new(provider: Arc<CryptoProvider>, extra_roots: &[CertificateDer<'static>]) -> Result<Self, Denial> {
         let mut extra = RootCertStore::empty();
         extra.add_parsable_certificates(extra_roots.iter().cloned());
-        let latest = Latest::new(SystemRoots::of_process(), &extra, &provider).map_err(|_| {
+        let current = CurrentVerifier::new(SystemRoots::of_process(), &extra, &provider).map_err(|_| {
             Denial::new(
                 Cause::UntrustedTls,
                 "no root certificates are available to verify STS: install the system's ca-certificates or set awsStsCAFile",
             )
         })?;
-        Ok(Self { provider, extra_roots: extra, latest: Mutex::new(latest) })
+        Ok(Self { provider, extra_roots: extra, current: Mutex::new(current) })
     }
 
-    fn latest(&self, system: Arc<RootCertStore>) -> Arc<WebPkiServerVerifier> {
-        let mut latest = lock(&self.latest);
-        if !Arc::ptr_eq(&latest.system, &system)
-            && let Ok(newer) = Latest::new(system, &self.extra_roots, &self.provider)
+    /// The verifier of rustls for these roots of the system, rebuilt if they have changed.
+    fn current(&self, system: Arc<RootCertStore>) -> Arc<WebPkiServerVerifier> {
+        let mut current = lock(&self.current);
+        if !Arc::ptr_eq(&current.system, &system)
+            && let Ok(rebuilt) = CurrentVerifier::new(system, &self.extra_roots, &self.provider)
         {
-            *latest = newer;
+            *current = rebuilt;
         }
-        Arc::clone(&latest.verifier)
+        Arc::clone(&current.verifier)
     }
 }
 
-impl Latest {
+impl CurrentVerifier {
     fn new(
         system: Arc<RootCertStore>,
         extra: &RootCertStore,
@@ -268,7 +271,7 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.latest(SystemRoots::of_process())
+        self.current(SystemRoots::of_process())
             .verify_server_cert(certificate, intermediates, name, ocsp_response, now)
             .map_err(|error| certificates::explain(error, certificate))
     }
@@ -354,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_of_ca_certificates_is_refused_and_the_certificate_named() {
+    fn a_file_with_anything_but_ca_certificates_is_refused_with_the_wrong_certificate() {
         let good = ca("good").pem();
         let mut expired = CertificateParams::default();
         expired.distinguished_name.push(DnType::CommonName, "old");
@@ -364,7 +367,7 @@ mod tests {
         let server = CertificateParams::new(["db1.example.com".to_owned()]).unwrap();
         let server = server.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
         let key = KeyPair::generate().unwrap().serialize_pem();
-        // As WiredTiger keeps a validator: the text between the bytes of a BSON document.
+        // A validator as WiredTiger stores it: text among the bytes of a BSON document.
         let planted = [b"\x00\x41\x00WT\x02$ne\x00\x10\x00\x00\x00\n", good.as_bytes(), b"\n\x00\x00"].concat();
         let in_a_log = format!("{{\"msg\":\"x\",\"attr\":\"{good}\"}}\n");
         let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned();
@@ -418,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_not_of_a_file_is_refused() {
+    fn a_path_without_a_readable_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let long = std::fs::File::create(path("long.pem")).unwrap();
@@ -441,37 +444,37 @@ mod tests {
         assert_eq!((file.path(), file.roots()), (&*good, &[root.der().clone()][..]));
     }
 
-    fn found(roots: &[&CertifiedIssuer<'_, KeyPair>], is_complete: bool) -> Found {
+    fn read_roots(roots: &[&CertifiedIssuer<'_, KeyPair>], is_complete: bool) -> ReadRoots {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(roots.iter().map(|root| root.der().clone()));
-        Found { roots: store, is_complete }
+        ReadRoots { roots: store, is_complete }
     }
 
-    /// Readings take 10 ms here, so that another is made 200 ms after the last at the earliest.
+    /// Reading takes 10 ms here, so the roots are read again after 200 ms at the earliest.
     #[test]
-    fn the_system_s_roots_are_read_until_they_are_complete_but_not_all_the_time() {
+    fn the_system_s_roots_are_read_again_until_they_are_complete_but_not_all_the_time() {
         let (one, other) = (ca("one"), ca("other"));
         let (system, began) = (SystemRoots::new(), Instant::now());
         let clock = Cell::new(began);
         let readings = Cell::new(0);
-        let get = |at_ms: u64, found: Found| {
+        let get = |at_ms: u64, result: ReadRoots| {
             clock.set(began + Duration::from_millis(at_ms));
             let read = || {
                 readings.set(readings.get() + 1);
                 clock.set(clock.get() + Duration::from_millis(10));
-                found
+                result
             };
             system.get(|| clock.get(), read).len()
         };
-        assert_eq!((get(0, found(&[], false)), readings.get()), (0, 1));
-        assert_eq!((get(209, found(&[&one], false)), readings.get()), (0, 1), "read again too soon");
-        assert_eq!((get(210, found(&[&one], false)), readings.get()), (1, 2));
-        assert_eq!((get(1000, found(&[], false)), readings.get()), (1, 3), "what was read before is lost");
-        assert_eq!((get(2000, found(&[&one, &other], true)), readings.get()), (2, 4));
-        assert_eq!((get(9000, found(&[], false)), readings.get()), (2, 4), "read again though complete");
+        assert_eq!((get(0, read_roots(&[], false)), readings.get()), (0, 1));
+        assert_eq!((get(209, read_roots(&[&one], false)), readings.get()), (0, 1), "read again too soon");
+        assert_eq!((get(210, read_roots(&[&one], false)), readings.get()), (1, 2));
+        assert_eq!((get(1000, read_roots(&[], false)), readings.get()), (1, 3), "what was read before is lost");
+        assert_eq!((get(2000, read_roots(&[&one, &other], true)), readings.get()), (2, 4));
+        assert_eq!((get(9000, read_roots(&[], false)), readings.get()), (2, 4), "read again though complete");
     }
 
-    /// With the file's roots alone at first, a verifier trusts the system's once they could be read.
+    /// A verifier with only the file's roots at first trusts the system's once they could be read.
     #[test]
     fn a_verifier_trusts_roots_that_could_be_read_only_later() {
         let (file, system) = (ca("file"), ca("system"));
@@ -479,22 +482,22 @@ mod tests {
         let mut extra = RootCertStore::empty();
         extra.add(file.der().clone()).unwrap();
         let none = Arc::new(RootCertStore::empty());
-        let latest = Latest::new(Arc::clone(&none), &extra, &provider).unwrap();
-        let verifier = Verifier { provider, extra_roots: extra, latest: Mutex::new(latest) };
+        let current = CurrentVerifier::new(Arc::clone(&none), &extra, &provider).unwrap();
+        let verifier = Verifier { provider, extra_roots: extra, current: Mutex::new(current) };
         let name = ServerName::try_from("sts.amazonaws.com").unwrap();
         let verify = |roots: &Arc<RootCertStore>, leaf: &CertificateDer<'_>| {
-            verifier.latest(Arc::clone(roots)).verify_server_cert(leaf, &[], &name, &[], now())
+            verifier.current(Arc::clone(roots)).verify_server_cert(leaf, &[], &name, &[], now())
         };
         let (by_file, by_system) = (leaf(&file), leaf(&system));
         assert!(verify(&none, &by_file).is_ok());
         let error = verify(&none, &by_system).unwrap_err();
         assert_eq!(error, CertificateError::UnknownIssuer.into());
-        let found = Arc::new(found(&[&system], true).roots);
-        assert!(verify(&found, &by_system).is_ok() && verify(&found, &by_file).is_ok());
-        assert!(verify(&found, &leaf(&ca("another"))).is_err());
+        let complete = Arc::new(read_roots(&[&system], true).roots);
+        assert!(verify(&complete, &by_system).is_ok() && verify(&complete, &by_file).is_ok());
+        assert!(verify(&complete, &leaf(&ca("another"))).is_err());
     }
 
-    /// Each verdict is the one that rustls gives with the same roots; only the words of a refusal differ.
+    /// Each verdict is that of rustls with the same roots; only the messages of errors differ.
     #[test]
     fn the_verdict_is_that_of_rustls() {
         let (trusted, other) = (ca("trusted"), ca("other"));

@@ -1,8 +1,8 @@
-//! TLS towards STS, and the answer to one question: may this connection carry the next login?
+//! TLS to STS, and the decision whether a connection may carry another request.
 //!
-//! An answer of STS names no nonce, so that nothing but its place on the connection ties it to its question. A
-//! connection on which anything is left over after an answer - in the socket, in a buffer, in half a TLS record - is
-//! therefore never used again: what is left over would be taken for the answer to somebody else's question.
+//! A response of STS contains no nonce, so only its position on the connection ties it to its request.
+//! A connection with anything left over after a response (in the socket, in a buffer, in half a TLS
+//! record) is therefore never used again: the rest would be read as the response to the next request.
 
 use super::roots::Verifier;
 use crate::denial::Denial;
@@ -21,18 +21,18 @@ use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport}
 use ureq::{Error, Timeout};
 use zeroize::{Zeroize, Zeroizing};
 
-/// Builds the settings of TLS: the system's roots and these, and nothing else; TLS 1.2 and 1.3; sessions are resumed.
+/// Builds the TLS settings: the system's roots and these; TLS 1.2 and 1.3; sessions are resumed.
 ///
 /// # Errors
 /// As [`Verifier::new`].
 pub fn client_config(extra_roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, Denial> {
-    // Given explicitly: the library's default provider is a setting of the whole process.
+    // Explicit, since the library's default provider is a setting of the whole process.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new(Arc::clone(&provider), extra_roots)?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|_| Denial::internal("TLS cannot be set up"))?
-        // The library's name for any verifier that is not its own; this one leaves every verdict to the library's.
+        // The library calls every custom verifier dangerous; this one leaves each verdict to the library.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
@@ -40,26 +40,26 @@ pub fn client_config(extra_roots: &[CertificateDer<'static>]) -> Result<Arc<Clie
 }
 
 thread_local! {
-    /// Whether this thread has set out to make a connection since it last asked: the HTTP library makes one on the thread
-    /// of the request, and does not tell whether it took a kept one instead.
-    static CONNECTED: Cell<bool> = const { Cell::new(false) };
-    /// The address that this thread's latest request was sent to, which the HTTP library does not tell either.
+    /// Whether this thread's request needed a new connection. The HTTP library connects on the thread
+    /// of the request, but does not report whether it used a kept connection instead.
+    static NEEDED_CONNECTION: Cell<bool> = const { Cell::new(false) };
+    /// The address of this thread's latest request, which the HTTP library does not report either.
     static PEER: Cell<Option<SocketAddr>> = const { Cell::new(None) };
 }
 
-/// Runs a request and says whether it set out to make a connection of its own, with success or without.
-pub fn noting_connections<T>(request: impl FnOnce() -> T) -> (T, bool) {
-    CONNECTED.set(false);
+/// Runs a request. Returns its result and whether it needed a new connection, made or not.
+pub fn track_new_connections<T>(request: impl FnOnce() -> T) -> (T, bool) {
+    NEEDED_CONNECTION.set(false);
     let result = request();
-    (result, CONNECTED.get())
+    (result, NEEDED_CONNECTION.get())
 }
 
-/// Notes that a connection was needed and that there may be none.
-pub fn note_connection() {
-    CONNECTED.set(true);
+/// Records that this thread's request needs a new connection.
+pub fn mark_new_connection() {
+    NEEDED_CONNECTION.set(true);
 }
 
-/// Returns the address of the connection that this thread has sent a request on since the last call, if any.
+/// Returns the address that this thread has sent a request to since the last call, if any.
 pub fn take_peer() -> Option<SocketAddr> {
     PEER.take()
 }
@@ -69,44 +69,45 @@ pub struct TlsTransport {
     address: SocketAddr,
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, Socket>,
-    phase: Phase,
-    /// What is to be sent when the question is complete, so that its header and its body leave together.
+    usage: Usage,
+    /// The request so far. It is sent once it is complete, so header and body leave together.
     pending: Zeroizing<Vec<u8>>,
-    kept_patience: Duration,
+    stale_connection_timeout: Duration,
     process: Arc<Process>,
 }
 
-/// Where a connection is in its life.
+/// How a connection is used at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// It carries its first question.
-    New,
-    /// It has answered before, and now carries another question that nothing has answered yet.
-    Kept,
-    /// The other side has answered something to the latest question.
-    Answering,
-    /// Nothing of the answer is left in here; whether more has come since is to be seen when it is used again.
-    Parked,
-    /// Nothing has come since.
-    Ready,
+enum Usage {
+    /// It carries its first request.
+    First,
+    /// It carries another request, and no byte of the response has arrived.
+    Reused,
+    /// The response is arriving.
+    Response,
+    /// The response was read to its end. Whether more has arrived is checked before the next request.
+    Idle,
+    /// Nothing more has arrived: the connection may carry another request.
+    Reusable,
 }
 
-/// More than the body of a question has, in bytes.
+/// More bytes than the body of a request has.
 const ROOM_FOR_BODY: usize = 128;
 
 impl TlsTransport {
-    /// Takes a connection to this address whose handshake is complete, how long it may be silent when it is used again,
-    /// and where connections are counted.
+    /// Takes a connection whose handshake is complete. When it is reused, the response must begin
+    /// within `stale_connection_timeout`. Connections are counted in `process`.
     pub fn new(
         address: SocketAddr,
         stream: StreamOwned<ClientConnection, Socket>,
         buffers: LazyBuffers,
-        kept_patience: Duration,
+        stale_connection_timeout: Duration,
         process: Arc<Process>,
     ) -> Self {
         process.metrics.connections_opened.add();
         process.metrics.connections_open.enter();
-        Self { address, buffers, stream, phase: Phase::New, pending: Zeroizing::default(), kept_patience, process }
+        let (usage, pending) = (Usage::First, Zeroizing::default());
+        Self { address, buffers, stream, usage, pending, stale_connection_timeout, process }
     }
 
     fn send_pending(&mut self, timeout: NextTimeout) -> Result<(), Error> {
@@ -114,15 +115,15 @@ impl TlsTransport {
             return Ok(());
         }
         self.stream.sock.set_timeout(timeout);
-        // Zeroed here, sent or not.
+        // Zeroized here, whether it is sent or not.
         let pending = std::mem::take(&mut self.pending);
         Ok(self.stream.write_all(&pending)?)
     }
 
-    /// Whether all that has come from the other side has been handed on.
+    /// Whether all bytes that were read from the socket have been passed on.
     fn is_drained(&mut self) -> bool {
         let decrypted = match self.stream.conn.process_new_packets() {
-            // A peer that has said goodbye answers nothing more, though its socket may be open for a while.
+            // After a close_notify no response comes, even if the socket stays open for a while.
             Ok(state) if !state.peer_has_closed() => state.plaintext_bytes_to_read(),
             _ => return false,
         };
@@ -137,51 +138,51 @@ impl Transport for TlsTransport {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         PEER.set(Some(self.address));
-        match self.phase {
-            Phase::New | Phase::Kept => {}
-            Phase::Ready => {
+        match self.usage {
+            Usage::First | Usage::Reused => {}
+            Usage::Reusable => {
                 self.process.metrics.connections_reused.add();
-                self.phase = Phase::Kept;
+                self.usage = Usage::Reused;
             }
-            // Nobody has looked whether something is left over.
-            Phase::Answering | Phase::Parked => return Err(Error::ConnectionFailed),
+            // It was not checked whether anything is left over.
+            Usage::Response | Usage::Idle => return Err(Error::ConnectionFailed),
         }
         if self.pending.capacity() - self.pending.len() < amount {
             self.send_pending(timeout)?;
-            // Never grown, since that would leave a copy behind.
+            // Never grown, since that would leave a copy in freed memory.
             self.pending = Zeroizing::new(Vec::with_capacity(amount + ROOM_FOR_BODY));
         }
         let output = &mut self.buffers.output()[..amount];
         self.pending.extend_from_slice(output);
-        // The connection is kept, and a request holds a signature and perhaps a token.
+        // The buffer lives as long as the connection, and a request contains credentials.
         output.zeroize();
         Ok(())
     }
 
     fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, Error> {
         self.send_pending(timeout)?;
-        if self.phase == Phase::Kept {
-            // It may have died unseen, and there is time for a new one then.
-            timeout.after = timeout.after.min(self.kept_patience.into());
+        if self.usage == Usage::Reused {
+            // The connection may be dead without notice. This leaves time for a new one.
+            timeout.after = timeout.after.min(self.stale_connection_timeout.into());
         }
         self.stream.sock.set_timeout(timeout);
         let amount = self.stream.read(self.buffers.input_append_buf())?;
-        self.phase = Phase::Answering;
+        self.usage = Usage::Response;
         self.buffers.input_appended(amount);
         Ok(amount > 0)
     }
 
-    // Asked before a connection is kept and again before it is used.
+    // Called before a connection is kept, and again before it is reused.
     fn is_open(&mut self) -> bool {
         let is_drained = self.is_drained();
-        match self.phase {
-            // The socket is looked at when it counts: right before the next question.
-            Phase::Answering if is_drained => {
-                self.phase = Phase::Parked;
+        match self.usage {
+            // The socket is checked right before the next request, when it matters.
+            Usage::Response if is_drained => {
+                self.usage = Usage::Idle;
                 true
             }
-            Phase::Parked | Phase::Ready if is_drained && self.stream.sock.is_quiet() => {
-                self.phase = Phase::Ready;
+            Usage::Idle | Usage::Reusable if is_drained && self.stream.sock.is_quiet() => {
+                self.usage = Usage::Reusable;
                 true
             }
             _ => false,
@@ -195,7 +196,7 @@ impl Transport for TlsTransport {
 
 impl Drop for TlsTransport {
     fn drop(&mut self) {
-        // What was written into it and, for want of time, not sent.
+        // It may contain a request that timed out before it was sent.
         self.buffers.output().zeroize();
         self.process.metrics.connections_open.leave();
     }
@@ -207,8 +208,8 @@ impl fmt::Debug for TlsTransport {
     }
 }
 
-/// What TLS reads from and writes to: a TCP connection that does not block, watched for whole records. It waits for the
-/// other side only when it has a time limit.
+/// The non-blocking TCP connection below TLS, which tracks record boundaries. Reads and writes wait
+/// only if a time limit is set.
 #[derive(Debug)]
 pub struct Socket {
     tcp: TcpStream,
@@ -217,29 +218,29 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Takes a connection that does not block; reads and writes return at once.
+    /// Takes a non-blocking connection, without a time limit.
     pub fn new(tcp: TcpStream) -> Self {
         Self { tcp, records: Records::default(), limit: None }
     }
 
-    /// The connection itself, for what is no part of TLS.
+    /// The TCP connection, for everything that is not TLS.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
     }
 
-    /// Has reads and writes wait, all of them together for this long.
+    /// Makes reads and writes wait, all of them together for at most this long.
     fn set_timeout(&mut self, timeout: NextTimeout) {
-        // One without an end cannot be added to a moment.
+        // An infinite timeout overflows the sum, and then there is no deadline.
         self.limit = Some((Instant::now().checked_add(*timeout.after), timeout.reason));
     }
 
-    /// Whether the other side has neither said anything nor hung up.
+    /// Whether the peer has neither sent anything nor closed the connection.
     fn is_quiet(&self) -> bool {
         matches!(self.tcp.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Waits until the socket is ready, if it has a time limit. Once that has passed, nothing is read: TLS reads on
-    /// until it has data for the caller, and a peer could send other records without end.
+    /// Waits until the socket is ready, if a time limit is set. Nothing is read after the limit: TLS
+    /// reads until it has data for the caller, and a peer could send other records for ever.
     fn wait(&self, events: PollFlags) -> io::Result<()> {
         let Some((until, reason)) = self.limit else { return Ok(()) };
         let mut socket = [PollFd::new(&self.tcp, events)];
@@ -254,10 +255,10 @@ impl AsFd for Socket {
     }
 }
 
-/// Waits until one of the sockets is ready, or until this moment; says whether one is.
+/// Waits until one of the sockets is ready or the deadline passes. Returns whether one is ready.
 ///
 /// # Errors
-/// What the system reports. A signal does not end the wait.
+/// Any error of the system. A signal does not end the wait.
 pub(super) fn wait(sockets: &mut [PollFd<'_>], until: Option<Instant>) -> io::Result<bool> {
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -273,7 +274,7 @@ pub(super) fn wait(sockets: &mut [PollFd<'_>], until: Option<Instant>) -> io::Re
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            // First, since the answer is hardly ever there yet.
+            // Wait first, since the response has rarely arrived yet.
             self.wait(PollFlags::IN)?;
             match self.tcp.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.limit.is_some() => {}
@@ -304,8 +305,9 @@ impl Write for Socket {
     }
 }
 
-/// Where in a TLS record the stream of received bytes is: a header of five bytes, whose last two are the length of
-/// what follows (RFC 8446, section 5.1). The TLS library does not tell whether it holds half a record.
+/// The position of the received bytes in their TLS record: a header of five bytes, of which the last
+/// two are the length of the rest (RFC 8446, section 5.1). The TLS library does not report whether it
+/// holds an incomplete record.
 #[derive(Debug, Default)]
 struct Records {
     header: [u8; 5],
@@ -345,7 +347,7 @@ mod tests {
     use rustls::pki_types::{PrivateKeyDer, ServerName};
     use std::net::TcpListener;
 
-    /// A connection whose handshake is complete, and the other side of it.
+    /// A connection whose handshake is complete, and its server side.
     fn connection() -> (TlsTransport, ServerConnection, TcpStream) {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["sts.amazonaws.com".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
@@ -386,30 +388,30 @@ mod tests {
         bytes
     }
 
-    /// The rest of it would be taken for the answer to the next question. Nothing but the records shows that it is
-    /// coming.
+    /// The rest of the record would be read as the response to the next request. Only the record
+    /// boundaries show that it is incomplete.
     #[test]
-    fn a_connection_that_holds_half_a_record_is_not_kept() {
+    fn a_connection_with_an_incomplete_record_is_not_kept() {
         for surplus in [0, 3, 20] {
             let (mut transport, mut server, mut tcp) = connection();
-            let answer = record(&mut server, b"the answer");
-            let other = record(&mut server, b"another answer");
-            tcp.write_all(&[&answer[..], &other[..surplus]].concat()).unwrap();
+            let response = record(&mut server, b"the response");
+            let other = record(&mut server, b"another response");
+            tcp.write_all(&[&response[..], &other[..surplus]].concat()).unwrap();
             let mut read = 0;
-            while read < b"the answer".len() {
+            while read < b"the response".len() {
                 assert!(transport.await_input(soon()).unwrap());
                 let got = transport.buffers().input().len();
                 transport.buffers().input_consume(got);
                 read += got;
             }
-            assert!(transport.stream.sock.is_quiet(), "the test is about what is not in the socket any more");
+            assert!(transport.stream.sock.is_quiet(), "bytes are left in the socket");
             let is_kept = transport.is_open() && transport.is_open();
-            assert_eq!(is_kept, surplus == 0, "{surplus} bytes of another answer");
+            assert_eq!(is_kept, surplus == 0, "{surplus} bytes of another response");
         }
     }
 
     #[test]
-    fn a_read_ends_at_its_time_limit_and_a_peer_that_hangs_up_is_noticed() {
+    fn a_read_ends_at_its_time_limit_and_a_closed_connection_is_noticed() {
         let (mut transport, _, tcp) = connection();
         let begun = Instant::now();
         let limit = NextTimeout { after: Duration::from_millis(200).into(), ..soon() };
@@ -420,12 +422,11 @@ mod tests {
         drop(tcp);
         let until = Instant::now() + Duration::from_secs(10);
         while transport.stream.sock.is_quiet() {
-            assert!(Instant::now() < until, "nobody noticed");
+            assert!(Instant::now() < until, "the close was not noticed");
         }
     }
 
-    /// TLS reads on while there is nothing for the caller in what it reads, such as tickets, which may come without
-    /// end.
+    /// TLS reads until it has data for the caller, and a peer may send session tickets for ever.
     #[test]
     fn nothing_is_read_after_the_time_limit() {
         let (mut transport, _, mut tcp) = connection();
@@ -442,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_records_are_followed_however_the_bytes_are_cut() {
+    fn miri_record_boundaries_are_found_however_the_bytes_are_split() {
         let stream = [&[22, 3, 3, 0, 3, 1, 2, 3][..], &[23, 3, 3, 1, 0], &[9; 256], &[21, 3, 3, 0, 0]].concat();
         let boundaries = [0, 8, 8 + 5 + 256, stream.len()];
         for size in 1..=stream.len() {

@@ -1,7 +1,7 @@
 //! Explains why a request to STS got no response: the host, the address, the step that failed and how
 //! long it took. Nothing that the other side has sent is repeated.
 
-use super::connection::{ConnectError, Step, Trouble};
+use super::connection::{ConnectError, Step, StepError};
 use super::endpoint::Endpoint;
 use super::errors::{is_local, printable};
 use super::route::Route;
@@ -153,36 +153,36 @@ impl Names {
     }
 
     fn explain_connection(&self, error: &ConnectError) -> Unreached {
-        let ConnectError { address, step, trouble, addresses, .. } = error;
+        let ConnectError { address, step, error: step_error, addresses, .. } = error;
         let took = Milliseconds(error.took);
         let (sts, first) = (self.sts(Some(*address)), self.first_hop(Some(*address)));
         let mut cause = Cause::NoConnection;
-        let mut reason = match (step, trouble) {
-            (Step::Tcp, Trouble::Silent) => {
+        let mut reason = match (step, step_error) {
+            (Step::Tcp, StepError::TimedOut) => {
                 format!("cannot connect to {first}: the TCP connection timed out after {took}")
             }
-            (Step::Tcp, _) => format!("cannot connect to {first}: {trouble} after {took}"),
-            (Step::Tunnel, Trouble::Silent) => format!("CONNECT to {first} timed out after {took}"),
-            (Step::Tunnel, Trouble::NoTunnel(no)) => format!("{first} {no}, after {took}"),
-            (Step::Tunnel, _) => format!("CONNECT to {first} failed after {took}: {trouble}"),
-            (Step::Tls, Trouble::Silent) => format!("TLS handshake with {sts} timed out after {took}"),
-            (Step::Tls, _) if trouble.is_untrusted() => {
+            (Step::Tcp, _) => format!("cannot connect to {first}: {step_error} after {took}"),
+            (Step::Tunnel, StepError::TimedOut) => format!("CONNECT to {first} timed out after {took}"),
+            (Step::Tunnel, StepError::NoTunnel(no)) => format!("{first} {no}, after {took}"),
+            (Step::Tunnel, _) => format!("CONNECT to {first} failed after {took}: {step_error}"),
+            (Step::Tls, StepError::TimedOut) => format!("TLS handshake with {sts} timed out after {took}"),
+            (Step::Tls, _) if step_error.is_untrusted() => {
                 cause = Cause::UntrustedTls;
-                format!("the TLS connection to {sts} is not trusted: {trouble}")
+                format!("the TLS connection to {sts} is not trusted: {step_error}")
             }
-            (Step::Tls, _) => format!("TLS handshake with {sts} failed after {took}: {trouble}"),
+            (Step::Tls, _) => format!("TLS handshake with {sts} failed after {took}: {step_error}"),
         };
-        if matches!(trouble, Trouble::Silent) {
+        if matches!(step_error, StepError::TimedOut) {
             cause = Cause::Timeout;
         }
         if *addresses > 1 {
             reason.push_str(&format!("; {addresses} addresses were tried"));
         }
-        if *step == Step::Tcp || matches!(trouble, Trouble::Silent) {
+        if *step == Step::Tcp || matches!(step_error, StepError::TimedOut) {
             reason.push_str(&self.suspect());
         }
         let retry = if error.is_final { Retry::Never } else { Retry::AfterPause };
-        let is_local = matches!(trouble, Trouble::Io(error) if is_local(error));
+        let is_local = matches!(step_error, StepError::Io(error) if is_local(error));
         Unreached { denial: Denial::new(cause, reason).retryable(retry), is_local }
     }
 }
@@ -217,9 +217,9 @@ mod tests {
         Sent { peer: peer.then(address), took: Duration::from_micros(2_499_600), response_begun }
     }
 
-    fn connect_error(step: Step, trouble: Trouble, addresses: usize, is_final: bool) -> Error {
+    fn connect_error(step: Step, error: StepError, addresses: usize, is_final: bool) -> Error {
         let took = Duration::from_micros(1_999_800);
-        Error::Other(Box::new(ConnectError { address: address(), step, took, trouble, addresses, is_final }))
+        Error::Other(Box::new(ConnectError { address: address(), step, took, error, addresses, is_final }))
     }
 
     fn os_error(code: i32) -> io::Error {
@@ -258,29 +258,29 @@ mod tests {
     fn miri_each_failed_step_of_a_connection_has_its_own_message() {
         use Cause::{NoConnection, UntrustedTls};
         use Retry::{AfterPause, Never};
-        let no_tunnel = |what: &str| Trouble::NoTunnel(NoTunnel { what: what.to_owned(), is_final: true });
-        let untrusted = || Trouble::Tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
-        let no_tls = || Trouble::Tls(InvalidMessage::InvalidContentType.into());
+        let no_tunnel = |what: &str| StepError::NoTunnel(NoTunnel { what: what.to_owned(), is_final: true });
+        let untrusted = || StepError::Tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        let no_tls = || StepError::Tls(InvalidMessage::InvalidContentType.into());
         let host = "sts.eu-west-1.amazonaws.com";
-        for (step, trouble, cause, direct, proxied) in [
+        for (step, error, cause, direct, proxied) in [
             (
                 Step::Tcp,
-                Trouble::Silent,
+                StepError::TimedOut,
                 Cause::Timeout,
                 "cannot connect to STS: the TCP connection timed out after 2000 ms",
                 "cannot connect to PROXY: the TCP connection timed out after 2000 ms",
             ),
             (
                 Step::Tcp,
-                Trouble::Io(os_error(libc::ECONNREFUSED)),
+                StepError::Io(os_error(libc::ECONNREFUSED)),
                 NoConnection,
                 "cannot connect to STS: Connection refused (os error 111) after 2000 ms",
                 "cannot connect to PROXY: Connection refused (os error 111) after 2000 ms",
             ),
-            (Step::Tunnel, Trouble::Silent, Cause::Timeout, "", "CONNECT to PROXY timed out after 2000 ms"),
+            (Step::Tunnel, StepError::TimedOut, Cause::Timeout, "", "CONNECT to PROXY timed out after 2000 ms"),
             (
                 Step::Tunnel,
-                Trouble::Closed,
+                StepError::Closed,
                 NoConnection,
                 "",
                 "CONNECT to PROXY failed after 2000 ms: the connection was closed",
@@ -294,14 +294,14 @@ mod tests {
             ),
             (
                 Step::Tls,
-                Trouble::Silent,
+                StepError::TimedOut,
                 Cause::Timeout,
                 "TLS handshake with STS timed out after 2000 ms",
                 "TLS handshake with STS through PROXY timed out after 2000 ms",
             ),
             (
                 Step::Tls,
-                Trouble::Closed,
+                StepError::Closed,
                 NoConnection,
                 "TLS handshake with STS failed after 2000 ms: the connection was closed",
                 "TLS handshake with STS through PROXY failed after 2000 ms: the connection was closed",
@@ -321,7 +321,7 @@ mod tests {
                 "the TLS connection to STS through PROXY is not trusted: invalid peer certificate: UnknownIssuer",
             ),
         ] {
-            let error = connect_error(step, trouble, 1, false);
+            let error = connect_error(step, error, 1, false);
             let through = "the proxy proxy:3128 (10.0.0.5:443)";
             for (proxy, expected) in [
                 (None, direct.replace("STS", &format!("{host} (10.0.0.5:443)"))),
@@ -339,22 +339,22 @@ mod tests {
         assert!(denial.reason().ends_with("UnknownIssuer; 3 addresses were tried"), "{denial}");
         assert_eq!(denial.retry(), Never);
         // The proxy's address is not repeated.
-        let error = connect_error(Step::Tcp, Trouble::Silent, 1, false);
+        let error = connect_error(Step::Tcp, StepError::TimedOut, 1, false);
         let denial = names(host, None, Some("10.0.0.5:443")).explain(&error, &sent(false, false)).denial;
         assert!(denial.reason().starts_with("cannot connect to the proxy 10.0.0.5:443: "), "{denial}");
     }
 
     #[test]
     fn miri_the_default_host_is_the_first_suspect_before_any_response() {
-        let refused = || Trouble::Io(os_error(libc::ECONNREFUSED));
-        let untrusted = || Trouble::Tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        let refused = || StepError::Io(os_error(libc::ECONNREFUSED));
+        let untrusted = || StepError::Tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
         let shown = |names: &Names, error: &Error| {
             names.explain(error, &sent(false, false)).denial.reason().ends_with(DEFAULT_HOST)
         };
         let default = names(GLOBAL_HOST, None, None);
-        assert!(shown(&default, &connect_error(Step::Tcp, Trouble::Silent, 1, false)));
+        assert!(shown(&default, &connect_error(Step::Tcp, StepError::TimedOut, 1, false)));
         assert!(shown(&default, &connect_error(Step::Tcp, refused(), 2, false)));
-        assert!(shown(&default, &connect_error(Step::Tls, Trouble::Silent, 1, false)));
+        assert!(shown(&default, &connect_error(Step::Tls, StepError::TimedOut, 1, false)));
         assert!(!shown(&default, &connect_error(Step::Tls, untrusted(), 1, true)));
         assert!(!shown(&default, &Error::Timeout(Timeout::Global)));
         for other in [
@@ -362,7 +362,7 @@ mod tests {
             names(GLOBAL_HOST, Some("127.0.0.1:8443"), None),
             names(GLOBAL_HOST, None, Some("proxy:3128")),
         ] {
-            assert!(!shown(&other, &connect_error(Step::Tcp, Trouble::Silent, 1, false)), "{other:?}");
+            assert!(!shown(&other, &connect_error(Step::Tcp, StepError::TimedOut, 1, false)), "{other:?}");
         }
     }
 
@@ -408,12 +408,13 @@ mod tests {
     #[test]
     fn miri_a_shortage_of_this_machine_says_nothing_about_sts() {
         let names = names("sts.eu-west-1.amazonaws.com", None, None);
-        for error in
-            [Error::Io(os_error(libc::EMFILE)), connect_error(Step::Tcp, Trouble::Io(os_error(libc::EMFILE)), 1, false)]
-        {
+        for error in [
+            Error::Io(os_error(libc::EMFILE)),
+            connect_error(Step::Tcp, StepError::Io(os_error(libc::EMFILE)), 1, false),
+        ] {
             assert!(names.explain(&error, &sent(false, false)).is_local, "{error}");
         }
-        for error in [Error::HostNotFound, connect_error(Step::Tcp, Trouble::Silent, 1, false)] {
+        for error in [Error::HostNotFound, connect_error(Step::Tcp, StepError::TimedOut, 1, false)] {
             assert!(!names.explain(&error, &sent(false, false)).is_local, "{error}");
         }
     }
