@@ -1,4 +1,4 @@
-//! The reasons of refused logins, each produced by a login.
+//! The reasons of denied logins, each produced by a login.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,18 +20,18 @@ use crate::support::aws_client::{self, Conversation, client_second, login_with};
 use crate::support::dns;
 use crate::support::fixture::{ACCOUNT, Fixture, credentials};
 
-/// Reasons that are not produced here, each by its beginning, which has to be in the sources, and why.
+/// Reasons that are not produced here, by their beginning, which the sources must contain, with why.
 const ONLY_READ: [(&str, &str); 4] = [
-    ("the client's second message came", "it needs a minute: sasl::tests and ffi::conversation::tests have it"),
+    ("the client's second message came", "it takes a minute; covered by sasl::tests and ffi::conversation::tests"),
     (
         "cannot connect to sts.amazonaws.com (A): Too many open files",
-        "the words are the system's; the server would suffer too",
+        "the text is the system's, and the server itself would fail, too",
     ),
-    ("too many logins at once", "it needs more logins at once than there are places: attacks/load.rs"),
-    ("a defect of psmdb-aws-iam was caught", "trouble::a_panic_is_one_failed_login has it, with a build for tests"),
+    ("too many logins at once", "it needs more logins than request slots; covered by attacks/load.rs"),
+    ("a defect of psmdb-aws-iam was caught", "covered by trouble::a_panic_is_one_failed_login, with a test build"),
 ];
 
-/// What differs from login to login, made the same.
+/// The reason with everything masked that differs between logins.
 fn masked(reason: &str) -> String {
     let mut text = reason.replace('\n', " ").split_whitespace().collect::<Vec<_>>().join(" ");
     for (pattern, word) in [
@@ -48,7 +48,7 @@ fn masked(reason: &str) -> String {
     text
 }
 
-/// How many logins were denied for each reason, by serverStatus.
+/// The number of denied logins for each reason in serverStatus.
 fn counters(fixture: &Fixture) -> BTreeMap<String, i64> {
     let status = fixture.mongod.run_as_admin("admin", doc! { "serverStatus": 1 });
     let reasons =
@@ -57,7 +57,7 @@ fn counters(fixture: &Fixture) -> BTreeMap<String, i64> {
     of(reasons.expect("serverStatus().awsIam.logins.reasons")).collect()
 }
 
-/// A program that answers every connection with these bytes.
+/// Starts a server that sends these bytes on every connection. Returns its address.
 fn answering(bytes: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -72,7 +72,7 @@ fn answering(bytes: &'static [u8]) -> String {
 
 const TOKEN_HEADER: &str = "x-amz-security-token";
 
-/// Makes a login fail, by its own way each.
+/// Makes one login fail.
 type Failure = fn(&Fixture);
 
 fn fails(fixture: &Fixture) {
@@ -129,7 +129,7 @@ fn html(status: u16) -> StsResponse {
     )
 }
 
-/// A TLS server on loopback that shows this certificate. Returns its endpoint, and the certificate that issued its own.
+/// Starts a TLS server on loopback with this certificate. Returns its endpoint and the issuer's PEM.
 fn showing(change: fn(&mut CertificateParams)) -> (String, String) {
     let mut ca = CertificateParams::default();
     ca.distinguished_name.push(DnType::CommonName, "Example TLS inspection");
@@ -152,14 +152,14 @@ fn showing(change: fn(&mut CertificateParams)) -> (String, String) {
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut tls = ServerConnection::new(Arc::clone(&config)).unwrap();
-            // The client ends it.
+            // It fails once the client refuses the certificate.
             let _ = tls.complete_io(&mut stream);
         }
     });
     (endpoint, issuer)
 }
 
-/// Makes a login fail by the certificate that STS shows; its issuer is trusted.
+/// Makes a login fail with this certificate of STS, whose issuer is trusted.
 fn fails_by_certificate(fixture: &Fixture, change: fn(&mut CertificateParams)) {
     let (endpoint, issuer) = showing(change);
     let ca_file = fixture.ca_file();
@@ -170,7 +170,7 @@ fn fails_by_certificate(fixture: &Fixture, change: fn(&mut CertificateParams)) {
 }
 
 const FAILURES: [Failure; 45] = [
-    // Of the client's own message.
+    // The client's message.
     |it| fails_signed(it, |signer| signer.time(SystemTime::now() - Duration::from_secs(1800))),
     |it| fails_signed(it, |signer| signer.time(SystemTime::now() + Duration::from_secs(1800))),
     |it| fails_signed(it, |signer| signer.region("eu-west-1")),
@@ -183,7 +183,7 @@ const FAILURES: [Failure; 45] = [
     |it| fails_as(it, |identity| identity.session_token = Some("a token with a space".to_owned())),
     |it| fails_as(it, |identity| identity.session_token = None),
     |it| fails_as(it, |identity| identity.access_key_id = it.user.access_key_id.clone()),
-    // Of changes while it is under way.
+    // A change during the login.
     |it| {
         let conversation = Conversation::start(it.mongod.port()).unwrap();
         it.set_parameter("awsStsCAFile", "");
@@ -191,7 +191,7 @@ const FAILURES: [Failure; 45] = [
         let signed = conversation.signer(&credentials(&it.user)).sign();
         assert!(conversation.finish(&client_second(&signed)).is_err());
     },
-    // Of what STS says.
+    // The response of STS.
     |it| fails_as(it, |identity| identity.secret_access_key = "x".repeat(40)),
     |it| {
         let ahead = LocalSts::builder().identity(it.user.clone()).clock_offset(1200).start().unwrap();
@@ -225,7 +225,7 @@ const FAILURES: [Failure; 45] = [
     |it| fails_with_service_error(it, ServiceError::Throttling),
     |it| fails_with_service_error(it, ServiceError::InternalFailure),
     |it| fails_with_service_error(it, ServiceError::ServiceUnavailable),
-    // Of what stands between.
+    // A response from something other than STS, or an incomplete one.
     |it| fails_with_answer(it, html(403)),
     |it| fails_with_answer(it, html(302)),
     |it| fails_with_answer(it, html(200)),
@@ -236,7 +236,7 @@ const FAILURES: [Failure; 45] = [
             StsResponse::Raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 500\r\n\r\n<".to_vec()),
         )
     },
-    // Of the way to it.
+    // The connection to STS.
     |it| fails_at_endpoint(it, ""),
     |it| fails_at_endpoint(it, "https://vpce-0123.sts.eu-west-1.vpce.amazonaws.com"),
     |it| fails_at_proxy(it, "http://proxy.example.com:3128"),
@@ -276,7 +276,7 @@ const FAILURES: [Failure; 45] = [
 #[test]
 fn a_login_is_refused_with_the_reasons_that_are_shown() {
     let folder = tempfile::tempdir().unwrap();
-    // The machine's own DNS may take longer to say that a name is not there.
+    // The machine's own DNS may take longer to report that a name does not exist.
     let dns = Dns::start().unwrap();
     dns.set_response(DnsResponse::NoSuchName);
     let fixture =
@@ -293,7 +293,7 @@ fn a_login_is_refused_with_the_reasons_that_are_shown() {
         let reason = reason.rsplit_once("MONGODB-AWS: ").expect("the reason").1.to_owned();
         produced.push((counted[0].0.clone(), reason));
     }
-    // Those that need another answer of DNS.
+    // The failures that need another DNS response.
     let mut fails_by_dns = |answer: DnsResponse, endpoint: &str| {
         dns.set_response(answer);
         fails_at_endpoint(&fixture, endpoint);
@@ -324,7 +324,7 @@ fn a_login_is_refused_with_the_reasons_that_are_shown() {
             continue;
         }
         let there = produced.iter().any(|(counter, reason)| *counter == block.detail && masked(reason) == line);
-        assert!(there, "{block}: no login was refused so and counted as {}; there were\n{produced:#?}", block.detail);
+        assert!(there, "{block}: no login was denied with this reason and counted as {}; there were\n{produced:#?}", block.detail);
     }
     for (counter, reason) in &produced {
         let there = shown.iter().any(|(name, line)| name == counter && *line == masked(reason));
@@ -336,7 +336,7 @@ fn a_login_is_refused_with_the_reasons_that_are_shown() {
     }
 }
 
-/// Every counter of reasons has a row in the table of troubleshooting.md, and no other has.
+/// The table of counters in troubleshooting.md has each counter of reasons once.
 #[test]
 fn every_counter_of_reasons_has_a_place_to_read_about_it() {
     let fixture = Fixture::start();
@@ -350,7 +350,7 @@ fn every_counter_of_reasons_has_a_place_to_read_about_it() {
     assert_eq!(listed, counted);
 }
 
-/// All Rust sources as one text, with the lines of texts that go on joined.
+/// All Rust sources as one text, in which continued string literals are joined.
 fn sources() -> String {
     let mut text = String::new();
     for file in crate::sources::rust_files(&super::root().join("src")) {
