@@ -1,8 +1,8 @@
 //! AWS partitions, with their regions and STS host names.
 //!
-//! Sources: botocore 1.44.8, data/partitions.json for regions and suffixes, data/endpoints.json and the endpoint rules
-//! of STS for its FIPS names; AWS, "AWS Security Token Service endpoints and quotas",
-//! <https://docs.aws.amazon.com/general/latest/gr/sts.html>.
+//! Sources: botocore 1.44.8, data/partitions.json for regions and suffixes, data/endpoints.json and
+//! the endpoint rules of STS for its FIPS names; AWS, "AWS Security Token Service endpoints and
+//! quotas", <https://docs.aws.amazon.com/general/latest/gr/sts.html>.
 
 use std::fmt;
 

@@ -125,16 +125,16 @@ impl fmt::Display for Event {
                 let parameters = if parameters.is_empty() { "all default".to_owned() } else { parameters.join(", ") };
                 write!(
                     f,
-                    "Registered the MONGODB-AWS mechanism of psmdb-aws-iam {VERSION}; server ABI {server_abi}; parameters: \
-                     {parameters}"
+                    "Registered the MONGODB-AWS mechanism of psmdb-aws-iam {VERSION}; server ABI {server_abi}; \
+                     parameters: {parameters}"
                 )
             }
             Self::NotReported { arn, user_name } => write!(
                 f,
                 "MONGODB-AWS: AWS STS confirmed {arn}, but the server reported no login. Possible reasons: the client \
-                 disconnected before the response; the connection was already logged in as another user; the member was \
-                 not ready (STARTUP, RECOVERING); authenticationRestrictions; systemLog.quiet, which hides successes; \
-                 or the user does not exist; to create it: {}",
+                 disconnected before the response; the connection was already logged in as another user; the member \
+                 was not ready (STARTUP, RECOVERING); authenticationRestrictions; systemLog.quiet, which hides \
+                 successes; or the user does not exist; to create it: {}",
                 principal::create_user_command(user_name)
             ),
             Self::NativeReplaced => {

@@ -1,5 +1,5 @@
-//! Metrics for the server's `serverStatus`: counted without a lock, so no login ever waits for them.
-//! Counters and histograms only grow and are never reset; gauges show the current number.
+//! Metrics for the server's `serverStatus`: counted without a lock, so no login ever waits for
+//! them. Counters and histograms only grow and are never reset; gauges show the current number.
 
 use crate::denial::{Cause, Kind};
 use bson::raw::{CStr, RawDocumentBuf, cstr};
@@ -39,7 +39,8 @@ pub struct Metrics {
     pub sts_queued: Gauge,
     /// The time logins spent in the plugin, without the time between the client's messages.
     pub login_latency: Histogram,
-    /// The time from a request to the end of its response, including a new connection if one was made.
+    /// The time from a request to the end of its response, including a new connection if one was
+    /// made.
     pub sts_latency: Histogram,
 }
 
@@ -122,8 +123,8 @@ impl Denials {
     }
 }
 
-/// The upper bounds of a histogram's buckets, in milliseconds, with their names in serverStatus. The
-/// last is the maximum of awsStsTimeoutMS; longer durations are only in the count.
+/// The upper bounds of a histogram's buckets, in milliseconds, with their names in serverStatus.
+/// The last is the maximum of awsStsTimeoutMS; longer durations are only in the count.
 const BUCKETS: [(u64, &CStr); 15] = [
     (1, cstr!("atMost1ms")),
     (2, cstr!("atMost2ms")),
@@ -180,7 +181,8 @@ impl Histogram {
 }
 
 impl Metrics {
-    /// The documents `{logins, sts, latency}` of the section in `serverStatus`; see docs/monitoring.md.
+    /// The documents `{logins, sts, latency}` of the section in `serverStatus`; see
+    /// docs/monitoring.md.
     pub fn to_bson(&self) -> RawDocumentBuf {
         let mut denied = RawDocumentBuf::new();
         for (kind, name) in Kind::ALL {

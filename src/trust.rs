@@ -1,8 +1,8 @@
 //! The rule about changes at runtime: what a server trusts can only be chosen from what it was
 //! started with.
 //!
-//! Without it, anyone who may run setParameter could name an STS of their own and become any user in
-//! `$external`.
+//! Without it, anyone who may run setParameter could name an STS of their own and become any user
+//! in `$external`.
 
 use crate::sts::endpoint::StsHost;
 
@@ -39,8 +39,8 @@ impl StartupTrust {
         ))
     }
 
-    /// Checks a new path for awsStsCAFile, which is not empty. Paths are compared as text, so the error
-    /// does not reveal whether another file exists.
+    /// Checks a new path for awsStsCAFile, which is not empty. Paths are compared as text, so the
+    /// error does not reveal whether another file exists.
     ///
     /// # Errors
     /// What the value must be at runtime, and how to use another file.

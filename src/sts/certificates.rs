@@ -55,10 +55,11 @@ impl Facts {
         })
     }
 
-    /// Returns why this cannot be used as a CA certificate now, if so: the end of a sentence about it.
+    /// Returns why this cannot be used as a CA certificate now, if so: the end of a sentence about
+    /// it.
     ///
-    /// A CA certificate is of version 3 and has CA:TRUE (RFC 5280, 4.2.1.9), and its key usage, if it
-    /// has one, includes keyCertSign (4.2.1.3). Versions 1 and 2 cannot mark a CA certificate.
+    /// A CA certificate is of version 3 and has CA:TRUE (RFC 5280, 4.2.1.9), and its key usage, if
+    /// it has one, includes keyCertSign (4.2.1.3). Versions 1 and 2 cannot mark a CA certificate.
     pub fn unfit_as_ca(&self, now: UnixTime) -> Option<String> {
         if let Some(why) = self.not_a_ca {
             return Some(why.to_owned());
@@ -203,8 +204,8 @@ fn message(error: &CertificateError, facts: Option<&Facts>) -> String {
         },
         CertificateError::BadSignature => match facts {
             Some(Facts { subject, issuer, .. }) => format!(
-                "the signature of its certificate ({subject}) does not match the key of the trusted CA with the name of its \
-                 issuer, {issuer}"
+                "the signature of its certificate ({subject}) does not match the key of the trusted CA with the name \
+                 of its issuer, {issuer}"
             ),
             None => "the signature of its certificate does not match the key of its issuer".to_owned(),
         },
@@ -434,7 +435,10 @@ vKrSymPZ
                 ),
             ),
             (
-                CertificateError::NotValidYetContext { time: UnixTime::since_unix_epoch(Duration::ZERO), not_before: begin },
+                CertificateError::NotValidYetContext {
+                    time: UnixTime::since_unix_epoch(Duration::ZERO),
+                    not_before: begin,
+                },
                 Some(&facts),
                 format!("its certificate is not valid before 2026-01-01 (this machine's clock says 1970-01-01){clock}"),
             ),
@@ -445,11 +449,15 @@ vKrSymPZ
                 },
                 none,
                 format!(
-                    "its certificate is not valid before a date after the year 9999 (this machine's clock says 2026-11-27)\
-                     {clock}"
+                    "its certificate is not valid before a date after the year 9999 (this machine's clock says \
+                     2026-11-27){clock}"
                 ),
             ),
-            (CertificateError::Expired, none, "the validity period of its certificate ends before it begins".to_owned()),
+            (
+                CertificateError::Expired,
+                none,
+                "the validity period of its certificate ends before it begins".to_owned(),
+            ),
             (
                 CertificateError::UnknownIssuer,
                 Some(&facts),
@@ -464,8 +472,8 @@ vKrSymPZ
             (
                 CertificateError::BadSignature,
                 Some(&facts),
-                "the signature of its certificate (CN=sts) does not match the key of the trusted CA with the name of its \
-                 issuer, CN=Example TLS Inspection"
+                "the signature of its certificate (CN=sts) does not match the key of the trusted CA with the name \
+                 of its issuer, CN=Example TLS Inspection"
                     .to_owned(),
             ),
             (
@@ -500,7 +508,11 @@ vKrSymPZ
                 none,
                 "its certificate is not valid for sts.amazonaws.com, only for a, b, c and 2 more".to_owned(),
             ),
-            (for_names(&[]), none, "its certificate is not valid for sts.amazonaws.com: it has no host name".to_owned()),
+            (
+                for_names(&[]),
+                none,
+                "its certificate is not valid for sts.amazonaws.com: it has no host name".to_owned(),
+            ),
             (CertificateError::NotValidForName, none, "its certificate is not valid for this host".to_owned()),
             (CertificateError::InvalidPurpose, none, wrong_purpose.to_owned()),
             (
@@ -517,13 +529,15 @@ vKrSymPZ
             (
                 other(webpki::Error::CaUsedAsEndEntity),
                 Some(&self_signed),
-                "its certificate is a self-signed CA certificate (CA:TRUE); a server needs its own certificate, issued by the CA"
+                "its certificate is a self-signed CA certificate (CA:TRUE); a server needs its own certificate, issued \
+                 by the CA"
                     .to_owned(),
             ),
             (
                 other(webpki::Error::CaUsedAsEndEntity),
                 Some(&facts),
-                "its certificate is a CA certificate (CA:TRUE); a server needs its own certificate, issued by the CA".to_owned(),
+                "its certificate is a CA certificate (CA:TRUE); a server needs its own certificate, issued by the CA"
+                    .to_owned(),
             ),
             (
                 other(webpki::Error::EndEntityUsedAsCa),
@@ -567,8 +581,8 @@ vKrSymPZ
         }
     }
 
-    /// Certificates are untrusted input: reading them must not panic, and messages must be short and
-    /// printable.
+    /// Certificates are untrusted input: reading them must not panic, and messages must be short
+    /// and printable.
     #[test]
     fn no_certificate_causes_a_panic() {
         let mut params = ca("a name");

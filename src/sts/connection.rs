@@ -1,8 +1,9 @@
 //! New connections to STS. The addresses of the name are raced (RFC 8305, "Happy Eyeballs").
 //!
-//! An address may accept TCP and be dead all the same, so each attempt includes the TLS handshake. The
-//! first connection with a trusted certificate wins; the others are closed. All attempts of a login run
-//! on its own thread with non-blocking sockets, so many logins at a dead address start no threads.
+//! An address may accept TCP and be dead all the same, so each attempt includes the TLS handshake.
+//! The first connection with a trusted certificate wins; the others are closed. All attempts of a
+//! login run on its own thread with non-blocking sockets, so many logins at a dead address start no
+//! threads.
 
 use super::certificates;
 use super::errors::{is_local, printable};
@@ -127,8 +128,8 @@ impl StepError {
         match self {
             Self::Tls(_) if self.is_untrusted() => 6,
             Self::Tls(_) | Self::NoTunnel(_) => 5,
-            // A lack of resources here says nothing about the addresses. AddrNotAvailable is not one: it
-            // is normal for an IPv6 address on a machine without IPv6.
+            // A lack of resources here says nothing about the addresses. AddrNotAvailable is not
+            // one: it is normal for an IPv6 address on a machine without IPv6.
             Self::Io(error) if is_local(error) && error.kind() != io::ErrorKind::AddrNotAvailable => 4,
             Self::Io(_) | Self::Closed if step > Step::Tcp => 3,
             Self::TimedOut if step > Step::Tcp => 2,
@@ -208,8 +209,8 @@ pub struct StsConnector {
 }
 
 impl StsConnector {
-    /// Takes the target of the proxy's tunnel (`host:port`) if there is a proxy, the TLS settings, how
-    /// long a reused connection may wait for the response, and where connections are counted.
+    /// Takes the target of the proxy's tunnel (`host:port`) if there is a proxy, the TLS settings,
+    /// how long a reused connection may wait for the response, and where connections are counted.
     pub fn new(
         tunnel: Option<String>,
         tls: Arc<ClientConfig>,
@@ -469,8 +470,8 @@ impl Attempt {
                     PollFlags::OUT
                 }
             }
-            // The peer may end the handshake even while there is something to send. After the handshake,
-            // nothing is read here.
+            // The peer may end the handshake even while there is something to send. After the
+            // handshake, nothing is read here.
             State::Tls(tls) => {
                 let mut awaited = PollFlags::empty();
                 awaited.set(PollFlags::IN, tls.is_handshaking());

@@ -21,9 +21,9 @@ impl StsHost {
     /// Only lower case is accepted, since drivers derive the region by comparing bytes.
     ///
     /// Sources: RFC 1123 section 2.1 and RFC 1035 section 2.3.4 for the name; MongoDB drivers'
-    /// specification "Authentication", section MONGODB-AWS, for 1 to 255 bytes without empty labels,
-    /// and for the region. Stricter here: lower case, 253 characters, no IP address (it has no
-    /// region), and no name that cannot exist in AWS.
+    /// specification "Authentication", section MONGODB-AWS, for 1 to 255 bytes without empty
+    /// labels, and for the region. Stricter here: lower case, 253 characters, no IP address (it has
+    /// no region), and no name that cannot exist in AWS.
     ///
     /// # Errors
     /// What the value must be, to stand after the parameter's name.
@@ -57,8 +57,8 @@ impl StsHost {
     }
 
     /// The region that drivers derive from the name (drivers' specification "Authentication",
-    /// MONGODB-AWS): `us-east-1` for the global host, otherwise the second label. Signatures for any
-    /// other region are refused.
+    /// MONGODB-AWS): `us-east-1` for the global host, otherwise the second label. Signatures for
+    /// any other region are refused.
     pub fn region(&self) -> &str {
         match self.0.split('.').nth(1) {
             Some(region) if self.0 != GLOBAL_HOST => region,
@@ -97,11 +97,11 @@ impl Endpoint {
     /// port     = 1*5DIGIT                              ; 1 to 65535, 443 if absent
     /// ```
     ///
-    /// The endpoint decides where to connect, not what to trust: the certificate must be valid for the
-    /// STS host. So upper case and underscores are accepted here.
+    /// The endpoint decides where to connect, not what to trust: the certificate must be valid for
+    /// the STS host. So upper case and underscores are accepted here.
     ///
-    /// Source: RFC 3986 sections 3.1 and 3.2, with `IPv6address` in section 3.2.2. Stricter here: one
-    /// scheme in lower case, no user, path, query or fragment, no percent-encoding.
+    /// Source: RFC 3986 sections 3.1 and 3.2, with `IPv6address` in section 3.2.2. Stricter here:
+    /// one scheme in lower case, no user, path, query or fragment, no percent-encoding.
     ///
     /// # Errors
     /// What the value must be, to stand after the parameter's name.

@@ -1,7 +1,7 @@
 //! HTTP proxies: a CONNECT tunnel (RFC 9110, section 9.3.6), with TLS to STS inside it.
 //!
-//! The HTTP library supports tunnels only to the host of the URL, but awsStsEndpoint can name another
-//! address. The proxy sees that address, and nothing of the request.
+//! The HTTP library supports tunnels only to the host of the URL, but awsStsEndpoint can name
+//! another address. The proxy sees that address, and nothing of the request.
 
 use std::fmt;
 
@@ -18,8 +18,8 @@ pub fn request(to: &str) -> Vec<u8> {
 pub struct NoTunnel {
     /// What the proxy did instead, without any text of its own.
     pub what: String,
-    /// Whether a retry would fail, too: the proxy requires a password, does not allow the address, or
-    /// is not a proxy.
+    /// Whether a retry would fail, too: the proxy requires a password, does not allow the address,
+    /// or is not a proxy.
     pub is_final: bool,
 }
 

@@ -1,8 +1,9 @@
 //! Name resolution for the STS client, bounded in time and in threads.
 //!
-//! The system's resolver (getaddrinfo) has no timeout, so each look-up runs on its own thread. Callers
-//! share one look-up and reuse its addresses for a while, and only a hung look-up is started again. So
-//! a hung resolver cannot pile up threads, and logins over kept connections cause no look-ups.
+//! The system's resolver (getaddrinfo) has no timeout, so each look-up runs on its own thread.
+//! Callers share one look-up and reuse its addresses for a while, and only a hung look-up is
+//! started again. So a hung resolver cannot pile up threads, and logins over kept connections cause
+//! no look-ups.
 
 use super::errors::is_local;
 use super::tls::mark_new_connection;

@@ -36,8 +36,8 @@ impl CaFile {
     /// Reads a PEM file of root certificates.
     ///
     /// # Errors
-    /// What the file must be and what is wrong with it, to stand after the parameter's name. A wrong
-    /// certificate is identified by its position in the file and its subject.
+    /// What the file must be and what is wrong with it, to stand after the parameter's name. A
+    /// wrong certificate is identified by its position in the file and its subject.
     pub fn read(path: &str) -> Result<Self, String> {
         if path.len() > MAX_PATH_LENGTH || path.contains(char::is_control) || !path.starts_with('/') {
             return Err("must be the absolute path of a PEM file of CA certificates".to_owned());
@@ -78,7 +78,8 @@ fn read_regular_file(path: &str) -> Result<Vec<u8>, String> {
 /// Reads the CA certificates of a PEM file.
 ///
 /// The whole file must be text: certificates, and comments between them as `openssl x509 -text` and
-/// the bundles of distributions have. So a certificate planted in a database file or a log is refused.
+/// the bundles of distributions have. So a certificate planted in a database file or a log is
+/// refused.
 fn ca_certificates(pem: &[u8], now: UnixTime) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(pem);
     let text = std::str::from_utf8(pem).ok().filter(|text| {
@@ -158,8 +159,8 @@ impl SystemRoots {
         Self { complete: OnceCell::new(), incomplete: Mutex::new(incomplete) }
     }
 
-    /// The system's roots, where OpenSSL looks for them: SSL_CERT_FILE and SSL_CERT_DIR come first. Once
-    /// all of them could be read, they are not read again.
+    /// The system's roots, where OpenSSL looks for them: SSL_CERT_FILE and SSL_CERT_DIR come first.
+    /// Once all of them could be read, they are not read again.
     fn of_process() -> Arc<RootCertStore> {
         static ROOTS: OnceCell<SystemRoots> = OnceCell::new();
         ROOTS.get_or_init(SystemRoots::new).get(Instant::now, || {
@@ -173,8 +174,9 @@ impl SystemRoots {
         })
     }
 
-    /// The roots that `read` returns. While they are incomplete, perhaps for lack of file descriptors,
-    /// they are read again, but not so often that a machine without roots spends its time on that.
+    /// The roots that `read` returns. While they are incomplete, perhaps for lack of file
+    /// descriptors, they are read again, but not so often that a machine without roots spends its
+    /// time on that.
     fn get(&self, now: impl Fn() -> Instant, read: impl FnOnce() -> ReadRoots) -> Arc<RootCertStore> {
         if let Some(roots) = self.complete.get() {
             return Arc::clone(roots);
@@ -232,7 +234,8 @@ impl Verifier {
         let current = CurrentVerifier::new(SystemRoots::of_process(), &extra, &provider).map_err(|_| {
             Denial::new(
                 Cause::UntrustedTls,
-                "no root certificates are available to verify STS: install the system's ca-certificates or set awsStsCAFile",
+                "no root certificates are available to verify STS: install the system's ca-certificates or set \
+                 awsStsCAFile",
             )
         })?;
         Ok(Self { provider, extra_roots: extra, current: Mutex::new(current) })
@@ -407,12 +410,14 @@ mod tests {
             (
                 "an expired CA",
                 format!("{good}{expired}").into_bytes(),
-                "cannot be used: its certificate 2 of 2 (CN=old) expired on 2021-01-01 (this machine's clock says 2026-11-27)",
+                "cannot be used: its certificate 2 of 2 (CN=old) expired on 2021-01-01 (this machine's clock says \
+                 2026-11-27)",
             ),
             (
                 "a server's certificate",
                 format!("{server}{good}").into_bytes(),
-                "its certificate 1 of 2 (CN=rcgen self signed cert) is not a CA certificate: its basic constraints lack CA:TRUE",
+                "its certificate 1 of 2 (CN=rcgen self signed cert) is not a CA certificate: its basic constraints lack \
+                 CA:TRUE",
             ),
         ] {
             let why = ca_certificates(&file, now()).map(|_| ()).unwrap_err();

@@ -1,8 +1,9 @@
 //! TLS to STS, and the decision whether a connection may carry another request.
 //!
-//! A response of STS contains no nonce, so only its position on the connection ties it to its request.
-//! A connection with anything left over after a response (in the socket, in a buffer, in half a TLS
-//! record) is therefore never used again: the rest would be read as the response to the next request.
+//! A response of STS contains no nonce, so only its position on the connection ties it to its
+//! request. A connection with anything left over after a response (in the socket, in a buffer, in
+//! half a TLS record) is therefore never used again: the rest would be read as the response to the
+//! next request.
 
 use super::roots::Verifier;
 use crate::denial::Denial;
@@ -32,7 +33,8 @@ pub fn client_config(extra_roots: &[CertificateDer<'static>]) -> Result<Arc<Clie
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|_| Denial::internal("TLS cannot be set up"))?
-        // The library calls every custom verifier dangerous; this one leaves each verdict to the library.
+        // The library calls every custom verifier dangerous; this one leaves each verdict to the
+        // library.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
@@ -40,8 +42,8 @@ pub fn client_config(extra_roots: &[CertificateDer<'static>]) -> Result<Arc<Clie
 }
 
 thread_local! {
-    /// Whether this thread's request needed a new connection. The HTTP library connects on the thread
-    /// of the request, but does not report whether it used a kept connection instead.
+    /// Whether this thread's request needed a new connection. The HTTP library connects on the
+    /// thread of the request, but does not report whether it used a kept connection instead.
     static NEEDED_CONNECTION: Cell<bool> = const { Cell::new(false) };
     /// The address of this thread's latest request, which the HTTP library does not report either.
     static PEER: Cell<Option<SocketAddr>> = const { Cell::new(None) };
@@ -85,7 +87,8 @@ enum Usage {
     Reused,
     /// The response is arriving.
     Response,
-    /// The response was read to its end. Whether more has arrived is checked before the next request.
+    /// The response was read to its end. Whether more has arrived is checked before the next
+    /// request.
     Idle,
     /// Nothing more has arrived: the connection may carry another request.
     Reusable,
@@ -239,8 +242,8 @@ impl Socket {
         matches!(self.tcp.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Waits until the socket is ready, if a time limit is set. Nothing is read after the limit: TLS
-    /// reads until it has data for the caller, and a peer could send other records for ever.
+    /// Waits until the socket is ready, if a time limit is set. Nothing is read after the limit:
+    /// TLS reads until it has data for the caller, and a peer could send other records for ever.
     fn wait(&self, events: PollFlags) -> io::Result<()> {
         let Some((until, reason)) = self.limit else { return Ok(()) };
         let mut socket = [PollFd::new(&self.tcp, events)];
@@ -305,9 +308,9 @@ impl Write for Socket {
     }
 }
 
-/// The position of the received bytes in their TLS record: a header of five bytes, of which the last
-/// two are the length of the rest (RFC 8446, section 5.1). The TLS library does not report whether it
-/// holds an incomplete record.
+/// The position of the received bytes in their TLS record: a header of five bytes, of which the
+/// last two are the length of the rest (RFC 8446, section 5.1). The TLS library does not report
+/// whether it holds an incomplete record.
 #[derive(Debug, Default)]
 struct Records {
     header: [u8; 5],

@@ -1,5 +1,5 @@
-//! Explains why a request to STS got no response: the host, the address, the step that failed and how
-//! long it took. Nothing that the other side has sent is repeated.
+//! Explains why a request to STS got no response: the host, the address, the step that failed and
+//! how long it took. Nothing that the other side has sent is repeated.
 
 use super::connection::{ConnectError, Step, StepError};
 use super::endpoint::Endpoint;
@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use ureq::{Error, Timeout};
 
-/// Advice about the default host, which an STS interface endpoint does not serve: AWS, "Create a VPC
-/// endpoint for AWS STS",
+/// Advice about the default host, which an STS interface endpoint does not serve: AWS, "Create a
+/// VPC endpoint for AWS STS",
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sts_vpc_endpoint_create.html>.
 const SUSPECT_DEFAULT_HOST: &str = "in a VPC without internet access, set awsStsHost to the regional host, such as \
                                     sts.eu-west-1.amazonaws.com: an STS interface endpoint answers only for the \
@@ -203,7 +203,8 @@ mod tests {
     use rustls::{CertificateError, InvalidMessage};
 
     const DEFAULT_HOST: &str = "; in a VPC without internet access, set awsStsHost to the regional host, such as \
-                                sts.eu-west-1.amazonaws.com: an STS interface endpoint answers only for the regional name";
+                                sts.eu-west-1.amazonaws.com: an STS interface endpoint answers only for the \
+                                regional name";
 
     fn names(host: &str, endpoint: Option<&str>, proxy: Option<&str>) -> Names {
         Names { host: host.to_owned(), endpoint: endpoint.map(str::to_owned), proxy: proxy.map(str::to_owned) }
@@ -311,7 +312,8 @@ mod tests {
                 no_tls(),
                 NoConnection,
                 "TLS handshake with STS failed after 2000 ms: received corrupt message of type InvalidContentType",
-                "TLS handshake with STS through PROXY failed after 2000 ms: received corrupt message of type InvalidContentType",
+                "TLS handshake with STS through PROXY failed after 2000 ms: received corrupt message of type \
+                 InvalidContentType",
             ),
             (
                 Step::Tls,
@@ -384,7 +386,8 @@ mod tests {
                 false,
                 Cause::NoConnection,
                 format!(
-                    "the connection to {sts} failed before the response, after 2500 ms: Connection reset by peer (os error 104)"
+                    "the connection to {sts} failed before the response, after 2500 ms: Connection reset by peer (os \
+                     error 104)"
                 ),
             ),
             (

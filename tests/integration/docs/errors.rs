@@ -324,7 +324,11 @@ fn a_login_is_refused_with_the_reasons_that_are_shown() {
             continue;
         }
         let there = produced.iter().any(|(counter, reason)| *counter == block.detail && masked(reason) == line);
-        assert!(there, "{block}: no login was denied with this reason and counted as {}; there were\n{produced:#?}", block.detail);
+        assert!(
+            there,
+            "{block}: no login was denied with this reason and counted as {}; there were\n{produced:#?}",
+            block.detail
+        );
     }
     for (counter, reason) in &produced {
         let there = shown.iter().any(|(name, line)| name == counter && *line == masked(reason));
