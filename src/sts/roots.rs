@@ -103,9 +103,9 @@ fn ca_certificates(pem: &[u8], now: UnixTime) -> Result<Vec<CertificateDer<'stat
         if let Some(why) = facts.unfit_as_ca(now) {
             return Err(format!("cannot be used: {place} ({}) {why}", facts.subject));
         }
-        trusted
-            .add(root.clone())
-            .map_err(|_| format!("cannot be used: {place} ({}) cannot be a root", facts.subject))?;
+        trusted.add(root.clone()).map_err(|_| {
+            format!("cannot be used: {place} ({}) is not accepted as a root certificate", facts.subject)
+        })?;
     }
     Ok(roots)
 }
