@@ -30,7 +30,7 @@ fn generate_header() {
     let config = cbindgen::Config::from_file("cbindgen.toml").expect("cbindgen.toml can be read");
     let mut builder = cbindgen::Builder::new().with_config(config);
     for source in EXPORTS {
-        builder = builder.with_src(source);
+        builder = builder.with_src(expand_exports(Path::new(source)));
     }
     let bindings = builder.generate().expect("the C ABI in src/ffi can be read");
     let mut header = Vec::new();
@@ -38,6 +38,22 @@ fn generate_header() {
     if fs::read(HEADER).ok().as_deref() != Some(&header) {
         fs::write(HEADER, header).expect("include/psmdb_aws_iam.h can be written");
     }
+}
+
+/// Copies a source with each `export!(...)` replaced by the function in it, since cbindgen does not expand macros on a
+/// stable compiler. Returns the path of the copy.
+fn expand_exports(source: &Path) -> PathBuf {
+    let text = fs::read_to_string(source).expect("the source can be read");
+    let mut parts = text.split("export!(\n");
+    let mut expanded = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (function, rest) = part.split_once("\n);\n").expect("export! ends with a line of its own");
+        expanded.extend(["#[unsafe(no_mangle)]\n", function, "\n", rest]);
+    }
+    let folder = env::var_os("OUT_DIR").expect("cargo sets it");
+    let copy = Path::new(&folder).join(source.file_name().expect("a file"));
+    fs::write(&copy, expanded).expect("the folder for output can be written");
+    copy
 }
 
 /// Compiles every file of the shim. It becomes part of the shared object; the Rust library has nothing to register with.

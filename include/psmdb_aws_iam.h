@@ -36,9 +36,10 @@
 #include <stdint.h>
 
 
-// What a function answers.
+// The result of a function.
 //
-// The values that mean success are far from 0 and 1: a result that was zeroed, or never written, is a failure.
+// The values that mean success are far from 0 and 1: a result that was zeroed, or never written,
+// is a failure.
 enum psmdb_aws_iam_result
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
@@ -48,20 +49,21 @@ enum psmdb_aws_iam_result
     PSMDB_AWS_IAM_RESULT_OK = 7000,
     // Send the reply to the client and give its next message to the conversation.
     PSMDB_AWS_IAM_RESULT_CONTINUE = 7001,
-    // The client has proved who it is: see psmdb_aws_iam_conversation_user_name. Send it an empty reply.
+    // The client has proved who it is: see psmdb_aws_iam_conversation_user_name. Send it an empty
+    // reply.
     PSMDB_AWS_IAM_RESULT_AUTHENTICATED = 7002,
-    // Denied: the client's message is wrong, and STS was not asked; or its conversation has expired; or a clock is
-    // wrong.
+    // Denied before a request to STS: the client's message is wrong, its conversation has expired,
+    // or a clock is wrong.
     PSMDB_AWS_IAM_RESULT_DENIED_MALFORMED = 1,
-    // Denied: STS said no, or named a principal that cannot log in.
+    // Denied: STS refused the request, or named a principal that cannot log in.
     PSMDB_AWS_IAM_RESULT_DENIED_BY_STS = 2,
-    // Denied: STS could not be asked in time, or its response was not one of STS.
+    // Denied: STS did not answer in time, or its response was not a valid STS response.
     PSMDB_AWS_IAM_RESULT_DENIED_STS_UNAVAILABLE = 3,
-    // Denied: the library could not go on, for example without random bytes.
+    // Denied: the library could not continue, for example without random bytes.
     PSMDB_AWS_IAM_RESULT_DENIED_INTERNAL = 4,
-    // Denied: a defect of the library was caught before it could do harm. Please report it.
+    // Denied: a defect of the library was caught. Please report it.
     PSMDB_AWS_IAM_RESULT_PANIC = 5,
-    // A parameter's value was refused. Nothing has changed.
+    // The parameter's value was refused. Nothing has changed.
     PSMDB_AWS_IAM_RESULT_REFUSED_VALUE = 6,
     // A pointer is null, or an index or a length is out of range. Nothing was done.
     PSMDB_AWS_IAM_RESULT_INVALID_ARGUMENT = 7,
@@ -78,19 +80,21 @@ typedef uint32_t psmdb_aws_iam_result;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// Bytes that belong to the caller: read with psmdb_aws_iam_buffer_bytes, free with psmdb_aws_iam_buffer_free.
+// Bytes that the caller owns. Read them with psmdb_aws_iam_buffer_bytes, free them with
+// psmdb_aws_iam_buffer_free.
 typedef struct psmdb_aws_iam_buffer psmdb_aws_iam_buffer;
 
-// One login of one client. Made by psmdb_aws_iam_conversation_new, freed by psmdb_aws_iam_conversation_free, used by
-// one thread at a time.
+// One login of one client. Made by psmdb_aws_iam_conversation_new, freed by
+// psmdb_aws_iam_conversation_free, used by one thread at a time.
 typedef struct psmdb_aws_iam_conversation psmdb_aws_iam_conversation;
 
-// Bytes that belong to the library. They stay as they are until the object they came from is used again or freed;
-// names and versions stay for ever. Not terminated by a NUL. An empty one has length 0, and data is never null.
+// Bytes that the library owns. They are valid until the object that they came from is used again
+// or freed; names and versions are valid forever. No NUL follows them. When there are none, length
+// is 0 and data is not null.
 typedef struct {
     // The first byte.
     const uint8_t *data;
-    // How many bytes there are.
+    // The number of bytes.
     size_t length;
 } psmdb_aws_iam_bytes;
 
@@ -101,77 +105,84 @@ extern "C" {
 // The bytes of a buffer, valid until it is freed. Empty for a null pointer.
 //
 // # Safety
-// `buffer` is null or came from a function of this library and has not been freed.
+// `buffer` is null, or came from a function of this library and has not been freed.
 psmdb_aws_iam_bytes psmdb_aws_iam_buffer_bytes(const psmdb_aws_iam_buffer *buffer);
 
-// Frees a buffer. Nothing happens for a null pointer.
+// Frees a buffer. Does nothing for a null pointer.
 //
 // # Safety
-// `buffer` is null or came from a function of this library and has not been freed.
+// `buffer` is null, or came from a function of this library and has not been freed.
 void psmdb_aws_iam_buffer_free(psmdb_aws_iam_buffer *buffer);
 
 // The version of the library as a NUL-terminated string, such as "0.1.0".
 const char *psmdb_aws_iam_version(void);
 
-// Begins a login with the parameters in force. It is denied when awsStsHost, a name in awsStsFallbackHosts or
-// awsStsCAFile changes before it ends; awsIamAllowedAccounts and awsIamRoleUserFormat count as they are at its end,
-// and the other parameters as they are now. Null when memory for it could not be prepared.
+// Begins a login with the parameters in force. It is denied when awsStsHost, a name in
+// awsStsFallbackHosts or awsStsCAFile changes before it ends; awsIamAllowedAccounts and
+// awsIamRoleUserFormat count as they are at its end, and the other parameters as they are now.
+// Null when memory for it could not be prepared.
 psmdb_aws_iam_conversation *psmdb_aws_iam_conversation_new(void);
 
-// Gives the client's next message, the payload of saslStart or saslContinue, to the conversation.
+// Gives the client's next message, the payload of saslStart or saslContinue, to the
+// conversation.
 //
-// The second message must come within 60 seconds after the first. It makes it ask STS, and blocks for at most
-// awsStsTimeoutMS. With PSMDB_AWS_IAM_RESULT_CONTINUE and PSMDB_AWS_IAM_RESULT_AUTHENTICATED, `*reply_out` is the
-// payload for the client, valid until the conversation is used again or freed; with any other result it is not
-// written, and psmdb_aws_iam_conversation_reason says why.
+// The second message must come within 60 seconds after the first. It makes it ask STS, and
+// blocks for at most awsStsTimeoutMS. With PSMDB_AWS_IAM_RESULT_CONTINUE and
+// PSMDB_AWS_IAM_RESULT_AUTHENTICATED, `*reply_out` is the payload for the client, valid until
+// the conversation is used again or freed; with any other result it is not written, and
+// psmdb_aws_iam_conversation_reason says why.
 //
 // # Safety
-// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and is used by no other
-// thread now; `message` points to `message_length` readable bytes or the length is 0; `reply_out` is null or can be
-// written.
+// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and
+// is used by no other thread now; `message` points to `message_length` readable bytes or the
+// length is 0; `reply_out` is null or can be written.
 psmdb_aws_iam_result psmdb_aws_iam_conversation_step(psmdb_aws_iam_conversation *conversation,
                                                      const uint8_t *message,
                                                      size_t message_length,
                                                      psmdb_aws_iam_bytes *reply_out);
 
-// The name of the user in $external, such as "arn:aws:iam::123456789012:role/app". Empty unless the last step
-// answered PSMDB_AWS_IAM_RESULT_AUTHENTICATED. Valid until the conversation is used again or freed.
+// The name of the user in $external, such as "arn:aws:iam::123456789012:role/app". Empty
+// unless the last step answered PSMDB_AWS_IAM_RESULT_AUTHENTICATED. Valid until the
+// conversation is used again or freed.
 //
 // # Safety
 // As psmdb_aws_iam_conversation_reason.
 psmdb_aws_iam_bytes psmdb_aws_iam_conversation_user_name(const psmdb_aws_iam_conversation *conversation);
 
-// The ARN that STS answered, with the session name of a role. Empty and valid as the user name.
+// The ARN that STS answered, with the session name of a role. Empty and valid as the user
+// name.
 //
 // # Safety
 // As psmdb_aws_iam_conversation_reason.
 psmdb_aws_iam_bytes psmdb_aws_iam_conversation_arn(const psmdb_aws_iam_conversation *conversation);
 
-// What a server adds to its log line about the login: the BSON document {awsId: unique id, awsArn: ARN}. Empty and
-// valid as the user name.
+// What a server adds to its log line about the login: the BSON document {awsId: unique id,
+// awsArn: ARN}. Empty and valid as the user name.
 //
 // # Safety
 // As psmdb_aws_iam_conversation_reason.
 psmdb_aws_iam_bytes psmdb_aws_iam_conversation_extra_info(const psmdb_aws_iam_conversation *conversation);
 
-// Why the login failed: one sentence in UTF-8 for the server's log, not for the client. It holds no secret and no
-// control character. Empty unless the last step denied the login. Valid until the conversation is used again or freed.
+// Why the login failed: one sentence in UTF-8 for the server's log, not for the client. It
+// holds no secret and no control character. Empty unless the last step denied the login. Valid
+// until the conversation is used again or freed.
 //
 // # Safety
-// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and is used by no other
-// thread now.
+// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and
+// is used by no other thread now.
 psmdb_aws_iam_bytes psmdb_aws_iam_conversation_reason(const psmdb_aws_iam_conversation *conversation);
 
-// Says of a conversation that authenticated a client that the server has logged it in, or that the server never
-// reports whether it did. Later logins with this access key do not wait among those of strangers. Nothing happens for
-// any other conversation.
+// Says of a conversation that authenticated a client that the server has logged it in, or that
+// the server never reports whether it did. Later logins with this access key do not wait among
+// those of strangers. Nothing happens for any other conversation.
 //
 // # Safety
 // `conversation` is null or live, and no other thread uses it during the call.
 void psmdb_aws_iam_conversation_logged_in(const psmdb_aws_iam_conversation *conversation);
 
-// Says of a conversation that authenticated a client that the server has not reported the login, for want of such a user
-// perhaps. It is counted, and is a line for the server's log. Nothing happens for any other conversation.
+// Says of a conversation that authenticated a client that the server has not reported the
+// login, for want of such a user perhaps. It is counted, and is a line for the server's log.
+// Nothing happens for any other conversation.
 //
 // # Safety
 // `conversation` is null or live, and no other thread uses it during the call.
@@ -183,91 +194,97 @@ void psmdb_aws_iam_conversation_not_reported(const psmdb_aws_iam_conversation *c
 // `conversation` is null or came from psmdb_aws_iam_conversation_new and has not been freed.
 void psmdb_aws_iam_conversation_free(psmdb_aws_iam_conversation *conversation);
 
-// How many parameters there are. They are named by an index from 0 up to this.
+// The number of parameters. An index from 0 up to this number identifies a parameter.
 size_t psmdb_aws_iam_parameter_count(void);
 
-// The name of a parameter, such as "awsStsHost"; valid for ever. Empty for an index out of range.
+// The name of a parameter, such as "awsStsHost"; valid forever. Empty for an index out of
+// range.
 psmdb_aws_iam_bytes psmdb_aws_iam_parameter_name(size_t index);
 
-// Sets a parameter from text, as a command line or a configuration file gives it. Takes effect for the next login.
+// Sets a parameter from text, as a command line or a configuration file gives it. Applies from
+// the next login on.
 //
 // After the first call of psmdb_aws_iam_registered, psmdb_aws_iam_parameter_set_bson or
-// psmdb_aws_iam_parameter_validate_bson, awsStsHost, awsStsFallbackHosts, awsStsCAFile and awsIamAllowedAccounts can
-// only be chosen among what they were then; another value is refused.
+// psmdb_aws_iam_parameter_validate_bson, the values in force then limit awsStsHost,
+// awsStsFallbackHosts, awsStsCAFile and awsIamAllowedAccounts: another value than one of those
+// is refused.
 //
-// A value that is not allowed gives PSMDB_AWS_IAM_RESULT_REFUSED_VALUE; then `*reason_out`, unless `reason_out` is
-// null, is a new buffer with one sentence that says what is allowed, for the caller to free. It is not written
-// otherwise. May read a file. Any thread may call it at any time.
+// For a value that is not allowed, returns PSMDB_AWS_IAM_RESULT_REFUSED_VALUE and, unless
+// `reason_out` is null, writes to `*reason_out` a new buffer with one sentence that says what
+// is allowed. The caller frees it. Otherwise `*reason_out` is not written. May read a file.
+// May be called by any thread at any time.
 //
 // # Safety
-// `text` points to `text_length` readable bytes or the length is 0; `reason_out` is null or can be written.
+// `text` points to `text_length` readable bytes or the length is 0; `reason_out` is null or
+// can be written.
 psmdb_aws_iam_result psmdb_aws_iam_parameter_set(size_t index,
                                                  const uint8_t *text,
                                                  size_t text_length,
                                                  psmdb_aws_iam_buffer **reason_out);
 
-// Sets a parameter from a BSON element: its type byte, its NUL-terminated name and its value. Otherwise as
-// psmdb_aws_iam_parameter_set. The element's name does not matter.
+// Sets a parameter from a BSON element: its type byte, its NUL-terminated name and its value.
+// The element's name does not matter. Otherwise the same as psmdb_aws_iam_parameter_set.
 //
 // # Safety
-// `element` points to `element_length` readable bytes or the length is 0; `reason_out` is null or can be written.
+// `element` points to `element_length` readable bytes or the length is 0; `reason_out` is null
+// or can be written.
 psmdb_aws_iam_result psmdb_aws_iam_parameter_set_bson(size_t index,
                                                       const uint8_t *element,
                                                       size_t element_length,
                                                       psmdb_aws_iam_buffer **reason_out);
 
-// Says whether psmdb_aws_iam_parameter_set_bson would accept the element, and changes nothing.
+// Checks whether psmdb_aws_iam_parameter_set_bson would accept the element. Changes nothing.
 //
 // # Safety
-// As psmdb_aws_iam_parameter_set_bson.
+// As for psmdb_aws_iam_parameter_set_bson.
 psmdb_aws_iam_result psmdb_aws_iam_parameter_validate_bson(size_t index,
                                                            const uint8_t *element,
                                                            size_t element_length,
                                                            psmdb_aws_iam_buffer **reason_out);
 
-// The value of a parameter as text, in a new buffer for the caller to free. Null for an index out of range.
+// The value of a parameter as text, in a new buffer that the caller frees. Null for an index
+// out of range.
 psmdb_aws_iam_buffer *psmdb_aws_iam_parameter_get(size_t index);
 
-// The value of a parameter as the only element of a BSON document, under the given name, in a new buffer for the
-// caller to free. Null for an index out of range or a name that is not UTF-8 without NUL.
+// The value of a parameter as a BSON document of one element with the given name, in a new
+// buffer that the caller frees. Null for an index out of range, and for a name that is not
+// UTF-8 or holds a NUL.
 //
 // # Safety
 // `name` points to `name_length` readable bytes or the length is 0.
-psmdb_aws_iam_buffer *psmdb_aws_iam_parameter_get_bson(size_t index,
-                                                       const uint8_t *name,
-                                                       size_t name_length);
+psmdb_aws_iam_buffer *psmdb_aws_iam_parameter_get_bson(size_t index, const uint8_t *name, size_t name_length);
 
-// Tells the plugin which server it is in, before any conversation: `abi` is UTF-8 text that names the form of the
-// server's internals, such as "6.0". Told once; a second call changes nothing.
+// Says which server the plugin is in, before any conversation. `abi` is UTF-8 text that names
+// the form of the server's internals, such as "6.0". A second call changes nothing.
 //
 // # Safety
 // `abi` points to `abi_length` readable bytes or the length is 0.
-void psmdb_aws_iam_loaded(const uint8_t *abi,
-                          size_t abi_length);
+void psmdb_aws_iam_loaded(const uint8_t *abi, size_t abi_length);
 
-// Tells the plugin that its mechanism is registered; with `replaced_native` other than 0, that a mechanism of the
-// server's own was taken out for it. Each is a line for the server's log the first time. From here on a parameter that
-// changes is one, too, and the values in force now limit what can be set: see psmdb_aws_iam_parameter_set.
+// Says that the mechanism is registered; with `replaced_native` other than 0, that it replaced
+// the server's own mechanism. The first call of each kind adds a line for the server's log.
+// From now on a change of a parameter does, too, and the values in force limit further
+// changes: see psmdb_aws_iam_parameter_set.
 void psmdb_aws_iam_registered(uint8_t replaced_native);
 
-// The counters since the process began, for a server's status report: a BSON document whose only element has the given
-// name and is a document, in a new buffer for the caller to free. Null for a name that is not UTF-8 without NUL. Any
-// thread may call it at any time; it waits for nothing.
+// The counters since the process began, for a server's status report: a BSON document of one
+// element, which is a document and has the given name, in a new buffer that the caller frees.
+// Null for a name that is not UTF-8 or holds a NUL. May be called by any thread at any time;
+// does not block.
 //
 // # Safety
 // `name` points to `name_length` readable bytes or the length is 0.
-psmdb_aws_iam_buffer *psmdb_aws_iam_server_status(const uint8_t *name,
-                                                  size_t name_length);
+psmdb_aws_iam_buffer *psmdb_aws_iam_server_status(const uint8_t *name, size_t name_length);
 
-// Takes the next line that the server should write into its log: its text in a new buffer for the caller to free, its
-// number in `*log_id_out`, and in `*is_warning_out` whether it is a warning (1) or for information (0). Null when there is
-// none, or an argument is null; nothing is written then. Any thread may call it at any time; it is cheap, to be called
-// again until there is none after each step of a conversation.
+// Takes the next line for the server's log: returns its text in a new buffer that the caller
+// frees, and writes its number to `*log_id_out` and to `*is_warning_out` 1 for a warning, 0
+// for information. Returns null and writes nothing when there is no line, or an argument is
+// null. May be called by any thread at any time, and costs little: call it after each step of
+// a conversation, until it returns null.
 //
 // # Safety
 // `log_id_out` and `is_warning_out` are null or can be written.
-psmdb_aws_iam_buffer *psmdb_aws_iam_next_log_line(int32_t *log_id_out,
-                                                  uint8_t *is_warning_out);
+psmdb_aws_iam_buffer *psmdb_aws_iam_next_log_line(int32_t *log_id_out, uint8_t *is_warning_out);
 
 #ifdef __cplusplus
 }  // extern "C"

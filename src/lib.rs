@@ -37,7 +37,6 @@ compile_error!("psmdb-aws-iam must be built with panic=unwind: a panic must end 
 pub mod aws;
 pub mod denial;
 pub mod events;
-#[allow(unsafe_code, reason = "the C ABI is the one place that handles raw pointers")]
 pub mod ffi;
 pub mod login;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! One login through the C ABI.
 
-use super::boundary::{bytes, guard};
+use super::boundary::{bytes, export, guard};
 use super::parameters::store;
 use super::types::{Bytes, ResultCode};
 use crate::denial::{Cause, Denial, Kind};
@@ -9,8 +9,8 @@ use crate::login::{Authenticated, Login, Step};
 use crate::sasl::Moment;
 use std::time::Instant;
 
-/// One login of one client. Made by psmdb_aws_iam_conversation_new, freed by psmdb_aws_iam_conversation_free, used by
-/// one thread at a time.
+/// One login of one client. Made by psmdb_aws_iam_conversation_new, freed by
+/// psmdb_aws_iam_conversation_free, used by one thread at a time.
 #[derive(Debug)]
 pub struct Conversation {
     progress: Progress,
@@ -33,7 +33,8 @@ impl Conversation {
         }
     }
 
-    /// Takes a message. The progress is `Denied` while the login works on it, so that a panic leaves it so.
+    /// Takes a message. The progress is `Denied` while the login works on it, so that a panic
+    /// leaves it so.
     fn step(&mut self, message: &[u8], take: impl FnOnce(&mut Login, &[u8]) -> Result<Step, Denial>) -> ResultCode {
         const DEFECT: &str = "a defect of psmdb-aws-iam was caught; please report it";
         let denied = Progress::Denied { reason: DEFECT.to_owned() };
@@ -64,7 +65,7 @@ impl Conversation {
     fn reply(&self) -> Bytes {
         match &self.progress {
             Progress::Underway { reply, .. } => Bytes::of(reply),
-            _ => Bytes::empty(),
+            _ => Bytes::EMPTY,
         }
     }
 }
@@ -84,39 +85,41 @@ fn code_of(kind: Kind) -> ResultCode {
     }
 }
 
-/// Begins a login with the parameters in force. It is denied when awsStsHost, a name in awsStsFallbackHosts or
-/// awsStsCAFile changes before it ends; awsIamAllowedAccounts and awsIamRoleUserFormat count as they are at its end,
-/// and the other parameters as they are now. Null when memory for it could not be prepared.
-#[unsafe(no_mangle)]
-pub extern "C" fn psmdb_aws_iam_conversation_new() -> *mut Conversation {
-    guard(std::ptr::null_mut(), || {
+export!(
+    /// Begins a login with the parameters in force. It is denied when awsStsHost, a name in
+    /// awsStsFallbackHosts or awsStsCAFile changes before it ends; awsIamAllowedAccounts and
+    /// awsIamRoleUserFormat count as they are at its end, and the other parameters as they are now.
+    /// Null when memory for it could not be prepared.
+    pub extern "C" fn psmdb_aws_iam_conversation_new() -> *mut Conversation {
         store().process().metrics.started.add();
         Box::into_raw(Box::new(Conversation::new()))
-    })
-}
+    }
+);
 
-/// Gives the client's next message, the payload of saslStart or saslContinue, to the conversation.
-///
-/// The second message must come within 60 seconds after the first. It makes it ask STS, and blocks for at most
-/// awsStsTimeoutMS. With PSMDB_AWS_IAM_RESULT_CONTINUE and PSMDB_AWS_IAM_RESULT_AUTHENTICATED, `*reply_out` is the
-/// payload for the client, valid until the conversation is used again or freed; with any other result it is not
-/// written, and psmdb_aws_iam_conversation_reason says why.
-///
-/// # Safety
-/// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and is used by no other
-/// thread now; `message` points to `message_length` readable bytes or the length is 0; `reply_out` is null or can be
-/// written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_conversation_step(
-    conversation: *mut Conversation,
-    message: *const u8,
-    message_length: usize,
-    reply_out: *mut Bytes,
-) -> ResultCode {
-    guard(ResultCode::Panic, || {
+export!(
+    /// Gives the client's next message, the payload of saslStart or saslContinue, to the
+    /// conversation.
+    ///
+    /// The second message must come within 60 seconds after the first. It makes it ask STS, and
+    /// blocks for at most awsStsTimeoutMS. With PSMDB_AWS_IAM_RESULT_CONTINUE and
+    /// PSMDB_AWS_IAM_RESULT_AUTHENTICATED, `*reply_out` is the payload for the client, valid until
+    /// the conversation is used again or freed; with any other result it is not written, and
+    /// psmdb_aws_iam_conversation_reason says why.
+    ///
+    /// # Safety
+    /// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and
+    /// is used by no other thread now; `message` points to `message_length` readable bytes or the
+    /// length is 0; `reply_out` is null or can be written.
+    pub unsafe extern "C" fn psmdb_aws_iam_conversation_step(
+        conversation: *mut Conversation,
+        message: *const u8,
+        message_length: usize,
+        reply_out: *mut Bytes,
+    ) -> ResultCode {
         // Two boundaries: the inner one's panic is counted too.
-        let code = guard(ResultCode::Panic, || {
-            // SAFETY: null or a live conversation of ours that no other thread uses, as the caller promises.
+        let code = guard(|| {
+            // SAFETY: null or a live conversation of ours that no other thread uses, as the caller
+            // promises.
             let conversation = unsafe { conversation.as_mut() };
             // SAFETY: readable for this call, as the caller promises.
             let message = unsafe { bytes(message, message_length) };
@@ -134,17 +137,12 @@ pub unsafe extern "C" fn psmdb_aws_iam_conversation_step(
             count_denied(Cause::Internal);
         }
         code
-    })
-}
+    }
+);
 
-/// Reads one part of a conversation; empty for a null pointer and for a conversation that does not have the part.
-///
-/// # Safety
-/// `conversation` is null or a live conversation that no other thread uses now.
-unsafe fn part(conversation: *const Conversation, part: fn(&Progress) -> Option<&[u8]>) -> Bytes {
-    // SAFETY: null or live, as the caller promises.
-    let conversation = unsafe { conversation.as_ref() };
-    conversation.and_then(|conversation| part(&conversation.progress)).map_or_else(Bytes::empty, Bytes::of)
+/// Reads one part of a conversation; empty for a null pointer and for a conversation without this part.
+fn part(conversation: Option<&Conversation>, part: fn(&Progress) -> Option<&[u8]>) -> Bytes {
+    conversation.and_then(|conversation| part(&conversation.progress)).map_or(Bytes::EMPTY, Bytes::of)
 }
 
 fn confirmed(progress: &Progress) -> Option<&Authenticated> {
@@ -154,73 +152,71 @@ fn confirmed(progress: &Progress) -> Option<&Authenticated> {
     }
 }
 
-/// The name of the user in $external, such as "arn:aws:iam::123456789012:role/app". Empty unless the last step
-/// answered PSMDB_AWS_IAM_RESULT_AUTHENTICATED. Valid until the conversation is used again or freed.
-///
-/// # Safety
-/// As psmdb_aws_iam_conversation_reason.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_conversation_user_name(conversation: *const Conversation) -> Bytes {
-    // SAFETY: as the caller promises.
-    guard(Bytes::empty(), || unsafe { part(conversation, |p| confirmed(p).map(|who| who.user_name().as_bytes())) })
-}
+export!(
+    /// The name of the user in $external, such as "arn:aws:iam::123456789012:role/app". Empty
+    /// unless the last step answered PSMDB_AWS_IAM_RESULT_AUTHENTICATED. Valid until the
+    /// conversation is used again or freed.
+    ///
+    /// # Safety
+    /// As psmdb_aws_iam_conversation_reason.
+    pub unsafe extern "C" fn psmdb_aws_iam_conversation_user_name(conversation: *const Conversation) -> Bytes {
+        // SAFETY: null or live, as the caller promises.
+        part(unsafe { conversation.as_ref() }, |p| confirmed(p).map(|who| who.user_name().as_bytes()))
+    }
+);
 
-/// The ARN that STS answered, with the session name of a role. Empty and valid as the user name.
-///
-/// # Safety
-/// As psmdb_aws_iam_conversation_reason.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_conversation_arn(conversation: *const Conversation) -> Bytes {
-    // SAFETY: as the caller promises.
-    guard(Bytes::empty(), || unsafe { part(conversation, |p| confirmed(p).map(|who| who.arn().as_bytes())) })
-}
+export!(
+    /// The ARN that STS answered, with the session name of a role. Empty and valid as the user
+    /// name.
+    ///
+    /// # Safety
+    /// As psmdb_aws_iam_conversation_reason.
+    pub unsafe extern "C" fn psmdb_aws_iam_conversation_arn(conversation: *const Conversation) -> Bytes {
+        // SAFETY: null or live, as the caller promises.
+        part(unsafe { conversation.as_ref() }, |p| confirmed(p).map(|who| who.arn().as_bytes()))
+    }
+);
 
-/// What a server adds to its log line about the login: the BSON document {awsId: unique id, awsArn: ARN}. Empty and
-/// valid as the user name.
-///
-/// # Safety
-/// As psmdb_aws_iam_conversation_reason.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_conversation_extra_info(conversation: *const Conversation) -> Bytes {
-    guard(Bytes::empty(), || {
-        // SAFETY: as the caller promises.
-        unsafe {
-            part(conversation, |progress| match progress {
-                Progress::Confirmed { extra_info, .. } => Some(extra_info),
-                _ => None,
-            })
-        }
-    })
-}
+export!(
+    /// What a server adds to its log line about the login: the BSON document {awsId: unique id,
+    /// awsArn: ARN}. Empty and valid as the user name.
+    ///
+    /// # Safety
+    /// As psmdb_aws_iam_conversation_reason.
+    pub unsafe extern "C" fn psmdb_aws_iam_conversation_extra_info(conversation: *const Conversation) -> Bytes {
+        // SAFETY: null or live, as the caller promises.
+        part(unsafe { conversation.as_ref() }, |progress| match progress {
+            Progress::Confirmed { extra_info, .. } => Some(extra_info),
+            _ => None,
+        })
+    }
+);
 
-/// Why the login failed: one sentence in UTF-8 for the server's log, not for the client. It holds no secret and no
-/// control character. Empty unless the last step denied the login. Valid until the conversation is used again or freed.
-///
-/// # Safety
-/// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and is used by no other
-/// thread now.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_conversation_reason(conversation: *const Conversation) -> Bytes {
-    guard(Bytes::empty(), || {
-        // SAFETY: as the caller promises.
-        unsafe {
-            part(conversation, |progress| match progress {
-                Progress::Denied { reason } => Some(reason.as_bytes()),
-                _ => None,
-            })
-        }
-    })
-}
+export!(
+    /// Why the login failed: one sentence in UTF-8 for the server's log, not for the client. It
+    /// holds no secret and no control character. Empty unless the last step denied the login. Valid
+    /// until the conversation is used again or freed.
+    ///
+    /// # Safety
+    /// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and
+    /// is used by no other thread now.
+    pub unsafe extern "C" fn psmdb_aws_iam_conversation_reason(conversation: *const Conversation) -> Bytes {
+        // SAFETY: null or live, as the caller promises.
+        part(unsafe { conversation.as_ref() }, |progress| match progress {
+            Progress::Denied { reason } => Some(reason.as_bytes()),
+            _ => None,
+        })
+    }
+);
 
-/// Says of a conversation that authenticated a client that the server has logged it in, or that the server never
-/// reports whether it did. Later logins with this access key do not wait among those of strangers. Nothing happens for
-/// any other conversation.
-///
-/// # Safety
-/// `conversation` is null or live, and no other thread uses it during the call.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_conversation_logged_in(conversation: *const Conversation) {
-    guard((), || {
+export!(
+    /// Says of a conversation that authenticated a client that the server has logged it in, or that
+    /// the server never reports whether it did. Later logins with this access key do not wait among
+    /// those of strangers. Nothing happens for any other conversation.
+    ///
+    /// # Safety
+    /// `conversation` is null or live, and no other thread uses it during the call.
+    pub unsafe extern "C" fn psmdb_aws_iam_conversation_logged_in(conversation: *const Conversation) {
         // SAFETY: null or live, as the caller promises.
         let conversation = unsafe { conversation.as_ref() };
         if let Some(who) = conversation.and_then(|conversation| confirmed(&conversation.progress)) {
@@ -228,47 +224,48 @@ pub unsafe extern "C" fn psmdb_aws_iam_conversation_logged_in(conversation: *con
             process.server.login_reported();
             store().current().sts().remember(who.access_key_id(), who.account());
         }
-    });
-}
+    }
+);
 
-/// Says of a conversation that authenticated a client that the server has not reported the login, for want of such a user
-/// perhaps. It is counted, and is a line for the server's log. Nothing happens for any other conversation.
-///
-/// # Safety
-/// `conversation` is null or live, and no other thread uses it during the call.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_conversation_not_reported(conversation: *const Conversation) {
-    guard((), || {
+export!(
+    /// Says of a conversation that authenticated a client that the server has not reported the
+    /// login, for want of such a user perhaps. It is counted, and is a line for the server's log.
+    /// Nothing happens for any other conversation.
+    ///
+    /// # Safety
+    /// `conversation` is null or live, and no other thread uses it during the call.
+    pub unsafe extern "C" fn psmdb_aws_iam_conversation_not_reported(conversation: *const Conversation) {
         // SAFETY: null or live, as the caller promises.
         let conversation = unsafe { conversation.as_ref() };
         if let Some(who) = conversation.and_then(|conversation| confirmed(&conversation.progress)) {
             let process = store().process();
             process.metrics.not_reported.add();
-            // A server that runs with quiet reports no login: then all that STS confirms may have succeeded.
+            // A server that runs with quiet reports no login: then all that STS confirms may have
+            // succeeded.
             if !process.server.reports_logins() {
                 store().current().sts().remember(who.access_key_id(), who.account());
             }
             let (arn, user_name) = (who.arn().to_owned(), who.user_name().to_owned());
             process.events.push(Event::NotReported { arn, user_name });
         }
-    });
-}
+    }
+);
 
-/// Ends a conversation, finished or not, and frees it. Nothing happens for a null pointer.
-///
-/// # Safety
-/// `conversation` is null or came from psmdb_aws_iam_conversation_new and has not been freed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_conversation_free(conversation: *mut Conversation) {
-    guard((), || {
+export!(
+    /// Ends a conversation, finished or not, and frees it. Nothing happens for a null pointer.
+    ///
+    /// # Safety
+    /// `conversation` is null or came from psmdb_aws_iam_conversation_new and has not been freed.
+    pub unsafe extern "C" fn psmdb_aws_iam_conversation_free(conversation: *mut Conversation) {
         if !conversation.is_null() {
             // SAFETY: it came from `Box::into_raw`, and the caller gives it up.
             drop(unsafe { Box::from_raw(conversation) });
         }
-    });
-}
+    }
+);
 
 #[cfg(test)]
+#[allow(unsafe_code, reason = "tests of functions with pointers")]
 mod tests {
     use super::*;
     use bson::spec::BinarySubtype;
@@ -291,14 +288,14 @@ mod tests {
         // SAFETY: each pointer is live and used by this thread only.
         unsafe {
             let conversation = psmdb_aws_iam_conversation_new();
-            let mut reply = Bytes::empty();
+            let mut reply = Bytes::EMPTY;
             let message = first_message();
             let step = psmdb_aws_iam_conversation_step(conversation, message.as_ptr(), message.len(), &raw mut reply);
             assert_eq!(step, ResultCode::Continue);
             assert!(reply.length > 64);
             assert_eq!(text(psmdb_aws_iam_conversation_reason(conversation)), "");
 
-            reply = Bytes::empty();
+            reply = Bytes::EMPTY;
             let step = psmdb_aws_iam_conversation_step(conversation, message.as_ptr(), message.len(), &raw mut reply);
             assert_eq!(step, ResultCode::DeniedMalformed);
             assert_eq!(reply.length, 0);
@@ -316,7 +313,7 @@ mod tests {
         // SAFETY: null is allowed everywhere.
         unsafe {
             let null = std::ptr::null_mut();
-            let mut reply = Bytes::empty();
+            let mut reply = Bytes::EMPTY;
             let step = psmdb_aws_iam_conversation_step(null, std::ptr::null(), 0, &raw mut reply);
             assert_eq!(step, ResultCode::InvalidArgument);
             for part in [
@@ -345,7 +342,7 @@ mod tests {
     #[test]
     fn miri_a_panic_denies_the_login_for_good() {
         let mut conversation = Conversation::new();
-        let code = guard(ResultCode::Panic, || conversation.step(b"", |_, _| panic!("for the test")));
+        let code = guard(|| conversation.step(b"", |_, _| panic!("for the test")));
         assert_eq!(code, ResultCode::Panic);
         assert!(matches!(&conversation.progress, Progress::Denied { reason } if reason.contains("defect")));
         let message = first_message();

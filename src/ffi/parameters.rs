@@ -1,11 +1,13 @@
-//! The parameters through the C ABI. They are settings of the whole process, as the server's own are.
+//! The parameters through the C ABI. Like a server's own parameters, they belong to the whole
+//! process.
 
-use super::boundary::{bytes, guard};
+use super::boundary::{bytes, export, text, write_object};
 use super::types::{Buffer, Bytes, ResultCode};
 use crate::parameters::{PARAMETERS, Parameter};
 use crate::settings::Store;
 use bson::raw::{CStr, RawDocumentBuf};
 use once_cell::sync::Lazy;
+use std::ptr::null_mut;
 
 static STORE: Lazy<Store> = Lazy::new(Store::default);
 
@@ -14,146 +16,146 @@ pub(super) fn store() -> &'static Store {
     &STORE
 }
 
-/// How many parameters there are. They are named by an index from 0 up to this.
-#[unsafe(no_mangle)]
-pub extern "C" fn psmdb_aws_iam_parameter_count() -> usize {
-    guard(0, || PARAMETERS.len())
-}
+export!(
+    /// The number of parameters. An index from 0 up to this number identifies a parameter.
+    pub extern "C" fn psmdb_aws_iam_parameter_count() -> usize {
+        PARAMETERS.len()
+    }
+);
 
-/// The name of a parameter, such as "awsStsHost"; valid for ever. Empty for an index out of range.
-#[unsafe(no_mangle)]
-pub extern "C" fn psmdb_aws_iam_parameter_name(index: usize) -> Bytes {
-    guard(Bytes::empty(), || PARAMETERS.get(index).map_or_else(Bytes::empty, |p| Bytes::of(p.name.as_bytes())))
-}
+export!(
+    /// The name of a parameter, such as "awsStsHost"; valid forever. Empty for an index out of
+    /// range.
+    pub extern "C" fn psmdb_aws_iam_parameter_name(index: usize) -> Bytes {
+        PARAMETERS.get(index).map_or(Bytes::EMPTY, |parameter| Bytes::of(parameter.name.as_bytes()))
+    }
+);
 
-/// Sets a parameter from text, as a command line or a configuration file gives it. Takes effect for the next login.
-///
-/// After the first call of psmdb_aws_iam_registered, psmdb_aws_iam_parameter_set_bson or
-/// psmdb_aws_iam_parameter_validate_bson, awsStsHost, awsStsFallbackHosts, awsStsCAFile and awsIamAllowedAccounts can
-/// only be chosen among what they were then; another value is refused.
-///
-/// A value that is not allowed gives PSMDB_AWS_IAM_RESULT_REFUSED_VALUE; then `*reason_out`, unless `reason_out` is
-/// null, is a new buffer with one sentence that says what is allowed, for the caller to free. It is not written
-/// otherwise. May read a file. Any thread may call it at any time.
-///
-/// # Safety
-/// `text` points to `text_length` readable bytes or the length is 0; `reason_out` is null or can be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_parameter_set(
-    index: usize,
-    text: *const u8,
-    text_length: usize,
-    reason_out: *mut *mut Buffer,
-) -> ResultCode {
-    guard(ResultCode::Panic, || {
+export!(
+    /// Sets a parameter from text, as a command line or a configuration file gives it. Applies from
+    /// the next login on.
+    ///
+    /// After the first call of psmdb_aws_iam_registered, psmdb_aws_iam_parameter_set_bson or
+    /// psmdb_aws_iam_parameter_validate_bson, the values in force then limit awsStsHost,
+    /// awsStsFallbackHosts, awsStsCAFile and awsIamAllowedAccounts: another value than one of those
+    /// is refused.
+    ///
+    /// For a value that is not allowed, returns PSMDB_AWS_IAM_RESULT_REFUSED_VALUE and, unless
+    /// `reason_out` is null, writes to `*reason_out` a new buffer with one sentence that says what
+    /// is allowed. The caller frees it. Otherwise `*reason_out` is not written. May read a file.
+    /// May be called by any thread at any time.
+    ///
+    /// # Safety
+    /// `text` points to `text_length` readable bytes or the length is 0; `reason_out` is null or
+    /// can be written.
+    pub unsafe extern "C" fn psmdb_aws_iam_parameter_set(
+        index: usize,
+        text: *const u8,
+        text_length: usize,
+        reason_out: *mut *mut Buffer,
+    ) -> ResultCode {
         // SAFETY: readable for this call, as the caller promises.
         let text = unsafe { bytes(text, text_length) };
-        let set = |parameter: &Parameter, text: &[u8]| match str::from_utf8(text) {
+        let (result, reason) = apply(index, text, |parameter, text| match str::from_utf8(text) {
             Ok(text) => store().set_text(parameter, text),
             Err(_) => Err(format!("{}: must be UTF-8", parameter.name)),
-        };
-        // SAFETY: as the caller promises.
-        unsafe { apply(index, text, reason_out, set) }
-    })
-}
+        });
+        // SAFETY: null or writable, as the caller promises.
+        unsafe { write_object(reason_out, reason) };
+        result
+    }
+);
 
-/// Sets a parameter from a BSON element: its type byte, its NUL-terminated name and its value. Otherwise as
-/// psmdb_aws_iam_parameter_set. The element's name does not matter.
-///
-/// # Safety
-/// `element` points to `element_length` readable bytes or the length is 0; `reason_out` is null or can be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_parameter_set_bson(
-    index: usize,
-    element: *const u8,
-    element_length: usize,
-    reason_out: *mut *mut Buffer,
-) -> ResultCode {
-    guard(ResultCode::Panic, || {
+export!(
+    /// Sets a parameter from a BSON element: its type byte, its NUL-terminated name and its value.
+    /// The element's name does not matter. Otherwise the same as psmdb_aws_iam_parameter_set.
+    ///
+    /// # Safety
+    /// `element` points to `element_length` readable bytes or the length is 0; `reason_out` is null
+    /// or can be written.
+    pub unsafe extern "C" fn psmdb_aws_iam_parameter_set_bson(
+        index: usize,
+        element: *const u8,
+        element_length: usize,
+        reason_out: *mut *mut Buffer,
+    ) -> ResultCode {
         // SAFETY: readable for this call, as the caller promises.
         let element = unsafe { bytes(element, element_length) };
-        let set = |parameter: &Parameter, element: &[u8]| store().set_bson(parameter, &document(element)?);
-        // SAFETY: as the caller promises.
-        unsafe { apply(index, element, reason_out, set) }
-    })
-}
+        let (result, reason) =
+            apply(index, element, |parameter, element| store().set_bson(parameter, &document(element)?));
+        // SAFETY: null or writable, as the caller promises.
+        unsafe { write_object(reason_out, reason) };
+        result
+    }
+);
 
-/// Says whether psmdb_aws_iam_parameter_set_bson would accept the element, and changes nothing.
-///
-/// # Safety
-/// As psmdb_aws_iam_parameter_set_bson.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_parameter_validate_bson(
-    index: usize,
-    element: *const u8,
-    element_length: usize,
-    reason_out: *mut *mut Buffer,
-) -> ResultCode {
-    guard(ResultCode::Panic, || {
+export!(
+    /// Checks whether psmdb_aws_iam_parameter_set_bson would accept the element. Changes nothing.
+    ///
+    /// # Safety
+    /// As for psmdb_aws_iam_parameter_set_bson.
+    pub unsafe extern "C" fn psmdb_aws_iam_parameter_validate_bson(
+        index: usize,
+        element: *const u8,
+        element_length: usize,
+        reason_out: *mut *mut Buffer,
+    ) -> ResultCode {
         // SAFETY: readable for this call, as the caller promises.
         let element = unsafe { bytes(element, element_length) };
-        let check = |parameter: &Parameter, element: &[u8]| store().validate_bson(parameter, &document(element)?);
-        // SAFETY: as the caller promises.
-        unsafe { apply(index, element, reason_out, check) }
-    })
-}
+        let (result, reason) =
+            apply(index, element, |parameter, element| store().validate_bson(parameter, &document(element)?));
+        // SAFETY: null or writable, as the caller promises.
+        unsafe { write_object(reason_out, reason) };
+        result
+    }
+);
 
-/// The value of a parameter as text, in a new buffer for the caller to free. Null for an index out of range.
-#[unsafe(no_mangle)]
-pub extern "C" fn psmdb_aws_iam_parameter_get(index: usize) -> *mut Buffer {
-    guard(std::ptr::null_mut(), || match PARAMETERS.get(index) {
-        Some(parameter) => Buffer::into_raw(store().text(parameter).into_bytes()),
-        None => std::ptr::null_mut(),
-    })
-}
+export!(
+    /// The value of a parameter as text, in a new buffer that the caller frees. Null for an index
+    /// out of range.
+    pub extern "C" fn psmdb_aws_iam_parameter_get(index: usize) -> *mut Buffer {
+        PARAMETERS.get(index).map_or(null_mut(), |parameter| Buffer::into_raw(store().text(parameter).into_bytes()))
+    }
+);
 
-/// The value of a parameter as the only element of a BSON document, under the given name, in a new buffer for the
-/// caller to free. Null for an index out of range or a name that is not UTF-8 without NUL.
-///
-/// # Safety
-/// `name` points to `name_length` readable bytes or the length is 0.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn psmdb_aws_iam_parameter_get_bson(
-    index: usize,
-    name: *const u8,
-    name_length: usize,
-) -> *mut Buffer {
-    guard(std::ptr::null_mut(), || {
+export!(
+    /// The value of a parameter as a BSON document of one element with the given name, in a new
+    /// buffer that the caller frees. Null for an index out of range, and for a name that is not
+    /// UTF-8 or holds a NUL.
+    ///
+    /// # Safety
+    /// `name` points to `name_length` readable bytes or the length is 0.
+    pub unsafe extern "C" fn psmdb_aws_iam_parameter_get_bson(
+        index: usize,
+        name: *const u8,
+        name_length: usize,
+    ) -> *mut Buffer {
         // SAFETY: readable for this call, as the caller promises.
-        let name = unsafe { bytes(name, name_length) }.and_then(|name| str::from_utf8(name).ok());
+        let name = unsafe { text(name, name_length) };
         let (Some(parameter), Some(Ok(name))) = (PARAMETERS.get(index), name.map(<&CStr>::try_from)) else {
-            return std::ptr::null_mut();
+            return null_mut();
         };
         Buffer::into_raw(store().bson(parameter, name).into_bytes())
-    })
-}
+    }
+);
 
-/// Applies a change and hands the reason of a refusal out.
-///
-/// # Safety
-/// `reason_out` is null or can be written.
-unsafe fn apply(
+/// Applies a change to a parameter. A refused value comes with its reason.
+fn apply(
     index: usize,
     value: Option<&[u8]>,
-    reason_out: *mut *mut Buffer,
     change: impl FnOnce(&Parameter, &[u8]) -> Result<(), String>,
-) -> ResultCode {
+) -> (ResultCode, Option<Box<Buffer>>) {
     let (Some(parameter), Some(value)) = (PARAMETERS.get(index), value) else {
-        return ResultCode::InvalidArgument;
+        return (ResultCode::InvalidArgument, None);
     };
     match change(parameter, value) {
-        Ok(()) => ResultCode::Ok,
-        Err(reason) => {
-            if !reason_out.is_null() {
-                // SAFETY: not null, and writable, as the caller promises.
-                unsafe { reason_out.write(Buffer::into_raw(reason.into_bytes())) };
-            }
-            ResultCode::RefusedValue
-        }
+        Ok(()) => (ResultCode::Ok, None),
+        Err(reason) => (ResultCode::RefusedValue, Some(Buffer::new(reason.into_bytes()))),
     }
 }
 
-/// Makes a document of one element's bytes; whether the element is sound is found out when it is read.
+/// Puts an element's bytes into a document. Whether they are an element shows when the document is
+/// read.
 fn document(element: &[u8]) -> Result<RawDocumentBuf, String> {
     let wrong = || "the value is not a BSON element".to_owned();
     let length = element.len().checked_add(5).and_then(|length| i32::try_from(length).ok()).ok_or_else(wrong)?;
@@ -162,6 +164,7 @@ fn document(element: &[u8]) -> Result<RawDocumentBuf, String> {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code, reason = "tests of functions with pointers")]
 mod tests {
     use super::*;
     use crate::ffi::{psmdb_aws_iam_buffer_bytes, psmdb_aws_iam_buffer_free};
@@ -181,7 +184,8 @@ mod tests {
         }
     }
 
-    // Only awsStsTimeoutMS is changed: the store is the process's, and other tests read the rest of it.
+    // Only awsStsTimeoutMS is changed: the store is the process's, and other tests read the rest of
+    // it.
     #[test]
     fn miri_values_are_set_and_read_and_refused_with_a_reason() {
         let timeout = index("awsStsTimeoutMS");

@@ -25,26 +25,27 @@ pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// An exported function that can panic outside the boundary could end the server.
+/// A function that is exported without the panic boundary could end the server. The compiler rejects it where unsafe
+/// code is denied, which is everywhere but in what the macro makes.
 #[test]
-fn the_body_of_every_exported_function_is_one_call_of_the_boundary() {
-    let mut checked = 0;
+fn only_the_macro_with_the_panic_boundary_exports_functions() {
+    let mut exported = 0;
     for file in rust_files(&root().join("src")) {
         let source = fs::read_to_string(&file).unwrap();
-        for (at, _) in source.match_indices("#[unsafe(no_mangle)]") {
-            let body = &source[at + source[at..].find(" {\n").expect("a body") + 3..];
-            let body = &body[..body.find("\n}\n").expect("its end")];
-            let code = body.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("//"));
-            let code = code.expect("a statement");
-            let guarded = code.starts_with("guard(") || code.starts_with("boundary::guard(");
-            // One statement: everything after its first line is indented deeper, or closes it.
-            let one = body.lines().filter(|line| line.starts_with("    ") && !line.starts_with("     ")).all(|line| {
-                let line = line.trim();
-                line == code || line.starts_with("//") || line.starts_with('}')
-            });
-            assert!(guarded && one, "{}: {code}", file.display());
-            checked += 1;
+        let source = source.split("#[cfg(test)]").next().unwrap();
+        let code = || source.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+        exported += code().filter(|line| *line == "export!(").count();
+        if file.ends_with("ffi/boundary.rs") {
+            let both_arms = code().filter(|line| *line == "$crate::ffi::boundary::guard(|| $body)").count();
+            assert_eq!((both_arms, code().filter(|line| line.contains("no_mangle")).count()), (2, 2));
+            continue;
         }
+        let found = code().find(|line| {
+            ["no_mangle", "export_name", "allow(unsafe_code", "expect(unsafe_code"]
+                .iter()
+                .any(|word| line.contains(word))
+        });
+        assert!(found.is_none(), "{}: {found:?}", file.display());
     }
     let header = fs::read_to_string(root().join("include/psmdb_aws_iam.h")).unwrap();
     let declared = header
@@ -52,7 +53,7 @@ fn the_body_of_every_exported_function_is_one_call_of_the_boundary() {
         .filter(|line| !line.starts_with("//") && line.contains(" psmdb_aws_iam_") || line.contains("*psmdb_aws_iam_"))
         .filter(|line| line.contains('(') && !line.starts_with("//") && !line.starts_with(' '))
         .count();
-    assert_eq!(checked, declared, "the header declares other functions than the sources export");
+    assert_eq!(exported, declared, "the header declares other functions than the sources export");
 }
 
 #[test]
@@ -84,7 +85,8 @@ fn every_unsafe_block_is_counted_and_every_unsafe_function_says_what_it_needs() 
             .map_or("0", |(_, after)| after.split(|c: char| !c.is_ascii_digit()).next().unwrap());
         assert_eq!(stated, blocks.to_string(), "unsafe blocks of {name}, in CONTRIBUTING.md and in the file");
         for (at, line) in lines.iter().enumerate() {
-            if line.starts_with("unsafe fn") || line.starts_with("unsafe extern \"C\" fn") {
+            // The macro's own line names a variable: the functions that it makes have their comments where it is used.
+            if line.starts_with("unsafe fn") || line.starts_with("unsafe extern \"C\" fn") && !line.contains(" $") {
                 let mut above = lines[..at].iter().rev().take_while(|line| line.starts_with(['/', '#']));
                 assert!(above.any(|line| *line == "/// # Safety"), "{name}: {line}");
             }
