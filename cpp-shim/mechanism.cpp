@@ -23,21 +23,13 @@ constinit abi::ServerFactoryBase factory = {};
 struct AwsMechanism {
     abi::ServerMechanismBase base;
     psmdb_aws_iam_conversation* conversation;
-    // STS has confirmed the client, and the server has not logged it in yet.
-    bool awaitsServer;
 };
 
 // --- The mechanism's virtual functions. The first parameter is the server's `this`.
 
 void destroy(AwsMechanism* self) {
-    // The server looks the user up after the last step, and does not log why it refuses. It does
-    // not tell the plugin either, but for the line about its success, which a server that is told
-    // to be quiet leaves out.
-    if (self->awaitsServer) {
-        psmdb_aws_iam_conversation_not_reported(self->conversation);
-        logPending();
-    }
     psmdb_aws_iam_conversation_free(self->conversation);
+    logPending();
     self->~AwsMechanism();
 }
 
@@ -54,10 +46,12 @@ int securityLevel(const void*) { return kSecurityLevel; }
 
 bool isInternal(const void*) { return false; }
 
-// Called for the log line about a login, which for one that STS has confirmed is the line about its
-// success.
+// Whether the server calls appendExtraInfo: 4.4 does not, and reports no login in another way.
+bool reportsLogins() { return server.slots().mechanism.appendExtraInfo >= 0; }
+
+// Called for the server's log line about a login. After the confirmation of STS, that line reports
+// the success.
 void appendExtraInfo(AwsMechanism* self, void* builder) {
-    self->awaitsServer = false;
     psmdb_aws_iam_conversation_logged_in(self->conversation);
     const psmdb_aws_iam_bytes info = psmdb_aws_iam_conversation_extra_info(self->conversation);
     if (info.length > 0) {
@@ -78,12 +72,6 @@ abi::StepResult step(AwsMechanism* self, void* /*operationContext*/, abi::String
         case PSMDB_AWS_IAM_RESULT_AUTHENTICATED:
             self->base.principalName = toString(psmdb_aws_iam_conversation_user_name(self->conversation));
             if (!self->base.principalName.empty()) {
-                // Servers that do not ask for more information (4.4) do not tell how the login went
-                // on either.
-                self->awaitsServer = server.slots().mechanism.appendExtraInfo >= 0;
-                if (!self->awaitsServer) {
-                    psmdb_aws_iam_conversation_logged_in(self->conversation);
-                }
                 return abi::StepResult(true, reinterpret_cast<const char*>(reply.data), reply.length);
             }
             break;
@@ -106,10 +94,8 @@ bool canMakeForUser(const void*, const void* /*user*/) {
 
 abi::ServerMechanismBase* create(void* /*self*/, std::string authenticationDatabase) {
     void* memory = ::operator new(sizeof(AwsMechanism));
-    auto* mechanism =
-        new (memory) AwsMechanism{{mechanismVtable.address(), false, std::string(), authenticationDatabase},
-                                  psmdb_aws_iam_conversation_new(),
-                                  false};
+    auto* mechanism = new (memory) AwsMechanism{
+        {mechanismVtable.address(), false, std::string(), authenticationDatabase}, psmdb_aws_iam_conversation_new()};
     return &mechanism->base;
 }
 
@@ -201,7 +187,7 @@ void ensureRegistered(void* owner) {
     fillVtables();
     const bool replaced = removeOthers(registry->externalFactories);
     addOnce(registry->externalFactories);
-    psmdb_aws_iam_registered(replaced ? 1 : 0);
+    psmdb_aws_iam_registered(replaced ? 1 : 0, reportsLogins() ? 1 : 0);
     logPending();
 }
 

@@ -9,24 +9,26 @@
 //     psmdb_aws_iam_conversation *conversation = psmdb_aws_iam_conversation_new();
 //     psmdb_aws_iam_bytes reply;
 //     switch (psmdb_aws_iam_conversation_step(conversation, payload, payload_length, &reply)) {
-//     case PSMDB_AWS_IAM_RESULT_CONTINUE:        // send the reply, wait for the next payload, step again
-//     case PSMDB_AWS_IAM_RESULT_AUTHENTICATED:   // read the user name, look it up in $external, grant its roles
-//     default:                                   // deny; log psmdb_aws_iam_conversation_reason
+//     case PSMDB_AWS_IAM_RESULT_CONTINUE:       // send the reply, step again with the next payload
+//     case PSMDB_AWS_IAM_RESULT_AUTHENTICATED:  // look the user up in $external, grant its roles
+//     default:                                  // deny; log psmdb_aws_iam_conversation_reason
 //     }
 //     psmdb_aws_iam_conversation_free(conversation);
 //
-// Ownership  What a function returns as a pointer to an object is the caller's, to be freed once with the function
-//            named in the object's description. psmdb_aws_iam_bytes are borrowed. No function keeps a pointer that
-//            it was given.
-// Lengths    Every pointer to bytes comes with a length in bytes; a null pointer with length 0 is empty. Nothing
-//            needs or gets a terminating NUL, except psmdb_aws_iam_version.
-// Threads    Different conversations may be used by different threads at the same time; one conversation by one
-//            thread at a time, which may change. Parameters may be read and set by any thread at any time.
-// Errors     Outputs are written only as each function says. Compare results with the codes that mean success;
-//            whatever else comes is a failure.
-// Process    The library starts no thread and allocates nothing before the first call. It changes no signal handler,
-//            environment variable, locale or logger.
-// Blocking   Only the second step of a conversation waits for the network, at most for awsStsTimeoutMS.
+// Ownership  The caller owns an object that a function returns as a pointer, and frees it once with
+//            the function that the object's description names. The library owns
+//            psmdb_aws_iam_bytes. No function keeps a pointer that it was given.
+// Lengths    Every pointer to bytes comes with a length in bytes; a null pointer with length 0 is
+//            empty. No NUL at the end is needed or written, except by psmdb_aws_iam_version.
+// Threads    Different threads may use different conversations at the same time. One thread at a
+//            time may use a conversation, not always the same. Any thread may read and set
+//            parameters at any time.
+// Errors     Outputs are written only as each function says. Compare results with the codes that
+//            mean success; every other result is a failure.
+// Process    The library starts no thread and allocates nothing before the first call. It changes
+//            no signal handler, environment variable, locale or logger.
+// Blocking   Only the second step of a conversation waits for the network, for awsStsTimeoutMS at
+//            most.
 
 
 #ifndef PSMDB_AWS_IAM_H
@@ -118,80 +120,76 @@ void psmdb_aws_iam_buffer_free(psmdb_aws_iam_buffer *buffer);
 const char *psmdb_aws_iam_version(void);
 
 // Begins a login with the parameters in force. It is denied when awsStsHost, a name in
-// awsStsFallbackHosts or awsStsCAFile changes before it ends; awsIamAllowedAccounts and
-// awsIamRoleUserFormat count as they are at its end, and the other parameters as they are now.
+// awsStsFallbackHosts or awsStsCAFile changes before it ends. awsIamAllowedAccounts and
+// awsIamRoleUserFormat apply as they are at its end, the other parameters as they are now.
 // Null when memory for it could not be prepared.
 psmdb_aws_iam_conversation *psmdb_aws_iam_conversation_new(void);
 
 // Gives the client's next message, the payload of saslStart or saslContinue, to the
 // conversation.
 //
-// The second message must come within 60 seconds after the first. It makes it ask STS, and
-// blocks for at most awsStsTimeoutMS. With PSMDB_AWS_IAM_RESULT_CONTINUE and
-// PSMDB_AWS_IAM_RESULT_AUTHENTICATED, `*reply_out` is the payload for the client, valid until
-// the conversation is used again or freed; with any other result it is not written, and
-// psmdb_aws_iam_conversation_reason says why.
+// The second message must come within 60 seconds after the first. It sends a request to STS,
+// and blocks for awsStsTimeoutMS at most. For PSMDB_AWS_IAM_RESULT_CONTINUE and
+// PSMDB_AWS_IAM_RESULT_AUTHENTICATED, writes to `*reply_out` the payload for the client, valid
+// until the conversation is used again or freed. For any other result, `*reply_out` is not
+// written, and psmdb_aws_iam_conversation_reason returns the reason.
 //
 // # Safety
-// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and
-// is used by no other thread now; `message` points to `message_length` readable bytes or the
-// length is 0; `reply_out` is null or can be written.
+// `conversation` is null, or came from psmdb_aws_iam_conversation_new, has not been freed and
+// is used by no other thread during the call; `message` points to `message_length` readable
+// bytes or the length is 0; `reply_out` is null or can be written.
 psmdb_aws_iam_result psmdb_aws_iam_conversation_step(psmdb_aws_iam_conversation *conversation,
                                                      const uint8_t *message,
                                                      size_t message_length,
                                                      psmdb_aws_iam_bytes *reply_out);
 
 // The name of the user in $external, such as "arn:aws:iam::123456789012:role/app". Empty
-// unless the last step answered PSMDB_AWS_IAM_RESULT_AUTHENTICATED. Valid until the
+// unless the last step returned PSMDB_AWS_IAM_RESULT_AUTHENTICATED. Valid until the
 // conversation is used again or freed.
 //
 // # Safety
-// As psmdb_aws_iam_conversation_reason.
+// As for psmdb_aws_iam_conversation_reason.
 psmdb_aws_iam_bytes psmdb_aws_iam_conversation_user_name(const psmdb_aws_iam_conversation *conversation);
 
-// The ARN that STS answered, with the session name of a role. Empty and valid as the user
-// name.
+// The ARN that STS returned, with the session name of a role. Empty in the same cases and
+// valid for the same time as the user name.
 //
 // # Safety
-// As psmdb_aws_iam_conversation_reason.
+// As for psmdb_aws_iam_conversation_reason.
 psmdb_aws_iam_bytes psmdb_aws_iam_conversation_arn(const psmdb_aws_iam_conversation *conversation);
 
 // What a server adds to its log line about the login: the BSON document {awsId: unique id,
-// awsArn: ARN}. Empty and valid as the user name.
+// awsArn: ARN}. Empty in the same cases and valid for the same time as the user name.
 //
 // # Safety
-// As psmdb_aws_iam_conversation_reason.
+// As for psmdb_aws_iam_conversation_reason.
 psmdb_aws_iam_bytes psmdb_aws_iam_conversation_extra_info(const psmdb_aws_iam_conversation *conversation);
 
-// Why the login failed: one sentence in UTF-8 for the server's log, not for the client. It
-// holds no secret and no control character. Empty unless the last step denied the login. Valid
-// until the conversation is used again or freed.
+// The reason why the login failed: one sentence in UTF-8 for the server's log, not for the
+// client. It holds no secret and no control character. Empty unless the last step denied the
+// login. Valid until the conversation is used again or freed.
 //
 // # Safety
-// `conversation` is null or came from psmdb_aws_iam_conversation_new, has not been freed and
-// is used by no other thread now.
+// `conversation` is null, or came from psmdb_aws_iam_conversation_new, has not been freed and
+// is used by no other thread during the call.
 psmdb_aws_iam_bytes psmdb_aws_iam_conversation_reason(const psmdb_aws_iam_conversation *conversation);
 
-// Says of a conversation that authenticated a client that the server has logged it in, or that
-// the server never reports whether it did. Later logins with this access key do not wait among
-// those of strangers. Nothing happens for any other conversation.
+// Says that the server has reported the login of a client that the conversation authenticated.
+// Later logins with this access key do not wait behind those of unknown keys. Does nothing for
+// any other conversation.
 //
 // # Safety
-// `conversation` is null or live, and no other thread uses it during the call.
-void psmdb_aws_iam_conversation_logged_in(const psmdb_aws_iam_conversation *conversation);
+// As for psmdb_aws_iam_conversation_reason.
+void psmdb_aws_iam_conversation_logged_in(psmdb_aws_iam_conversation *conversation);
 
-// Says of a conversation that authenticated a client that the server has not reported the
-// login, for want of such a user perhaps. It is counted, and is a line for the server's log.
-// Nothing happens for any other conversation.
+// Ends a conversation at any time and frees it. Does nothing for a null pointer.
+//
+// When the server reports logins (see psmdb_aws_iam_registered) and has not reported the one
+// of a client that the conversation authenticated, it is counted as not reported, and adds a
+// line for the server's log.
 //
 // # Safety
-// `conversation` is null or live, and no other thread uses it during the call.
-void psmdb_aws_iam_conversation_not_reported(const psmdb_aws_iam_conversation *conversation);
-
-// Ends a conversation, finished or not, and frees it. Nothing happens for a null pointer.
-//
-// # Safety
-// `conversation` is null or came from psmdb_aws_iam_conversation_new and has not been freed.
+// `conversation` is null, or came from psmdb_aws_iam_conversation_new and has not been freed.
 void psmdb_aws_iam_conversation_free(psmdb_aws_iam_conversation *conversation);
 
 // The number of parameters. An index from 0 up to this number identifies a parameter.
@@ -261,11 +259,16 @@ psmdb_aws_iam_buffer *psmdb_aws_iam_parameter_get_bson(size_t index, const uint8
 // `abi` points to `abi_length` readable bytes or the length is 0.
 void psmdb_aws_iam_loaded(const uint8_t *abi, size_t abi_length);
 
-// Says that the mechanism is registered; with `replaced_native` other than 0, that it replaced
-// the server's own mechanism. The first call of each kind adds a line for the server's log.
-// From now on a change of a parameter does, too, and the values in force limit further
-// changes: see psmdb_aws_iam_parameter_set.
-void psmdb_aws_iam_registered(uint8_t replaced_native);
+// Says that the mechanism is registered.
+//
+// With `replaced_native` other than 0, it replaced the server's own mechanism. The first call
+// of each kind adds a line for the server's log. From now on a change of a parameter does,
+// too, and the values in force limit further changes: see psmdb_aws_iam_parameter_set.
+//
+// With `reports_logins` other than 0, the server reports each login that succeeds:
+// psmdb_aws_iam_conversation_logged_in is called. Without, and without this call, a login
+// counts as successful when STS confirms it.
+void psmdb_aws_iam_registered(uint8_t replaced_native, uint8_t reports_logins);
 
 // The counters since the process began, for a server's status report: a BSON document of one
 // element, which is a document and has the given name, in a new buffer that the caller frees.

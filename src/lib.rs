@@ -5,7 +5,7 @@
 //! below it:
 //!
 //! - [`ffi`]: the `extern "C"` functions, the panic boundary and the only unsafe code.
-//! - [`login`]: one login from its first message to its verdict.
+//! - [`login`]: one login with its one state: underway, confirmed or denied.
 //! - [`settings`], [`parameters`], [`trust`]: the values in force; the names, defaults and checks of
 //!   parameters; the rule about changes at runtime.
 //! - [`sasl`]: the conversation with the client, a state machine without I/O.

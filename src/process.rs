@@ -13,25 +13,26 @@ use std::time::SystemTime;
 pub struct Process {
     /// How logins went.
     pub metrics: Metrics,
-    /// What the server's log should say.
+    /// Lines for the server's log.
     pub events: Events,
-    /// What the process is, and what the plugin is in it.
-    pub server: Server,
+    /// How the plugin is registered in the server.
+    pub registration: Registration,
 }
 
-/// The server that the plugin is loaded into, as far as the plugin has registered in it.
+/// How the plugin is registered in the server, as the shim reports it.
 #[derive(Debug, Default)]
-pub struct Server {
+pub struct Registration {
     abi: OnceCell<String>,
-    is_serving: AtomicBool,
+    is_registered: AtomicBool,
     native_replaced: AtomicBool,
     reports_logins: AtomicBool,
+    has_reported_login: AtomicBool,
 }
 
-impl Server {
-    /// The form of the server's internals is this one. It is told once; what comes later is not believed.
-    pub fn is_of(&self, abi: &str) {
-        // A second word would be a defect of the shim's, and harms nobody.
+impl Registration {
+    /// Sets the form of the server's internals. Only the first call counts.
+    pub fn set_abi(&self, abi: &str) {
+        // A second call would be a defect of the shim, and does no harm.
         let _ = self.abi.set(abi.to_owned());
     }
 
@@ -40,40 +41,52 @@ impl Server {
         self.abi.get().map_or("", String::as_str)
     }
 
-    /// The mechanism is registered; says whether that is news.
-    pub fn begin_to_serve(&self) -> bool {
-        !self.is_serving.swap(true, Ordering::Relaxed)
+    /// Records that the mechanism is registered, and whether the server reports logins. Returns
+    /// whether the mechanism was not registered before.
+    pub fn mark_registered(&self, reports_logins: bool) -> bool {
+        self.reports_logins.store(reports_logins, Ordering::Relaxed);
+        !self.is_registered.swap(true, Ordering::Relaxed)
     }
 
     /// Whether the mechanism is registered.
-    pub fn is_serving(&self) -> bool {
-        self.is_serving.load(Ordering::Relaxed)
+    pub fn is_registered(&self) -> bool {
+        self.is_registered.load(Ordering::Relaxed)
     }
 
-    /// The server has reported that it logged a client in.
-    pub fn login_reported(&self) {
-        self.reports_logins.store(true, Ordering::Relaxed);
+    /// Records that the server's own mechanism was replaced. Returns whether it was not before.
+    pub fn mark_native_replaced(&self) -> bool {
+        !self.native_replaced.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether the server has ever done so; one that runs with quiet does not.
+    /// Whether the server's own mechanism was replaced.
+    pub fn is_native_replaced(&self) -> bool {
+        self.native_replaced.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server reports each login that succeeds.
     pub fn reports_logins(&self) -> bool {
         self.reports_logins.load(Ordering::Relaxed)
     }
 
-    /// The server's own mechanism is not used any more; says whether that is news.
-    pub fn replace_native(&self) -> bool {
-        !self.native_replaced.swap(true, Ordering::Relaxed)
+    /// Records that the server has reported a login.
+    pub fn mark_login_reported(&self) {
+        self.has_reported_login.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server has ever reported a login. One that runs with quiet never does.
+    pub fn has_reported_login(&self) -> bool {
+        self.has_reported_login.load(Ordering::Relaxed)
     }
 }
 
 impl Process {
-    /// The section of `serverStatus`: `{version, serverAbi, nativeMechanismReplaced, stsHost, stsHostSince}` and what
-    /// [`Metrics::to_bson`] adds. The host is the one that new logins are told.
+    /// The section of `serverStatus`: `{version, serverAbi, nativeMechanismReplaced, stsHost,
+    /// stsHostSince}` and the counters. The host is the one that new logins use.
     pub fn status(&self, sts_host: &str, since: SystemTime) -> RawDocumentBuf {
         let mut section = RawDocumentBuf::new();
         section.append(cstr!("version"), env!("CARGO_PKG_VERSION"));
-        section.append(cstr!("serverAbi"), self.server.abi());
-        section.append(cstr!("nativeMechanismReplaced"), self.server.native_replaced.load(Ordering::Relaxed));
+        section.append(cstr!("serverAbi"), self.registration.abi());
+        section.append(cstr!("nativeMechanismReplaced"), self.registration.is_native_replaced());
         section.append(cstr!("stsHost"), sts_host);
         section.append(cstr!("stsHostSince"), DateTime::from_system_time(since));
         for (name, value) in self.metrics.to_bson().iter().flatten() {

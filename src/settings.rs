@@ -1,4 +1,5 @@
-//! The settings in force: a copy-on-write store of the parameters' values, and what is made of them.
+//! The settings in force: a copy-on-write store of the parameters' values, and what is made of
+//! them.
 
 use crate::denial::{Cause, Denial};
 use crate::events::Event;
@@ -40,7 +41,8 @@ impl Settings {
         &self.sts
     }
 
-    /// Checks that a login that began with these settings may end with `current`, those in force now.
+    /// Checks that a login that began with these settings may end with `current`, those in force
+    /// now.
     ///
     /// # Errors
     /// A denial when the trusted hosts or root certificates have changed in between, even if they
@@ -213,8 +215,27 @@ impl Store {
         }
     }
 
-    /// The parameters that are not at their default, as `NAME: VALUE`, and an empty list of accounts
-    /// that was set.
+    /// Records that the mechanism is registered, and completes the startup values. The first time,
+    /// adds the log lines about the parameters in force. `variable` reads an environment variable.
+    pub fn register(&self, replaced_native: bool, reports_logins: bool, variable: impl Fn(&str) -> Option<OsString>) {
+        let Process { events, registration, .. } = &*self.process;
+        self.complete_startup();
+        if registration.mark_registered(reports_logins) {
+            let server_abi = registration.abi().to_owned();
+            events.push(Event::Registered { server_abi, parameters: self.changed_parameters() });
+            self.doubtful_hosts().into_iter().for_each(|warning| events.push(warning));
+            let variables = self.unused_proxy_variables(variable);
+            if !variables.is_empty() {
+                events.push(Event::ProxyNotUsed { variables });
+            }
+        }
+        if replaced_native && registration.mark_native_replaced() {
+            events.push(Event::NativeReplaced);
+        }
+    }
+
+    /// The parameters that are not at their default, as `NAME: VALUE`, and an empty list of
+    /// accounts that was set.
     pub fn changed_parameters(&self) -> Vec<String> {
         let (current, default) = (self.current(), Values::default());
         let empty_list = current.values.allowed_accounts.is_set_empty();
@@ -270,7 +291,7 @@ impl Store {
                 }
                 *current = Arc::clone(&after);
             }
-            if self.process.server.is_serving() {
+            if self.process.registration.is_registered() {
                 self.log_change(parameter, &before.values, &after.values);
             }
             return Ok(());
@@ -381,7 +402,7 @@ mod tests {
         // The line of the start has it.
         assert_eq!(doubtful(), Vec::<String>::new());
         assert_eq!(store.doubtful_hosts().len(), 1);
-        store.process().server.begin_to_serve();
+        store.process().registration.mark_registered(true);
         set("awsStsFallbackHosts", "sts.eu-west-1.amazonaws.com,sts.b.com,sts-fips.eu-west-1.amazonaws.com");
         assert_eq!(doubtful(), ["sts.b.com", "sts-fips.eu-west-1.amazonaws.com"]);
         set("awsStsHost", "sts.b.com");
@@ -411,7 +432,8 @@ mod tests {
         store
     }
 
-    /// Asserts that a value is possible at runtime or is refused for this reason, whichever way it comes.
+    /// Asserts that a value is possible at runtime or is refused for this reason, whichever way it
+    /// comes.
     fn assert_at_runtime(store: &Store, name: &str, value: &str, refusal: Option<&str>) {
         let element = rawdoc! { "": value };
         let before = store.text(parameter(name));

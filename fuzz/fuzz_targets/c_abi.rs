@@ -35,7 +35,7 @@ static STARTUP: Once = Once::new();
 fuzz_target!(|data: &[u8]| {
     STARTUP.call_once(|| {
         set_all(&AT_STARTUP);
-        psmdb_aws_iam_registered(0);
+        psmdb_aws_iam_registered(0, 1);
     });
     set_all(&AT_HOME);
     set_all(&[("awsStsHost", "sts.amazonaws.com")]);
@@ -46,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
 
 /// A place for a conversation, which may be null.
 struct Slot {
-    conversation: *mut Conversation,
+    conversation: *mut LoginHandle,
     state: State,
 }
 
@@ -205,7 +205,7 @@ fn look(slot: &Slot) {
 }
 
 /// Null, and lengths that no object has: nothing is done, and nothing written.
-fn impossible(conversation: *mut Conversation, index: usize, text: &[u8]) {
+fn impossible(conversation: *mut LoginHandle, index: usize, text: &[u8]) {
     let mut reply = Bytes { data: null(), length: 0 };
     let mut buffer = null_mut();
     for (data, length) in [(null(), text.len().max(1)), (text.as_ptr(), usize::MAX), (text.as_ptr(), 1 << 63)] {
@@ -223,7 +223,6 @@ fn impossible(conversation: *mut Conversation, index: usize, text: &[u8]) {
             psmdb_aws_iam_loaded(data, length);
             // Nobody is ever confirmed, so that there is nothing to report.
             psmdb_aws_iam_conversation_logged_in(conversation);
-            psmdb_aws_iam_conversation_not_reported(conversation);
         }
     }
     // SAFETY: a null output is refused; a null buffer is empty.

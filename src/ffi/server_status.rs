@@ -4,7 +4,7 @@
 use super::boundary::{export, text};
 use super::parameters::store;
 use super::types::Buffer;
-use crate::events::{Event, Severity};
+use crate::events::Severity;
 use bson::raw::{CStr, RawDocumentBuf};
 use std::ptr::null_mut;
 
@@ -17,31 +17,23 @@ export!(
     pub unsafe extern "C" fn psmdb_aws_iam_loaded(abi: *const u8, abi_length: usize) {
         // SAFETY: readable for this call, as the caller promises.
         if let Some(abi) = unsafe { text(abi, abi_length) } {
-            store().process().server.is_of(abi);
+            store().process().registration.set_abi(abi);
         }
     }
 );
 
 export!(
-    /// Says that the mechanism is registered; with `replaced_native` other than 0, that it replaced
-    /// the server's own mechanism. The first call of each kind adds a line for the server's log.
-    /// From now on a change of a parameter does, too, and the values in force limit further
-    /// changes: see psmdb_aws_iam_parameter_set.
-    pub extern "C" fn psmdb_aws_iam_registered(replaced_native: u8) {
-        let process = store().process();
-        store().complete_startup();
-        if process.server.begin_to_serve() {
-            let server_abi = process.server.abi().to_owned();
-            process.events.push(Event::Registered { server_abi, parameters: store().changed_parameters() });
-            store().doubtful_hosts().into_iter().for_each(|warning| process.events.push(warning));
-            let variables = store().unused_proxy_variables(|name| std::env::var_os(name));
-            if !variables.is_empty() {
-                process.events.push(Event::ProxyNotUsed { variables });
-            }
-        }
-        if replaced_native != 0 && process.server.replace_native() {
-            process.events.push(Event::NativeReplaced);
-        }
+    /// Says that the mechanism is registered.
+    ///
+    /// With `replaced_native` other than 0, it replaced the server's own mechanism. The first call
+    /// of each kind adds a line for the server's log. From now on a change of a parameter does,
+    /// too, and the values in force limit further changes: see psmdb_aws_iam_parameter_set.
+    ///
+    /// With `reports_logins` other than 0, the server reports each login that succeeds:
+    /// psmdb_aws_iam_conversation_logged_in is called. Without, and without this call, a login
+    /// counts as successful when STS confirms it.
+    pub extern "C" fn psmdb_aws_iam_registered(replaced_native: u8, reports_logins: u8) {
+        store().register(replaced_native != 0, reports_logins != 0, |name| std::env::var_os(name));
     }
 );
 

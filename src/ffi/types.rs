@@ -1,6 +1,8 @@
 //! The types that cross the boundary.
 
 use super::boundary::{OnPanic, export};
+use crate::denial::Kind;
+use crate::login::Progress;
 use std::ffi::c_char;
 
 /// The result of a function.
@@ -36,6 +38,21 @@ pub enum ResultCode {
     DeniedAccount = 8,
     /// Denied: STS limits the requests of the client's account.
     DeniedThrottled = 9,
+}
+
+impl From<Progress> for ResultCode {
+    fn from(progress: Progress) -> Self {
+        match progress {
+            Progress::Continue => Self::Continue,
+            Progress::Authenticated => Self::Authenticated,
+            Progress::Denied(Kind::MalformedMessage) => Self::DeniedMalformed,
+            Progress::Denied(Kind::RefusedBySts) => Self::DeniedBySts,
+            Progress::Denied(Kind::AccountNotAllowed) => Self::DeniedAccount,
+            Progress::Denied(Kind::Throttled) => Self::DeniedThrottled,
+            Progress::Denied(Kind::StsUnavailable) => Self::DeniedStsUnavailable,
+            Progress::Denied(Kind::Internal) => Self::DeniedInternal,
+        }
+    }
 }
 
 impl OnPanic for ResultCode {
@@ -112,3 +129,33 @@ export!(
         VERSION.as_ptr().cast()
     }
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every value of an enum; a variant that is not listed does not compile.
+    macro_rules! all {
+        ($type:ident: $($variant:ident),+ $(,)?) => {{
+            let _ = |value: $type| match value { $($type::$variant => ()),+ };
+            [$($type::$variant),+]
+        }};
+    }
+
+    #[test]
+    fn miri_no_failure_has_the_code_of_a_success() {
+        for (kind, _) in Kind::ALL {
+            let code = ResultCode::from(Progress::Denied(kind));
+            assert!((code as u32) < 7000, "{code:?}");
+        }
+        let codes = all!(
+            ResultCode: Ok, Continue, Authenticated, DeniedMalformed, DeniedBySts, DeniedStsUnavailable, DeniedInternal,
+            Panic, RefusedValue, InvalidArgument, DeniedAccount, DeniedThrottled,
+        );
+        for code in codes {
+            let is_success = matches!(code, ResultCode::Ok | ResultCode::Continue | ResultCode::Authenticated);
+            assert_eq!(is_success, code as u32 >= 7000, "{code:?}");
+            assert_ne!(code as u32, 0, "{code:?}");
+        }
+    }
+}

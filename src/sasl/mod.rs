@@ -43,12 +43,12 @@ impl Moment {
     }
 }
 
-/// One conversation, used once: a failed or finished one accepts no further message.
+/// The conversation with one client. A message consumes it, so that nothing follows the last message, or one that was
+/// refused.
 #[derive(Debug)]
 pub struct Conversation {
     host: StsHost,
     state: State,
-    claimed_access_key_id: Option<String>,
 }
 
 #[derive(Debug)]
@@ -57,28 +57,21 @@ enum State {
     Start,
     /// The nonces were exchanged at this time; they are the 64 bytes that the client has to sign.
     Challenged { nonce: [u8; 2 * NONCE_LENGTH], since: Instant },
-    /// The second message was taken, or a message was refused.
-    Over,
 }
 
 /// What comes next after a message of the client's.
 #[derive(Debug)]
 pub enum Next {
-    /// Send these bytes to the client and wait for its second message.
-    Reply(Vec<u8>),
-    /// Ask STS; its answer decides, and the client is sent an empty final message.
+    /// Send these bytes to the client, and give its second message to this conversation.
+    Reply(Vec<u8>, Conversation),
+    /// Send this request to STS. Its response decides; the client gets an empty final message.
     AskSts(Box<IdentityRequest>),
 }
 
 impl Conversation {
     /// Begins a conversation whose client will be told to sign for this host.
     pub fn new(host: StsHost) -> Self {
-        Self { host, state: State::Start, claimed_access_key_id: None }
-    }
-
-    /// The access key id that the client's second message claims, if one could be read. Nobody has proved it.
-    pub fn claimed_access_key_id(&self) -> Option<&str> {
-        self.claimed_access_key_id.as_deref()
+        Self { host, state: State::Start }
     }
 
     /// Takes the client's next message.
@@ -87,30 +80,35 @@ impl Conversation {
     ///
     /// # Errors
     /// A malformed-message denial for a message that breaks the protocol, comes out of turn or comes more than 60
-    /// seconds after the one before, an internal one when there are no random bytes. The conversation is over then.
+    /// seconds after the one before, an internal one when there are no random bytes. Where the second message claims an
+    /// access key id, the reason names it.
     pub fn step(
-        &mut self,
+        self,
         message: &[u8],
         random: impl FnOnce(&mut [u8]) -> Result<(), Denial>,
         now: Moment,
     ) -> Result<Next, Denial> {
-        // Taken out first, so that a conversation that fails in any way is over.
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::Start => self.challenge(message, random, now).map(Next::Reply),
+        match self.state {
+            State::Start => self.challenge(message, random, now),
             State::Challenged { nonce, since } => {
                 let age = now.monotonic.saturating_duration_since(since);
-                self.check_second(message, &nonce, age, now.unix_seconds).map(Box::new).map(Next::AskSts)
+                let second = messages::ClientSecond::parse(message)?;
+                self.check_second(&second, &nonce, age, now.unix_seconds)
+                    .map(|request| Next::AskSts(Box::new(request)))
+                    .map_err(|denial| match sigv4::claimed_access_key_id(second.authorization) {
+                        Some(id) => with_claimed_key(denial, id),
+                        None => denial,
+                    })
             }
-            State::Over => Err(Denial::malformed("the client sent a message after the conversation was over")),
         }
     }
 
     fn challenge(
-        &mut self,
+        self,
         message: &[u8],
         random: impl FnOnce(&mut [u8]) -> Result<(), Denial>,
         now: Moment,
-    ) -> Result<Vec<u8>, Denial> {
+    ) -> Result<Next, Denial> {
         let first = messages::ClientFirst::parse(message)?;
         let mut nonce = [0; 2 * NONCE_LENGTH];
         let (clients, servers) = nonce.split_at_mut(NONCE_LENGTH);
@@ -121,19 +119,16 @@ impl Conversation {
             return Err(Denial::internal("the random source gave no random bytes"));
         }
         let reply = messages::server_first(&nonce, &self.host)?;
-        self.state = State::Challenged { nonce, since: now.monotonic };
-        Ok(reply)
+        Ok(Next::Reply(reply, Self { state: State::Challenged { nonce, since: now.monotonic }, ..self }))
     }
 
     fn check_second(
-        &mut self,
-        message: &[u8],
+        &self,
+        second: &messages::ClientSecond<'_>,
         nonce: &[u8; 2 * NONCE_LENGTH],
         age: Duration,
         now: i64,
     ) -> Result<IdentityRequest, Denial> {
-        let second = messages::ClientSecond::parse(message)?;
-        self.claimed_access_key_id = sigv4::claimed_access_key_id(second.authorization).map(str::to_owned);
         let date = AmzDate::parse(second.date)?;
         date.check_skew(now)?;
         if let Some(token) = second.token {
@@ -157,6 +152,12 @@ impl Conversation {
             nonce: messages::base64(nonce),
         })
     }
+}
+
+/// The denial with the access key id that the client claimed, also where STS has confirmed nothing: an operator finds
+/// the line by it.
+pub fn with_claimed_key(denial: Denial, access_key_id: &str) -> Denial {
+    denial.with_detail(&format!("the client claimed access key id {access_key_id}"))
 }
 
 #[cfg(test)]
@@ -191,16 +192,20 @@ mod tests {
         rawdoc! { "a": AUTHORIZATION, "d": "20261121T191300Z" }.into_bytes()
     }
 
+    fn new() -> Conversation {
+        Conversation::new(StsHost::default())
+    }
+
     fn challenged() -> Conversation {
-        let mut conversation = Conversation::new(StsHost::default());
-        assert!(matches!(conversation.step(&client_first(), sevens, after(0)), Ok(Next::Reply(_))));
+        let Ok(Next::Reply(_, conversation)) = new().step(&client_first(), sevens, after(0)) else {
+            panic!("no reply")
+        };
         conversation
     }
 
     #[test]
     fn miri_the_reply_holds_both_nonces_and_the_host_and_nothing_else() {
-        let mut conversation = Conversation::new(StsHost::default());
-        let Ok(Next::Reply(reply)) = conversation.step(&client_first(), sevens, after(0)) else { panic!("no reply") };
+        let Ok(Next::Reply(reply, _)) = new().step(&client_first(), sevens, after(0)) else { panic!("no reply") };
         let nonce = [[1; 32], [7; 32]].concat();
         let nonce = Binary { subtype: BinarySubtype::Generic, bytes: nonce };
         assert_eq!(reply, rawdoc! { "s": nonce, "h": "sts.amazonaws.com" }.into_bytes());
@@ -227,50 +232,37 @@ mod tests {
     }
 
     #[test]
-    fn miri_messages_out_of_turn_end_the_conversation() {
-        let mut conversation = Conversation::new(StsHost::default());
-        assert!(conversation.step(&client_second(), sevens, after(0)).is_err());
-        assert!(conversation.step(&client_first(), sevens, after(0)).is_err());
-
-        let mut conversation = challenged();
-        assert!(conversation.step(&client_first(), sevens, after(0)).is_err());
-        assert!(conversation.step(&client_second(), sevens, after(0)).is_err());
-
-        let mut conversation = challenged();
-        assert!(conversation.step(&client_second(), sevens, after(0)).is_ok());
-        let denial = conversation.step(&client_second(), sevens, after(0)).unwrap_err();
-        assert_eq!(denial.kind(), Kind::MalformedMessage);
+    fn miri_messages_out_of_turn_are_refused() {
+        for (conversation, message) in [(new(), client_second()), (challenged(), client_first())] {
+            let denial = conversation.step(&message, sevens, after(0)).unwrap_err();
+            assert_eq!(denial.kind(), Kind::MalformedMessage);
+        }
     }
 
     #[test]
     fn miri_without_random_bytes_there_is_no_challenge() {
         for random in [|_: &mut [u8]| Err(Denial::internal("none")), |_: &mut [u8]| Ok(())] {
-            let mut conversation = Conversation::new(StsHost::default());
-            let denial = conversation.step(&client_first(), random, after(0)).unwrap_err();
+            let denial = new().step(&client_first(), random, after(0)).unwrap_err();
             assert_eq!(denial.kind(), Kind::Internal);
         }
     }
 
     #[test]
     fn miri_a_stale_date_is_refused_before_sts_is_asked() {
-        let mut conversation = challenged();
-        assert_eq!(conversation.claimed_access_key_id(), None);
-        let denial = conversation
+        let denial = challenged()
             .step(&client_second(), sevens, Moment { unix_seconds: after(1000).unix_seconds, ..after(0) })
             .unwrap_err();
         assert!(denial.reason().contains("1000 seconds behind"), "{denial}");
-        assert_eq!(conversation.claimed_access_key_id(), Some("AKIDEXAMPLE"));
+        assert!(denial.reason().ends_with("; the client claimed access key id AKIDEXAMPLE"), "{denial}");
     }
 
     #[test]
     fn miri_a_second_message_later_than_sixty_seconds_is_refused() {
         assert!(challenged().step(&client_second(), sevens, after(60)).is_ok());
-        let mut conversation = challenged();
-        let denial = conversation.step(&client_second(), sevens, after(61)).unwrap_err();
+        let denial = challenged().step(&client_second(), sevens, after(61)).unwrap_err();
         assert_eq!(denial.cause(), Cause::ExpiredConversation);
         assert!(denial.reason().contains("came 61 seconds after the first, and must come within 60"), "{denial}");
-        assert_eq!(conversation.claimed_access_key_id(), Some("AKIDEXAMPLE"));
-        assert!(conversation.step(&client_second(), sevens, after(0)).is_err(), "it is over");
+        assert!(denial.reason().ends_with("; the client claimed access key id AKIDEXAMPLE"), "{denial}");
         // The server's own clock may be set back or ahead meanwhile.
         let set_back = Moment { unix_seconds: after(0).unix_seconds, ..after(61) };
         let denial = challenged().step(&client_second(), sevens, set_back).unwrap_err();

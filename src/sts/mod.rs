@@ -219,6 +219,12 @@ impl Sts {
         self.shared.admission.remember(access_key_id, account);
     }
 
+    /// Whether this access key is one that [`Sts::remember`] remembers.
+    #[cfg(test)]
+    pub fn is_known(&self, access_key_id: &str) -> bool {
+        self.shared.admission.claim(access_key_id).is_confirmed
+    }
+
     /// The counters and events of the process.
     pub fn process(&self) -> &Arc<Process> {
         &self.process

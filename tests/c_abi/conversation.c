@@ -142,16 +142,17 @@ int main(int argc, char** argv) {
         return kUnusable;
     }
     psmdb_aws_iam_loaded((const uint8_t*)"none", 4);
-    psmdb_aws_iam_registered(0);
+    psmdb_aws_iam_registered(0, 1);
     psmdb_aws_iam_conversation* conversation = psmdb_aws_iam_conversation_new();
     if (conversation == NULL) {
         fprintf(stderr, "conversation: there is no memory for a login\n");
         return kUnusable;
     }
     const int status = converse(conversation);
-    psmdb_aws_iam_conversation_logged_in(conversation);
-    psmdb_aws_iam_conversation_not_reported(conversation);
-    drop_log_lines();
+    if (status == kAuthenticated) {
+        psmdb_aws_iam_conversation_logged_in(conversation);
+    }
     psmdb_aws_iam_conversation_free(conversation);
+    drop_log_lines();
     return status;
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bson::Document;
 use local_sts::{Failures, LocalSts, ServiceError, StsResponse};
 use psmdb_aws_iam::events::Event;
-use psmdb_aws_iam::login::{Login, Step};
+use psmdb_aws_iam::login::{Login, Progress};
 use psmdb_aws_iam::parameters;
 use psmdb_aws_iam::sasl::Moment;
 use psmdb_aws_iam::settings::Store;
@@ -50,12 +50,14 @@ impl Client {
     /// Logs in with a key that nobody has; returns the reason of the denial.
     fn forge(&self, access_key_id: &str) -> String {
         let mut login = Login::new(&self.store, Instant::now());
-        let mut step = |message: &[u8]| login.step(&self.store, message, Moment::now().expect("a clock"));
-        let Ok(Step::Continue(challenge)) = step(&client_first(&[1; 32])) else { panic!("no challenge") };
-        let challenge = Document::from_reader(&challenge[..]).expect("BSON");
+        assert_eq!(login.step(&self.store, &client_first(&[1; 32]), Moment::now()), Progress::Continue);
+        let challenge = login.reply();
+        let challenge = Document::from_reader(challenge).expect("BSON");
         let (host, nonce) = (challenge.get_str("h").unwrap(), challenge.get_binary_generic("s").unwrap());
         let signed = Signer::new(&Credentials::new(access_key_id, "no-secret"), host, nonce).sign_by_hand();
-        step(&client_second(&signed)).expect_err("nobody has this key").reason().to_owned()
+        let progress = login.step(&self.store, &client_second(&signed), Moment::now());
+        assert!(matches!(progress, Progress::Denied(_)), "nobody has this key");
+        login.reason().to_owned()
     }
 
     fn counted(&self, of: fn(&psmdb_aws_iam::metrics::Metrics) -> &psmdb_aws_iam::metrics::Counter) -> usize {

@@ -22,13 +22,13 @@ use crate::support::fixture::{ACCOUNT, Fixture, credentials};
 
 /// Reasons that are not produced here, by their beginning, which the sources must contain, with why.
 const ONLY_READ: [(&str, &str); 4] = [
-    ("the client's second message came", "it takes a minute; covered by sasl::tests and ffi::conversation::tests"),
+    ("the client's second message came", "it takes a minute; covered by sasl::tests and login::tests"),
     (
         "cannot connect to sts.amazonaws.com (A): Too many open files",
         "the text is the system's, and the server itself would fail, too",
     ),
     ("too many logins at once", "it needs more logins than request slots; covered by attacks/load.rs"),
-    ("a defect of psmdb-aws-iam was caught", "covered by trouble::a_panic_is_one_failed_login, with a test build"),
+    ("a defect of psmdb-aws-iam was caught", "covered by sts_faults::a_panic_is_one_failed_login, with a test build"),
 ];
 
 /// The reason with everything masked that differs between logins.
