@@ -6,42 +6,102 @@ use bson::raw::{CStr, RawDocumentBuf, cstr};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-/// The metrics since the process started.
-#[derive(Debug, Default)]
-pub struct Metrics {
+/// Defines [`Metrics`]: each row is a field, its type and its place in the section of
+/// `serverStatus`, whose documents [`Metrics::append_to`] writes in the order of the rows. Rows of
+/// one document stand together.
+macro_rules! metrics {
+    ($($(#[$attribute:meta])* $field:ident: $type:ty => $($place:literal).+;)+) => {
+        /// The metrics since the process started.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $($(#[$attribute])* pub $field: $type,)+
+        }
+
+        impl Metrics {
+            /// Appends every number to the section of `serverStatus`; docs/monitoring.md describes
+            /// them.
+            pub fn append_to(&self, section: &mut RawDocumentBuf) {
+                let mut writer = Writer::new(section);
+                $(writer.append(&[$(cstr!($place)),+], &self.$field);)+
+                writer.close(0);
+            }
+        }
+    };
+}
+
+metrics! {
     /// Conversations that were started.
-    pub started: Counter,
+    started: Counter => "logins"."started";
     /// Conversations in which STS confirmed the client.
-    pub confirmed: Counter,
+    confirmed: Counter => "logins"."confirmed";
     /// Confirmed conversations for which the server did not report a login.
-    pub not_reported: Counter,
-    /// Denials, by cause.
-    pub denied: Denials,
+    not_reported: Counter => "logins"."notReported";
+    /// Denials, by kind and by cause.
+    denied: Denials => "logins"."denied";
     /// Requests to STS, including those that could not be sent.
-    pub sts_requests: Counter,
+    sts_requests: Counter => "sts"."requests";
     /// Requests that repeated an earlier one of the same login.
-    pub sts_retries: Counter,
+    sts_retries: Counter => "sts"."retries";
     /// Throttling responses of STS.
-    pub sts_throttled: Counter,
-    /// Responses of STS, by status class: 2xx, 3xx, 4xx and 5xx.
-    pub sts_answers: [Counter; 4],
-    /// How often new logins changed to another STS host.
-    pub fallback_switches: Counter,
+    sts_throttled: Counter => "sts"."throttled";
+    /// Failovers to another STS host for new logins.
+    fallback_switches: Counter => "sts"."fallbackSwitches";
+    /// Responses of STS, by status class.
+    sts_answers: StatusClasses => "sts"."answers";
     /// TLS connections to STS that were made.
-    pub connections_opened: Counter,
+    connections_opened: Counter => "sts"."connections"."opened";
     /// Requests on a connection that had carried an earlier one.
-    pub connections_reused: Counter,
+    connections_reused: Counter => "sts"."connections"."reused";
     /// Open TLS connections to STS, including idle ones.
-    pub connections_open: Gauge,
+    connections_open: Gauge => "sts"."connections"."open";
     /// Requests to STS without a response yet.
-    pub sts_in_flight: Gauge,
+    sts_in_flight: Gauge => "sts"."inFlight";
     /// Logins that wait for a free STS request slot.
-    pub sts_queued: Gauge,
+    sts_queued: Gauge => "sts"."queued";
     /// The time logins spent in the plugin, without the time between the client's messages.
-    pub login_latency: Histogram,
+    login_latency: Histogram => "latency"."logins";
     /// The time from a request to the end of its response, including a new connection if one was
     /// made.
-    pub sts_latency: Histogram,
+    sts_latency: Histogram => "latency"."sts";
+}
+
+/// What a row of the metrics appends to its document.
+trait Measure {
+    fn append_to(&self, document: &mut RawDocumentBuf, name: &CStr);
+}
+
+/// Writes nested documents in one pass: opens and closes them as the places of the values need it.
+struct Writer<'a> {
+    section: &'a mut RawDocumentBuf,
+    /// The documents that are open, each inside the one before it.
+    open: Vec<(&'static CStr, RawDocumentBuf)>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(section: &'a mut RawDocumentBuf) -> Self {
+        Self { section, open: Vec::new() }
+    }
+
+    fn append(&mut self, place: &[&'static CStr], value: &impl Measure) {
+        let Some((name, documents)) = place.split_last() else { return };
+        let shared = self.open.iter().zip(documents).take_while(|((open, _), wanted)| open == *wanted).count();
+        self.close(shared);
+        self.open.extend(documents[shared..].iter().map(|name| (*name, RawDocumentBuf::new())));
+        value.append_to(self.innermost(), name);
+    }
+
+    /// Closes documents until so many are open.
+    fn close(&mut self, depth: usize) {
+        while self.open.len() > depth
+            && let Some((name, document)) = self.open.pop()
+        {
+            self.innermost().append(name, document);
+        }
+    }
+
+    fn innermost(&mut self) -> &mut RawDocumentBuf {
+        self.open.last_mut().map_or(&mut *self.section, |(_, document)| document)
+    }
 }
 
 /// A number that only grows.
@@ -62,6 +122,12 @@ impl Counter {
     /// The count so far.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Measure for Counter {
+    fn append_to(&self, document: &mut RawDocumentBuf, name: &CStr) {
+        document.append(name, self.get());
     }
 }
 
@@ -89,6 +155,12 @@ impl Gauge {
     /// The current number.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Measure for Gauge {
+    fn append_to(&self, document: &mut RawDocumentBuf, name: &CStr) {
+        document.append(name, self.get());
     }
 }
 
@@ -120,6 +192,46 @@ impl Denials {
     /// The number of denials of this kind.
     pub fn of_kind(&self, kind: Kind) -> i64 {
         Cause::ALL.iter().filter(|(cause, _)| cause.kind() == kind).map(|(cause, _)| self.of_cause(*cause)).sum()
+    }
+}
+
+impl Measure for Denials {
+    /// The denials by kind under the name, and beside it those by cause as `reasons`.
+    fn append_to(&self, document: &mut RawDocumentBuf, name: &CStr) {
+        let mut kinds = RawDocumentBuf::new();
+        for (kind, name) in Kind::ALL {
+            kinds.append(name, self.of_kind(kind));
+        }
+        let mut reasons = RawDocumentBuf::new();
+        for (cause, name) in Cause::ALL {
+            reasons.append(name, self.of_cause(cause));
+        }
+        document.append(name, kinds);
+        document.append(cstr!("reasons"), reasons);
+    }
+}
+
+/// Responses of STS by status class: 2xx, 3xx, 4xx and 5xx.
+#[derive(Debug, Default)]
+pub struct StatusClasses([Counter; 4]);
+
+impl StatusClasses {
+    /// Counts a response with this status.
+    pub fn add(&self, status: u16) {
+        // 1xx never gets here; statuses of 600 and above count as 5xx.
+        let class = usize::from(status / 100).clamp(2, 5) - 2;
+        self.0[class].add();
+    }
+}
+
+impl Measure for StatusClasses {
+    fn append_to(&self, document: &mut RawDocumentBuf, name: &CStr) {
+        let mut classes = RawDocumentBuf::new();
+        let names = [cstr!("status2xx"), cstr!("status3xx"), cstr!("status4xx"), cstr!("status5xx")];
+        for (name, count) in names.into_iter().zip(&self.0) {
+            classes.append(name, count.get());
+        }
+        document.append(name, classes);
     }
 }
 
@@ -158,82 +270,23 @@ impl Histogram {
         self.buckets[bucket].add();
         self.total_micros.add_many(i64::try_from(took.as_micros()).unwrap_or(i64::MAX));
     }
-
-    /// `{count, totalMicros, atMost1ms, ...}`; the buckets are cumulative, as in Prometheus.
-    fn to_bson(&self) -> RawDocumentBuf {
-        let mut sum = 0;
-        let cumulative: Vec<i64> = self
-            .buckets
-            .iter()
-            .map(|bucket| {
-                sum += bucket.get();
-                sum
-            })
-            .collect();
-        let mut document = RawDocumentBuf::new();
-        document.append(cstr!("count"), sum);
-        document.append(cstr!("totalMicros"), self.total_micros.get());
-        for ((_, name), count) in BUCKETS.iter().zip(cumulative) {
-            document.append(*name, count);
-        }
-        document
-    }
 }
 
-impl Metrics {
-    /// The documents `{logins, sts, latency}` of the section in `serverStatus`; see
-    /// docs/monitoring.md.
-    pub fn to_bson(&self) -> RawDocumentBuf {
-        let mut denied = RawDocumentBuf::new();
-        for (kind, name) in Kind::ALL {
-            denied.append(name, self.denied.of_kind(kind));
+impl Measure for Histogram {
+    /// `{count, totalMicros, atMost1ms, ...}`; the buckets are cumulative, as in Prometheus.
+    fn append_to(&self, document: &mut RawDocumentBuf, name: &CStr) {
+        let mut sum = 0;
+        let cumulative = self.buckets.each_ref().map(|bucket| {
+            sum += bucket.get();
+            sum
+        });
+        let mut histogram = RawDocumentBuf::new();
+        histogram.append(cstr!("count"), sum);
+        histogram.append(cstr!("totalMicros"), self.total_micros.get());
+        for ((_, name), count) in BUCKETS.iter().zip(cumulative) {
+            histogram.append(*name, count);
         }
-        let mut reasons = RawDocumentBuf::new();
-        for (cause, name) in Cause::ALL {
-            reasons.append(name, self.denied.of_cause(cause));
-        }
-        let mut logins = RawDocumentBuf::new();
-        logins.append(cstr!("started"), self.started.get());
-        logins.append(cstr!("confirmed"), self.confirmed.get());
-        logins.append(cstr!("notReported"), self.not_reported.get());
-        logins.append(cstr!("denied"), denied);
-        logins.append(cstr!("reasons"), reasons);
-
-        let mut answers = RawDocumentBuf::new();
-        let classes = [cstr!("status2xx"), cstr!("status3xx"), cstr!("status4xx"), cstr!("status5xx")];
-        for (name, count) in classes.into_iter().zip(&self.sts_answers) {
-            answers.append(name, count.get());
-        }
-        let mut connections = RawDocumentBuf::new();
-        connections.append(cstr!("opened"), self.connections_opened.get());
-        connections.append(cstr!("reused"), self.connections_reused.get());
-        connections.append(cstr!("open"), self.connections_open.get());
-        let mut sts = RawDocumentBuf::new();
-        sts.append(cstr!("requests"), self.sts_requests.get());
-        sts.append(cstr!("retries"), self.sts_retries.get());
-        sts.append(cstr!("throttled"), self.sts_throttled.get());
-        sts.append(cstr!("fallbackSwitches"), self.fallback_switches.get());
-        sts.append(cstr!("answers"), answers);
-        sts.append(cstr!("connections"), connections);
-        sts.append(cstr!("inFlight"), self.sts_in_flight.get());
-        sts.append(cstr!("queued"), self.sts_queued.get());
-
-        let mut latency = RawDocumentBuf::new();
-        latency.append(cstr!("logins"), self.login_latency.to_bson());
-        latency.append(cstr!("sts"), self.sts_latency.to_bson());
-
-        let mut section = RawDocumentBuf::new();
-        section.append(cstr!("logins"), logins);
-        section.append(cstr!("sts"), sts);
-        section.append(cstr!("latency"), latency);
-        section
-    }
-
-    /// Counts a response of STS by its status class.
-    pub fn count_answer(&self, status: u16) {
-        // 1xx never gets here; statuses of 600 and above count as 5xx.
-        let class = usize::from(status / 100).clamp(2, 5) - 2;
-        self.sts_answers[class].add();
+        document.append(name, histogram);
     }
 }
 
@@ -241,9 +294,13 @@ impl Metrics {
 mod tests {
     use super::*;
     use bson::Document;
+    use bson::raw::RawDocument;
+    use std::collections::BTreeSet;
 
     fn shown(metrics: &Metrics) -> Document {
-        Document::try_from(metrics.to_bson()).unwrap()
+        let mut section = RawDocumentBuf::new();
+        metrics.append_to(&mut section);
+        Document::try_from(section).unwrap()
     }
 
     #[test]
@@ -268,7 +325,10 @@ mod tests {
         for micros in [0, 1000, 1001, 59_999_999, 60_000_001] {
             histogram.add(Duration::from_micros(micros));
         }
-        let shown = Document::try_from(histogram.to_bson()).unwrap();
+        let mut document = RawDocumentBuf::new();
+        histogram.append_to(&mut document, cstr!("latency"));
+        let shown = Document::try_from(document).unwrap();
+        let shown = shown.get_document("latency").unwrap();
         let count = |name: &str| shown.get_i64(name).unwrap();
         assert_eq!((count("count"), count("totalMicros")), (5, 120_002_001));
         assert_eq!((count("atMost1ms"), count("atMost2ms"), count("atMost30s"), count("atMost60s")), (2, 3, 3, 4));
@@ -287,8 +347,27 @@ mod tests {
     fn miri_responses_are_counted_by_status_class() {
         let metrics = Metrics::default();
         for status in [200, 204, 302, 403, 500, 999] {
-            metrics.count_answer(status);
+            metrics.sts_answers.add(status);
         }
-        assert_eq!(metrics.sts_answers.each_ref().map(Counter::get), [2, 1, 1, 2]);
+        assert_eq!(metrics.sts_answers.0.each_ref().map(Counter::get), [2, 1, 1, 2]);
+    }
+    #[test]
+    fn miri_rows_of_one_document_stand_together() {
+        fn assert_names_are_unique(document: &RawDocument) {
+            let mut names = BTreeSet::new();
+            for (name, value) in document.iter().map(Result::unwrap) {
+                assert!(names.insert(name.as_str().to_owned()), "{name:?} is there twice");
+                if let Some(inner) = value.as_document() {
+                    assert_names_are_unique(inner);
+                }
+            }
+        }
+        let mut section = RawDocumentBuf::new();
+        Metrics::default().append_to(&mut section);
+        assert_names_are_unique(&section);
+        let section = Document::try_from(section).unwrap();
+        let names: Vec<_> = section.keys().collect();
+        assert_eq!(names, ["logins", "sts", "latency"]);
+        assert!(section.get_document("sts").unwrap().get_document("connections").unwrap().contains_key("reused"));
     }
 }

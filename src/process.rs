@@ -89,9 +89,7 @@ impl Process {
         section.append(cstr!("nativeMechanismReplaced"), self.registration.is_native_replaced());
         section.append(cstr!("stsHost"), sts_host);
         section.append(cstr!("stsHostSince"), DateTime::from_system_time(since));
-        for (name, value) in self.metrics.to_bson().iter().flatten() {
-            section.append(name, value);
-        }
+        self.metrics.append_to(&mut section);
         section
     }
 }

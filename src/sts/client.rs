@@ -217,7 +217,7 @@ impl Client {
             let failure = unreached(self.names.explain(&error, &sent(false)));
             Unanswered::Transport(error, failure)
         })?;
-        metrics.count_answer(answer.status().as_u16());
+        metrics.sts_answers.add(answer.status().as_u16());
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !header("content-encoding").is_empty() {
             return Err(denied(Denial::invalid_response(
