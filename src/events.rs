@@ -2,7 +2,7 @@
 //! the plugin's own threads never call into the server.
 
 use crate::aws::Doubt;
-use crate::principal;
+use crate::mongosh;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -132,10 +132,10 @@ impl fmt::Display for Event {
             Self::NotReported { arn, user_name } => write!(
                 f,
                 "MONGODB-AWS: AWS STS confirmed {arn}, but the server reported no login. Possible reasons: the client \
-                 disconnected before the response; the connection was already logged in as another user; the member \
-                 was not ready (STARTUP, RECOVERING); authenticationRestrictions; systemLog.quiet, which hides \
-                 successes; or the user does not exist; to create it: {}",
-                principal::create_user_command(user_name)
+                 disconnected before the response; the connection was already logged in as another user; the member was \
+                 not ready (STARTUP, RECOVERING); authenticationRestrictions; systemLog.quiet, which hides successes; \
+                 or the user does not exist; create it with the roles that it needs, for example: {}",
+                mongosh::create_user(user_name)
             ),
             Self::NativeReplaced => {
                 write!(f, "Replaced the server's built-in MONGODB-AWS mechanism with that of psmdb-aws-iam {VERSION}")

@@ -12,6 +12,7 @@
 //! - [`sts`]: the request to AWS STS and its response.
 //! - [`process`], [`events`], [`metrics`]: what all logins share, lines for the server's log, counters.
 //! - [`sigv4`], [`principal`]: the client's signature header; from the ARN to the user's name.
+//! - [`mongosh`]: the command that creates a user, for the log and the operator's command.
 //! - [`aws`], [`denial`], [`secret`]: partitions, regions and STS hosts; why a login failed; text that
 //!   is redacted and zeroed.
 //!
@@ -40,6 +41,7 @@ pub mod events;
 pub mod ffi;
 pub mod login;
 pub mod metrics;
+pub mod mongosh;
 pub mod parameters;
 pub mod principal;
 pub mod process;

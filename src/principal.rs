@@ -56,21 +56,6 @@ pub enum RoleUserFormat {
     AssumedRole,
 }
 
-/// The command for mongosh that makes the user of a principal, with its roles left to fill in.
-pub fn create_user_command(user_name: &str) -> String {
-    let mut quoted = String::new();
-    for character in user_name.chars() {
-        match character {
-            // A path may hold both of these.
-            '"' | '\\' => quoted.extend(['\\', character]),
-            // No name has one; but a server may say anything.
-            _ if character.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(character))),
-            _ => quoted.push(character),
-        }
-    }
-    format!("db.getSiblingDB(\"$external\").createUser({{user: \"{quoted}\", roles: [...]}})")
-}
-
 impl Principal {
     /// Parses an ARN as STS answers it to GetCallerIdentity.
     ///

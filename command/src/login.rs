@@ -7,7 +7,8 @@ use bson::raw::{RawDocumentBuf, cstr};
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, rawdoc};
 use clap::Args;
-use psmdb_aws_iam::principal::{self, Principal, Role};
+use psmdb_aws_iam::mongosh;
+use psmdb_aws_iam::principal::{Principal, Role};
 use psmdb_aws_iam::sasl::NONCE_LENGTH;
 use psmdb_aws_iam::sts::certificates;
 use psmdb_aws_iam::sts::endpoint::StsHost;
@@ -314,7 +315,7 @@ impl Attempt<'_> {
                 match name.map(|(name, _)| name).filter(|name| is_user_name(name)) {
                     Some(name) => format!(
                         "STS has confirmed who you are; the server has no such user. As a user administrator, in mongosh:\n  {}{}",
-                        principal::create_user_command(name),
+                        mongosh::create_user(name),
                         if others_may_take_part(&self.connection) {
                             format!(
                                 "\nWithout TLS anybody between could have named it: compare with {}",

@@ -1,6 +1,7 @@
 //! `user`: which user of `$external` an ARN logs in as.
 
 use clap::Args;
+use psmdb_aws_iam::mongosh;
 use psmdb_aws_iam::principal::{self, Kind, Principal, Role, RoleUserFormat};
 use serde_json::{Value, json};
 
@@ -11,8 +12,7 @@ The ARN may be any that AWS shows of a principal: an IAM user, a role with its
 path, a session of a role (assumed-role), a role of Identity Center and its
 sessions, a federated user, or the root user. Nothing is asked of AWS: whether
 there is such a principal is not known. Roles lose their path, and all sessions
-of a role are one user. Put the roles of MongoDB that it should have where the
-line has [...].
+of a role are one user. The role in the printed line is an example: replace it.
 
 Exit status:
   0  printed
@@ -80,7 +80,7 @@ impl ExternalUser {
     }
 
     fn text(&self) -> String {
-        format!("{}\n\n{}\n", self.name, principal::create_user_command(&self.name))
+        format!("{}\n\n{}\n", self.name, mongosh::create_user(&self.name))
     }
 
     fn json(&self) -> Value {
@@ -90,7 +90,7 @@ impl ExternalUser {
             "account": self.account,
             "partition": self.partition,
             "kind": self.kind,
-            "createUser": principal::create_user_command(&self.name),
+            "createUser": mongosh::create_user(&self.name),
         })
     }
 }
@@ -168,9 +168,9 @@ mod tests {
 
     #[test]
     fn a_name_that_javascript_would_take_apart_is_quoted() {
-        let user = ExternalUser::of(r#"arn:aws:iam::123456789012:user/a"b\c/d"#, RoleUserFormat::IamRole).unwrap();
-        assert_eq!(user.name, r#"arn:aws:iam::123456789012:user/a"b\c/d"#);
-        let line = r#"db.getSiblingDB("$external").createUser({user: "arn:aws:iam::123456789012:user/a\"b\\c/d", roles: [...]})"#;
+        let user = ExternalUser::of(r#"arn:aws:iam::123456789012:user/a'b\c/d"#, RoleUserFormat::IamRole).unwrap();
+        assert_eq!(user.name, r#"arn:aws:iam::123456789012:user/a'b\c/d"#);
+        let line = r"db.getSiblingDB('$external').createUser({user: 'arn:aws:iam::123456789012:user/a\'b\\c/d', roles: [{role: 'readWrite', db: 'test'}]})";
         assert_eq!(user.json()["createUser"], line);
     }
 

@@ -106,7 +106,9 @@ fn a_refusal_is_told_with_its_step_and_what_to_do() {
             said.contains("4 saslContinue: refused: Could not find user \"") && said.contains("(code 11)\n"),
             "{said}"
         );
-        let line = format!("\n  db.getSiblingDB(\"$external\").createUser({{user: \"{name}\", roles: [...]}})\n");
+        let line = format!(
+            "\n  db.getSiblingDB('$external').createUser({{user: '{name}', roles: [{{role: 'readWrite', db: 'test'}}]}})\n"
+        );
         assert!(said.ends_with(&line), "{said}");
     }
 }

@@ -85,8 +85,10 @@ fn user(arn: &str, format: &str) -> Value {
 fn every_principal_that_can_log_in_has_the_user_that_the_plugin_gives_it() {
     for Row { arn, kind, iam_role, assumed_role } in LOGINS {
         for (format, name) in [("iamRole", iam_role), ("assumedRole", assumed_role)] {
-            let line =
-                format!("db.getSiblingDB(\"$external\").createUser({{user: {}, roles: [...]}})", Value::from(name));
+            let quoted = name.replace('\\', r"\\").replace('\'', r"\'");
+            let line = format!(
+                "db.getSiblingDB('$external').createUser({{user: '{quoted}', roles: [{{role: 'readWrite', db: 'test'}}]}})"
+            );
             let mut fields = arn.split(':');
             let expected = json!({
                 "user": name, "db": "$external", "kind": kind, "createUser": line,
