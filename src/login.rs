@@ -361,7 +361,7 @@ mod tests {
         let progress = login.step(&store, &second_message(begun.unix_seconds), Ok(late));
         assert_eq!(progress, Progress::Denied(Kind::MalformedMessage));
         let reason = login.reason();
-        assert!(reason.contains("and must come within 60; the client must log in again"), "{reason}");
+        assert!(reason.contains("and the limit is 60 seconds; the client must log in again"), "{reason}");
         assert_eq!(denied(&store, Cause::ExpiredConversation), 1);
     }
 

@@ -1,104 +1,111 @@
-//! From the ARN that STS answers to the name of a MongoDB user.
+//! Maps the ARN that STS returns to the name of a MongoDB user.
 //!
 //! Sources: the pages of AWS that [`Principal::parse`] names.
 
 use crate::denial::{Cause, Denial};
 
-/// Longest ARN that STS documents for GetCallerIdentity, in bytes.
+/// Maximum length of an ARN, in bytes, as STS documents it for GetCallerIdentity.
 pub const MAX_ARN_LENGTH: usize = 2048;
 
-/// Longest name of a user, role, session or federated user, in bytes.
+/// Maximum length of the name of a user, role, session or federated user, in bytes.
 const MAX_NAME_LENGTH: usize = 64;
 
-/// Who STS says the caller is, as fields that can be compared without looking into strings.
+/// The caller's identity as STS returned it, in fields that can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// The part of AWS: `aws`, `aws-cn`, `aws-us-gov` and so on.
+    /// The AWS partition: `aws`, `aws-cn`, `aws-us-gov` and so on.
     pub partition: String,
     /// The 12-digit account id.
     pub account: String,
-    /// What kind of principal it is, with its own names.
+    /// The kind of principal, with its names.
     pub kind: Kind,
 }
 
 /// The kinds of principal that can log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An IAM user; the resource is its path and name, as in `team/alice`.
+    /// An IAM user, with its path and name, such as `team/alice`.
     User {
         /// Path and name without the leading `user/`.
         path_and_name: String,
     },
     /// The account's root user.
     Root,
-    /// A session of a role. The role's path is not part of what STS answers.
+    /// A session of a role. STS does not return the role's path.
     AssumedRole {
         /// The role's name.
         role: String,
-        /// The session's name. Callers choose it themselves, so that nothing may depend on it.
+        /// The session's name. The caller chooses it, so no decision may depend on it.
         session: String,
     },
-    /// A session made by GetFederationToken.
+    /// A session created by GetFederationToken.
     FederatedUser {
-        /// The name the caller gave it.
+        /// The name that its creator chose.
         name: String,
     },
 }
 
-/// How the user is named that sessions of a role log in as.
+/// The form of the user name that sessions of a role log in with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RoleUserFormat {
-    /// `arn:P:iam::A:role/ROLE`, as Percona's servers have it.
+    /// `arn:P:iam::A:role/ROLE`, as in Percona Server for MongoDB.
     #[default]
     IamRole,
-    /// `arn:P:sts::A:assumed-role/ROLE/*`, as MongoDB Enterprise and Atlas have it. The star stands for any session; no
-    /// session has that name.
+    /// `arn:P:sts::A:assumed-role/ROLE/*`, as in MongoDB Enterprise and Atlas. The asterisk means
+    /// any session; it cannot occur in a session's name.
     AssumedRole,
 }
 
 impl Principal {
-    /// Parses an ARN as STS answers it to GetCallerIdentity.
+    /// Parses an ARN from the response to GetCallerIdentity.
     ///
     /// ```text
-    /// arn       = %s"arn:" partition ":" (user / root / session / federated)    ; at most 2048 bytes
+    /// arn       = %s"arn:" partition ":" (user / root / session / federated)  ; at most 2048 bytes
     /// user      = %s"iam::" account %s":user/" [path "/"] name
     /// root      = %s"iam::" account %s":root"
-    /// session   = %s"sts::" account %s":assumed-role/" name "/" name            ; the role, the session
+    /// session   = %s"sts::" account %s":assumed-role/" name "/" name  ; the role, the session
     /// federated = %s"sts::" account %s":federated-user/" name
-    /// partition = %s"aws" *("-" 1*(%x61-7A / DIGIT))                            ; at most 32 bytes
+    /// partition = %s"aws" *("-" 1*(%x61-7A / DIGIT))                  ; at most 32 bytes
     /// account   = 12DIGIT
-    /// path      = (%x21-2E / %x30-7E) *VCHAR                                    ; printable ASCII, not "/" first
+    /// path      = (%x21-2E / %x30-7E) *VCHAR               ; printable ASCII, not "/" first
     /// name      = 1*64(ALPHA / DIGIT / "_" / "+" / "=" / "," / "." / "@" / "-")
     /// ```
     ///
-    /// Of all names and paths, only a user's path may hold a colon or a slash. So the first five colons and the first
-    /// slash after them separate the fields, and the last slash a user's name from its path.
+    /// Only a user's path may contain a colon or a slash. Therefore the first five colons and the
+    /// first slash after them separate the fields, and the last slash separates a user's path from
+    /// its name.
     ///
-    /// Sources: AWS, "IAM identifiers",
-    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html>, for the forms; AWS,
-    /// "GetCallerIdentity", <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>, for the
-    /// greatest length; AWS, "IAM and AWS STS quotas",
-    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>, for the alphabet and the 64 of
-    /// names; AWS, "CreateUser", <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html>, for paths.
-    /// Stricter: no DEL in a path, which would be a control character in a log; no path in a session, where AWS writes
-    /// none; no other kind of principal, since none has keys to sign with. Less strict: names of one character where
-    /// AWS wants two, and partitions that are not there yet; STS is the judge of both, and neither can look like
-    /// another.
+    /// Sources:
+    /// - forms: AWS, "IAM identifiers",
+    ///   <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html>
+    /// - maximum length: AWS, "GetCallerIdentity",
+    ///   <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>
+    /// - characters and length of names: AWS, "IAM and AWS STS quotas",
+    ///   <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>
+    /// - paths: AWS, "CreateUser",
+    ///   <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html>
+    ///
+    /// Stricter than AWS: no DEL in a path, since it is a control character in a log; no path in a
+    /// session, since AWS writes none; no other kind of principal, since none has signing keys.
+    /// Less strict: names of one character where AWS requires two, and unknown partitions. STS
+    /// decides about both, and neither can be mistaken for another principal.
     ///
     /// # Errors
-    /// A refusal for every other text; it repeats the text only if that is printable ASCII of bounded length.
+    /// A denial for every other text. It repeats the text only if that is printable ASCII of
+    /// bounded length.
     pub fn parse(arn: &str) -> Result<Self, Denial> {
-        const WHO_CAN: &str = "only IAM users, the root user, role sessions and federated users can";
+        const WHO_CAN: &str = "only IAM users, the root user, role sessions and federated users can log in";
         if arn.len() > MAX_ARN_LENGTH || !arn.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Denial::new(
                 Cause::CannotLogIn,
-                format!("STS named a principal that cannot log in: {WHO_CAN}"),
+                format!("STS returned a principal that cannot log in: {WHO_CAN}"),
             ));
         }
-        // Printable and short, as just checked.
-        let unknown =
-            || Denial::new(Cause::CannotLogIn, format!("STS named a principal that cannot log in, {arn}: {WHO_CAN}"));
-        // IAM paths may hold colons, so that only the first five separate fields.
+        // The text is printable and short: see above.
+        let unknown = || {
+            Denial::new(Cause::CannotLogIn, format!("STS returned a principal that cannot log in, {arn}: {WHO_CAN}"))
+        };
+        // IAM paths may contain colons, so only the first five separate fields.
         let fields: Vec<&str> = arn.splitn(6, ':').collect();
         let ["arn", partition, service, "", account, resource] = fields[..] else {
             return Err(unknown());
@@ -125,8 +132,8 @@ impl Principal {
 
     /// The name of the user in `$external` that this principal logs in as.
     ///
-    /// Users, root and federated users keep the ARN that STS answers; a role session becomes its role in this format,
-    /// whatever its session name.
+    /// For users, root and federated users, it is the ARN that STS returns; for a role session, it
+    /// is the role in this format, independent of the session's name.
     pub fn user_name(&self, roles: RoleUserFormat) -> String {
         let Self { partition, account, kind } = self;
         match kind {
@@ -138,11 +145,11 @@ impl Principal {
     }
 }
 
-/// A role, as IAM shows it. Nobody logs in as a role: its sessions do, and what STS answers of them has no path. So a login
-/// never comes here; it is for those who make users.
+/// A role as IAM shows it, with a path. Only its sessions log in, and STS returns them without the
+/// path, so no login uses this type: it is for creating users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Role {
-    /// The part of AWS: `aws`, `aws-cn`, `aws-us-gov` and so on.
+    /// The AWS partition: `aws`, `aws-cn`, `aws-us-gov` and so on.
     pub partition: String,
     /// The 12-digit account id.
     pub account: String,
@@ -151,14 +158,14 @@ pub struct Role {
 }
 
 impl Role {
-    /// Parses a role's ARN, with the words of the grammar of [`Principal::parse`]:
+    /// Parses a role's ARN, with the rules of [`Principal::parse`]:
     ///
     /// ```text
-    /// role = %s"arn:" partition %s":iam::" account %s":role/" [path "/"] name    ; at most 2048 bytes
+    /// role = %s"arn:" partition %s":iam::" account %s":role/" [path "/"] name  ; at most 2048
     /// ```
     ///
-    /// `None` for every other text. Sources: AWS, "IAM identifiers", as there; AWS, "CreateRole",
-    /// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>, for names and paths.
+    /// Returns `None` for every other text. Sources: as there; for names and paths AWS,
+    /// "CreateRole", <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>.
     pub fn parse(arn: &str) -> Option<Self> {
         if arn.len() > MAX_ARN_LENGTH || !arn.bytes().all(|byte| byte.is_ascii_graphic()) {
             return None;
@@ -166,7 +173,7 @@ impl Role {
         let fields: Vec<&str> = arn.splitn(6, ':').collect();
         let ["arn", partition, "iam", "", account, resource] = fields[..] else { return None };
         let path_and_name = resource.strip_prefix("role/")?;
-        // Paths and names are as a user's.
+        // Paths and names follow the same rules as a user's.
         if !is_partition(partition) || !is_account(account) || !is_user(path_and_name) {
             return None;
         }
@@ -174,7 +181,8 @@ impl Role {
         Some(Self { partition: partition.to_owned(), account: account.to_owned(), name: name.to_owned() })
     }
 
-    /// The name of the user in `$external` that sessions of the role log in as: as [`Principal::user_name`] of one.
+    /// The name of the user in `$external` that sessions of the role log in as, equal to their
+    /// [`Principal::user_name`].
     pub fn user_name(&self, roles: RoleUserFormat) -> String {
         role_user_name(&self.partition, &self.account, &self.name, roles)
     }
@@ -187,25 +195,26 @@ fn role_user_name(partition: &str, account: &str, role: &str, roles: RoleUserFor
     }
 }
 
-/// Whether the text is an AWS account id: exactly 12 digits, `account` in the grammar of [`Principal::parse`].
+/// Whether the text is an AWS account id: exactly 12 digits, `account` in the grammar of
+/// [`Principal::parse`].
 pub fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// `partition`: `aws`, or `aws` with further words, as in `aws-cn` and `aws-iso-b`.
+/// `partition`: `aws`, or `aws` with suffixes, such as `aws-cn` and `aws-iso-b`.
 fn is_partition(text: &str) -> bool {
-    let mut words = text.split('-');
+    let mut parts = text.split('-');
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    text.len() <= 32 && words.next() == Some("aws") && words.all(|word| !word.is_empty() && word.bytes().all(plain))
+    text.len() <= 32 && parts.next() == Some("aws") && parts.all(|part| !part.is_empty() && part.bytes().all(plain))
 }
 
-/// `name`: IAM's alphabet for names, `[\w+=,.@-]`.
+/// `name`: the characters that IAM allows in names, `[\w+=,.@-]`.
 fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
     !text.is_empty() && text.len() <= MAX_NAME_LENGTH && text.bytes().all(allowed)
 }
 
-/// `[path "/"] name`; that the path is printable ASCII has been checked.
+/// `[path "/"] name`. The caller has checked that the path is printable ASCII.
 fn is_user(path_and_name: &str) -> bool {
     match path_and_name.rsplit_once('/') {
         None => is_name(path_and_name),
@@ -245,25 +254,25 @@ mod tests {
     }
 
     #[test]
-    fn miri_a_role_can_have_the_name_that_other_servers_give_it() {
+    fn miri_a_role_user_name_can_have_the_assumed_role_format() {
         for (arn, name) in [
             ("arn:aws:sts::123456789012:assumed-role/app/i-0abc", "arn:aws:sts::123456789012:assumed-role/app/*"),
             ("arn:aws-cn:sts::123456789012:assumed-role/app/s", "arn:aws-cn:sts::123456789012:assumed-role/app/*"),
             ("arn:aws:iam::123456789012:user/team/alice", "arn:aws:iam::123456789012:user/team/alice"),
         ] {
             assert_eq!(Principal::parse(arn).unwrap().user_name(RoleUserFormat::AssumedRole), name);
-            assert!(arn == name || Principal::parse(name).is_err(), "{name} is somebody's own");
+            assert!(arn == name || Principal::parse(name).is_err(), "{name} is also the ARN of a principal");
         }
     }
 
     #[test]
-    fn miri_a_role_is_the_user_that_its_sessions_log_in_as() {
+    fn miri_a_role_and_its_sessions_have_one_user_name() {
         for arn in [
             "arn:aws:iam::123456789012:role/app",
             "arn:aws:iam::123456789012:role/a/b:c*/app",
             "arn:aws-cn:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_0123456789abcdef",
         ] {
-            assert!(Principal::parse(arn).is_err(), "STS never answers {arn}");
+            assert!(Principal::parse(arn).is_err(), "STS never returns {arn}");
             let role = Role::parse(arn).unwrap();
             let Role { partition, account, name } = &role;
             let session = Principal::parse(&format!("arn:{partition}:sts::{account}:assumed-role/{name}/s")).unwrap();
@@ -292,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_every_other_arn_is_refused() {
+    fn miri_every_other_arn_is_denied() {
         let long_path = format!("arn:aws:iam::123456789012:user/{}/alice", "p".repeat(MAX_ARN_LENGTH));
         let long_name = format!("arn:aws:iam::123456789012:user/{}", "n".repeat(65));
         for arn in [

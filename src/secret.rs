@@ -1,33 +1,34 @@
-//! Text that must not be seen: redacted when printed, zeroed when dropped.
+//! Confidential text: redacted when printed, zeroed when dropped.
 
 use bytes::Bytes;
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// A session token, a signature or a header that carries one.
+/// A session token, a signature, or a header that contains one.
 ///
-/// It has no `Display`, its `Debug` shows only that something is there, and its memory is zeroed on drop.
+/// It has no `Display`, its `Debug` shows a placeholder, and its memory is zeroed on drop.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the text over. The caller's own copies are the caller's to clear.
+    /// Takes ownership of the text. The caller must clear its own copies.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The text itself, for the one place that has to send it.
+    /// The text itself, for the code that sends it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The text joined from pieces, without a copy of any of them left behind as a buffer grows.
+    /// Joins the pieces. No copy of them is left in memory by a growing buffer.
     pub fn concat(pieces: &[&str]) -> Self {
-        // The standard library adds the lengths up first.
+        // The standard library allocates the total length first.
         Self::new(pieces.concat())
     }
 
-    /// The text's bytes in a form that can be shared without a copy, zeroed when the last one who shares them is gone.
+    /// The text's bytes in a form that can be shared without a copy. They are zeroed when the last
+    /// owner drops them.
     pub fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
     }
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn miri_debug_shows_nothing_of_the_text() {
+    fn miri_debug_output_does_not_contain_the_text() {
         let shown = format!("{:?}", Secret::new("hunter2".to_owned()));
         assert_eq!(shown, "Secret(…)");
     }

@@ -1,4 +1,4 @@
-//! The ARN that STS answers, and the name of the user made of it.
+//! The ARN that STS returns, and the user name derived from it.
 #![no_main]
 
 use libfuzzer_sys::{Corpus, fuzz_target};
@@ -19,14 +19,14 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     let name = principal.user_name(Default::default());
     assert!(name.bytes().all(|byte| byte.is_ascii_graphic()), "{name:?}");
     assert!(is_account(&principal.account));
-    // The account and the partition are where they were in the ARN.
+    // The account and the partition keep their places.
     let field = |text: &str, at: usize| text.split(':').nth(at).map(str::to_owned);
     for at in [1, 4] {
         assert_eq!(field(&name, at), field(arn, at));
     }
     assert_eq!(field(&name, 4).as_deref(), Some(principal.account.as_str()));
 
-    // What the name means can be read from it, so that two kinds of principal never share one.
+    // The kind of principal can be read from the name, so two kinds never share one.
     let resource = name.splitn(6, ':').nth(5).expect("an ARN has six fields");
     match &principal.kind {
         Kind::User { path_and_name } => assert_eq!(resource, format!("user/{path_and_name}")),
@@ -35,12 +35,15 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         Kind::AssumedRole { role, session } => {
             assert_eq!(resource, format!("role/{role}"));
             assert!(!role.contains('/') && !session.contains('/'));
-            // The session's name is the caller's own choice.
+            // The caller chooses the session's name.
             let other = format!("{}/another", arn.strip_suffix(&format!("/{session}")).expect("it is the end"));
             if other.len() <= MAX_ARN_LENGTH {
-                assert_eq!(Principal::parse(&other).expect("as good a session").user_name(Default::default()), name);
+                assert_eq!(
+                    Principal::parse(&other).expect("another valid session").user_name(Default::default()),
+                    name
+                );
             }
-            // What STS answers is never the name itself.
+            // The name itself is never an ARN that STS returns.
             assert!(Principal::parse(&name).is_err());
             return Corpus::Keep;
         }

@@ -1,6 +1,7 @@
 //! The three texts of a signature: the Authorization header, the date and the token.
 //!
-//! The first byte of an input chooses: `a` and `A` a header, without and with a token; `d` a date; `t` a token.
+//! The first byte of an input selects one: `a` or `A` a header, without or with a token; `d` a
+//! date; `t` a token.
 #![no_main]
 
 use libfuzzer_sys::{Corpus, fuzz_target};
@@ -36,22 +37,22 @@ fn authorization(header: &str, with_token: bool) {
             for name in ["host", "x-amz-date", "x-mongodb-gs2-cb-flag", "x-mongodb-server-nonce"] {
                 assert!(parsed.signs(name), "{name} is not signed");
             }
-            assert!(!id.starts_with(if with_token { "AKIA" } else { "ASIA" }), "a key and a token of two kinds");
+            assert!(!id.starts_with(if with_token { "AKIA" } else { "ASIA" }), "a key and a token of different kinds");
             assert_eq!(claimed_access_key_id(header), Some(id));
             assert_eq!(parsed.signs("x-amz-security-token"), with_token);
-            // The other way round the same header is never right.
+            // With the opposite expectation, the same header is always denied.
             let other = Expected { date: &date, region: "us-east-1", with_token: !with_token };
             assert!(Authorization::parse(header, &other).is_err());
         }
-        Err(denial) => refused(&denial),
+        Err(denial) => assert_denied(&denial),
     }
     if let Some(id) = claimed_access_key_id(header) {
-        // It is written to the log.
+        // It is logged.
         assert!((1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
     }
 }
 
-/// A date that is accepted is the moment that its digits say, counted here by another rule.
+/// An accepted date is the time that its digits name, computed here in another way.
 fn date(text: &str) {
     match AmzDate::parse(text) {
         Ok(date) => {
@@ -60,7 +61,7 @@ fn date(text: &str) {
             let (year, month, day) = (number(0, 4), number(4, 6), number(6, 8));
             assert!((1..=12).contains(&month) && (1..=31).contains(&day));
             assert!(number(9, 11) < 24 && number(11, 13) < 60 && number(13, 15) < 60);
-            // Days since 1970-01-01, with years that begin in March.
+            // Days since 1970-01-01, with years that start in March.
             let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
             let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
                 + year.div_euclid(400)
@@ -73,10 +74,10 @@ fn date(text: &str) {
                 assert!(date.check_skew(now).is_ok());
             }
             for now in [at - MAX_CLOCK_SKEW_SECONDS - 1, at + MAX_CLOCK_SKEW_SECONDS + 1, i64::MIN, i64::MAX] {
-                refused(&date.check_skew(now).unwrap_err());
+                assert_denied(&date.check_skew(now).unwrap_err());
             }
         }
-        Err(denial) => refused(&denial),
+        Err(denial) => assert_denied(&denial),
     }
 }
 
@@ -86,12 +87,12 @@ fn token(text: &str) {
         Ok(()) => assert!(good),
         Err(denial) => {
             assert!(!good);
-            refused(&denial);
+            assert_denied(&denial);
         }
     }
 }
 
-fn refused(denial: &Denial) {
+fn assert_denied(denial: &Denial) {
     assert_eq!(denial.kind(), Kind::MalformedMessage);
     assert!(!denial.reason().is_empty() && !denial.reason().contains(char::is_control), "{denial:?}");
 }

@@ -1,5 +1,5 @@
-//! The client's first message. What is accepted is the one document that a second reader of BSON writes again, byte
-//! for byte, and its 32 bytes are what the client has to sign.
+//! The client's first message. Every accepted message equals, byte for byte, what a second BSON
+//! library encodes, and the client must sign its 32 bytes.
 #![no_main]
 
 use bson::spec::BinarySubtype;
@@ -10,7 +10,7 @@ use psmdb_aws_iam::sasl::{Conversation, MAX_CLIENT_FIRST_LENGTH, Moment, NONCE_L
 use psmdb_aws_iam::sts::endpoint::StsHost;
 use std::time::Instant;
 
-/// 2026-11-21T19:13:00Z, and this moment for the age of a conversation.
+/// 2026-11-21T19:13:00Z, and the current time for the age of a conversation.
 fn moment() -> Moment {
     Moment { unix_seconds: 1_795_288_380, monotonic: Instant::now() }
 }
@@ -26,8 +26,8 @@ fuzz_target!(|message: &[u8]| {
     match conversation.step(message, sevens, now) {
         Ok(Next::Reply(reply)) => {
             assert!(message.len() <= MAX_CLIENT_FIRST_LENGTH);
-            let first = Document::from_reader(message).expect("a second reader accepts it");
-            assert_eq!(first.to_vec().expect("it can be written"), message);
+            let first = Document::from_reader(message).expect("a second parser accepts it");
+            assert_eq!(first.to_vec().expect("it can be encoded"), message);
             assert_eq!(first.len(), 2);
             assert_eq!(first.get("p"), Some(&Bson::Int32(110)));
             let Some(Bson::Binary(nonce)) = first.get("r") else { panic!("accepted without a nonce: {first}") };
@@ -38,13 +38,13 @@ fuzz_target!(|message: &[u8]| {
             let expected = doc! { "s": both, "h": StsHost::default().as_str() };
             assert_eq!(Document::from_reader(&reply[..]).expect("the reply is BSON"), expected);
         }
-        Ok(Next::AskSts(_)) => panic!("a first message was taken for a signature"),
+        Ok(Next::AskSts(_)) => panic!("a first message was accepted as a signature"),
         Err(denial) => {
             assert_eq!(denial.kind(), Kind::MalformedMessage);
             assert!(!denial.reason().is_empty() && !denial.reason().contains(char::is_control), "{denial:?}");
         }
     }
-    // Neither a refused conversation nor a challenged one takes a first message.
+    // Neither a denied nor a challenged conversation accepts another first message.
     assert!(conversation.step(message, sevens, now).is_err());
     assert!(conversation.step(message, sevens, now).is_err());
 });

@@ -1,8 +1,8 @@
-//! The client's second message, as bytes and as its fields. What is accepted says the same to a second reader of BSON,
-//! and every header made of it is printable ASCII.
+//! The client's second message, as bytes and as fields. A second BSON library must read the same
+//! from every accepted message, and every header built from it must be printable ASCII.
 //!
-//! An input is taken twice: as the message, and as the fields `a`, `d` and `t` with the byte 0xff, which no text holds,
-//! between them.
+//! Each input is used twice: as the message, and as the fields `a`, `d` and `t`, separated by the
+//! byte 0xff, which UTF-8 cannot contain.
 #![no_main]
 
 use bson::{Binary, Document, doc, spec::BinarySubtype};
@@ -14,12 +14,12 @@ use psmdb_aws_iam::sts::endpoint::StsHost;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-/// 2026-11-21T19:13:00Z, the moment the corpus is made for.
+/// 2026-11-21T19:13:00Z, the time for which the corpus is valid.
 const NOW: i64 = 1_795_288_380;
 
 static FIRST: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let nonce = Binary { subtype: BinarySubtype::Generic, bytes: vec![1; 32] };
-    doc! { "r": nonce, "p": 110 }.to_vec().expect("it can be written")
+    doc! { "r": nonce, "p": 110 }.to_vec().expect("it can be encoded")
 });
 
 fn sevens(buffer: &mut [u8]) -> Result<(), Denial> {
@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
         Some([authorization, date, token]) => doc! { "a": *authorization, "d": *date, "t": *token },
         _ => return,
     };
-    check(&message.to_vec().expect("it can be written"));
+    check(&message.to_vec().expect("it can be encoded"));
 });
 
 fn check(message: &[u8]) {
@@ -45,8 +45,8 @@ fn check(message: &[u8]) {
     match conversation.step(message, sevens, now) {
         Ok(Next::AskSts(request)) => {
             assert!(message.len() <= MAX_CLIENT_SECOND_LENGTH);
-            let second = Document::from_reader(message).expect("a second reader accepts it");
-            assert_eq!(second.to_vec().expect("it can be written"), message);
+            let second = Document::from_reader(message).expect("a second parser accepts it");
+            assert_eq!(second.to_vec().expect("it can be encoded"), message);
             let (authorization, date) = (second.get_str("a").unwrap(), second.get_str("d").unwrap());
             let token = second.get("t").map(|token| token.as_str().expect("a token is a string"));
             assert_eq!(second.len(), if token.is_some() { 3 } else { 2 });
@@ -58,7 +58,7 @@ fn check(message: &[u8]) {
             let header = request.authorization.to_header();
             assert_eq!(header.expose(), authorization);
             let expected = Expected { date: &request.date, region: "us-east-1", with_token: token.is_some() };
-            let again = Authorization::parse(header.expose(), &expected).expect("what was written can be read");
+            let again = Authorization::parse(header.expose(), &expected).expect("the rebuilt header is accepted");
             assert_eq!(again.to_header().expose(), header.expose());
             let signed = ["host", "x-amz-date", "x-mongodb-gs2-cb-flag", "x-mongodb-server-nonce"];
             assert!(signed.iter().all(|name| request.authorization.signs(name)));
@@ -71,11 +71,11 @@ fn check(message: &[u8]) {
                 assert!(printable && value.expose().trim() == value.expose(), "{name}: {:?}", value.expose());
             }
         }
-        Ok(Next::Reply(_)) => panic!("a second message was answered with a challenge"),
+        Ok(Next::Reply(_)) => panic!("a second message got a challenge as its reply"),
         Err(denial) => {
             assert_eq!(denial.kind(), Kind::MalformedMessage);
             assert!(!denial.reason().is_empty() && !denial.reason().contains(char::is_control), "{denial:?}");
         }
     }
-    assert!(conversation.step(message, sevens, now).is_err(), "a conversation went on after its second message");
+    assert!(conversation.step(message, sevens, now).is_err(), "a conversation continued after its second message");
 }

@@ -1,12 +1,12 @@
-//! What answers for STS. Whoever is accepted is who a second reader of XML finds in the same document.
+//! The response of STS. A second XML parser must find the same identity in every accepted document.
 //!
-//! An input is the status, a space and the content type in its first line, then the body.
+//! The first line of an input is the status, a space and the content type; the rest is the body.
 #![no_main]
 
 use libfuzzer_sys::{Corpus, fuzz_target};
 use psmdb_aws_iam::denial::Kind;
 use psmdb_aws_iam::principal::{MAX_ARN_LENGTH, Principal};
-use psmdb_aws_iam::sts::response::{Answer, CallerIdentity, MAX_BODY_LENGTH, read};
+use psmdb_aws_iam::sts::response::{CallerIdentity, MAX_BODY_LENGTH, Response, read};
 
 fuzz_target!(|data: &[u8]| -> Corpus {
     let Some(end) = data.iter().position(|byte| *byte == b'\n') else { return Corpus::Reject };
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         return Corpus::Reject;
     };
     let Ok(status) = status.parse() else { return Corpus::Reject };
-    match read(&Answer { status, content_type, body }) {
+    match read(&Response { status, content_type, body }) {
         Ok(identity) => {
             assert_eq!(status, 200);
             let media_type = content_type.split(';').next().unwrap().trim();
@@ -26,12 +26,12 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         Err(denial) => {
             match denial.kind() {
                 Kind::Throttled | Kind::StsUnavailable => {}
-                // In a 200, an ARN that cannot log in.
+                // With status 200, an ARN that cannot log in.
                 Kind::RefusedBySts => assert!((400..500).contains(&status) || status == 200),
                 kind => panic!("{kind:?}"),
             }
             let reason = denial.reason();
-            // The longest holds an ARN.
+            // The longest reason contains an ARN.
             assert!(!reason.is_empty() && reason.len() < MAX_ARN_LENGTH + 200 && reason.is_ascii(), "{reason:?}");
             assert!(!reason.contains(char::is_control), "{reason:?}");
         }
@@ -43,7 +43,8 @@ fn accepted(identity: &CallerIdentity, body: &str) {
     assert_eq!(Principal::parse(&identity.arn).as_ref(), Ok(&identity.principal));
     assert!(!identity.user_id.is_empty() && identity.user_id.bytes().all(|byte| byte.is_ascii_graphic()));
 
-    // A document that is not well-formed in ways that do not matter may be accepted; one that is says the same to both.
+    // Documents with harmless syntax errors may be accepted; in others, both parsers must read the
+    // same.
     let Ok(document) = roxmltree::Document::parse(body) else { return };
     let text = |name: &str| {
         let mut found = document.descendants().filter(|node| node.is_element() && node.tag_name().name() == name);

@@ -1,13 +1,14 @@
-//! The conversation's messages: each one BSON document with exactly the fields that drivers send.
+//! The messages of the conversation: each is one BSON document with exactly the fields that drivers
+//! send.
 //!
-//! The bytes, with `length` the four bytes of a little-endian number that is right:
+//! The bytes, where `length` is a correct 32-bit little-endian number:
 //!
 //! ```text
 //! client-first  = length 2(r / p) %x00             ; each once, at most 128 bytes
-//! r             = %x05 %s"r" %x00 %x20.00.00.00 %x00 32OCTET   ; binary data of subtype 0: the client's nonce
-//! p             = %x10 %s"p" %x00 %x6E.00.00.00                ; the 32-bit integer 110, the letter n
+//! r             = %x05 %s"r" %x00 %x20.00.00.00 %x00 32OCTET   ; binary, subtype 0: client nonce
+//! p             = %x10 %s"p" %x00 %x6E.00.00.00                ; the 32-bit integer 110, letter n
 //! server-first  = length s h %x00
-//! s             = %x05 %s"s" %x00 %x40.00.00.00 %x00 64OCTET   ; the 32 of r, then the server's own 32
+//! s             = %x05 %s"s" %x00 %x40.00.00.00 %x00 64OCTET   ; r, then the server's 32 bytes
 //! h             = %x02 %s"h" %x00 string           ; the STS host
 //! client-second = length 2*3(a / d / t) %x00       ; a and d once, t at most once, at most 17 KiB
 //! a             = %x02 %s"a" %x00 string           ; the Authorization header
@@ -16,12 +17,13 @@
 //! string        = length *OCTET %x00               ; UTF-8; `crate::sigv4` has the grammar of each
 //! ```
 //!
-//! A nonce of another length would have to be cut or filled up, and another type or a field twice would be read by one
-//! side in one way and by the other in another. Fields come in any order, because drivers differ in it.
+//! Other types, nonces of other lengths and duplicate fields are denied, because client and server
+//! could read them differently. Fields may come in any order, since drivers differ in it.
 //!
-//! Sources: MongoDB drivers' specification "Authentication" (`source/auth/auth.md`), section MONGODB-AWS, for the
-//! fields and the lengths of the nonces; the BSON specification, version 1.1, for the bytes. Stricter: no further field,
-//! though the specification does not forbid them, and no value of `p` but the one that it allows today; upper limits.
+//! Sources: MongoDB drivers' specification "Authentication" (`source/auth/auth.md`), section
+//! MONGODB-AWS, for the fields and the lengths of the nonces; the BSON specification, version 1.1,
+//! for the bytes. Stricter than these: no other field, no other value of `p` than the only one
+//! defined, and maximum lengths.
 
 use crate::denial::Denial;
 use crate::sigv4::MAX_TOKEN_LENGTH;
@@ -32,16 +34,17 @@ use bson::raw::{RawBsonRef, RawDocument, cstr};
 use bson::rawdoc;
 use bson::spec::BinarySubtype;
 
-/// Bytes of random that each side gives.
+/// Length of the random nonce of each side, in bytes.
 pub const NONCE_LENGTH: usize = 32;
 
-/// Longest first message, in bytes. Drivers send 52.
+/// Maximum length of the client's first message, in bytes. Drivers send 52.
 pub const MAX_CLIENT_FIRST_LENGTH: usize = 128;
 
-/// Longest second message, in bytes: a token of the greatest length and 1 KiB for the rest.
+/// Maximum length of the client's second message, in bytes: the longest token, and 1 KiB for the
+/// rest.
 pub const MAX_CLIENT_SECOND_LENGTH: usize = MAX_TOKEN_LENGTH + 1024;
 
-/// The only value of `p`: the letter that is sent to STS as the flag.
+/// The only value of `p`: the letter that STS receives as the flag.
 const NO_CHANNEL_BINDING: i32 = GS2_CB_FLAG.as_bytes()[0] as i32;
 
 /// The client's first message, `{r: 32 bytes, p: 110}`.
@@ -49,7 +52,8 @@ pub struct ClientFirst {
     pub nonce: [u8; NONCE_LENGTH],
 }
 
-/// The client's second message, `{a: Authorization, d: X-Amz-Date, t: session token if it has one}`.
+/// The client's second message, `{a: Authorization, d: X-Amz-Date, t: session token if it has
+/// one}`.
 pub struct ClientSecond<'a> {
     pub authorization: &'a str,
     pub date: &'a str,
@@ -61,15 +65,15 @@ impl ClientFirst {
         let [nonce, flag] = fields(message, MAX_CLIENT_FIRST_LENGTH, "first", ["r", "p"])?;
         let nonce = match nonce {
             Some(RawBsonRef::Binary(nonce)) if nonce.subtype == BinarySubtype::Generic => nonce.bytes,
-            _ => return Err(Denial::malformed("the client's nonce, field r, is not binary data of subtype 0")),
+            _ => return Err(Denial::malformed("the client's nonce, field r, must be binary data of subtype 0")),
         };
         let nonce = nonce.try_into().map_err(|_| {
-            Denial::malformed(format!("the client's nonce has {} bytes, not {NONCE_LENGTH}", nonce.len()))
+            Denial::malformed(format!("the client's nonce has {} bytes, but must have {NONCE_LENGTH}", nonce.len()))
         })?;
         match flag {
             Some(RawBsonRef::Int32(NO_CHANNEL_BINDING)) => Ok(Self { nonce }),
             _ => Err(Denial::malformed(format!(
-                "the channel-binding flag, field p, is not the 32-bit integer {NO_CHANNEL_BINDING}"
+                "the channel-binding flag, field p, must be the 32-bit integer {NO_CHANNEL_BINDING}"
             ))),
         }
     }
@@ -80,7 +84,7 @@ impl<'a> ClientSecond<'a> {
         let [authorization, date, token] = fields(message, MAX_CLIENT_SECOND_LENGTH, "second", ["a", "d", "t"])?;
         let text = |value: Option<RawBsonRef<'a>>, field: &str| match value {
             Some(RawBsonRef::String(text)) => Ok(text),
-            _ => Err(Denial::malformed(format!("field {field} of the client's second message is not a string"))),
+            _ => Err(Denial::malformed(format!("field {field} of the client's second message must be a string"))),
         };
         Ok(Self {
             authorization: text(authorization, "a")?,
@@ -90,7 +94,7 @@ impl<'a> ClientSecond<'a> {
     }
 }
 
-/// The server's first message, `{s: 64 bytes, h: host}`. Some drivers refuse any further field.
+/// The server's first message, `{s: 64 bytes, h: host}`. Some drivers reject any other field.
 pub fn server_first(nonce: &[u8; 2 * NONCE_LENGTH], host: &StsHost) -> Result<Vec<u8>, Denial> {
     let nonce = Binary { subtype: BinarySubtype::Generic, bytes: nonce.to_vec() };
     let mut reply = rawdoc! { "s": nonce };
@@ -98,23 +102,23 @@ pub fn server_first(nonce: &[u8; 2 * NONCE_LENGTH], host: &StsHost) -> Result<Ve
     Ok(reply.into_bytes())
 }
 
-/// Standard base64 with padding, as drivers put the nonce in a header.
+/// Standard base64 with padding, the form in which drivers sign the nonce.
 pub fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-/// Reads a document whose fields are all among `names`, each at most once, in any order.
+/// Reads a document that contains only the fields `names`, each at most once, in any order.
 fn fields<'a, const N: usize>(
     message: &'a [u8],
     longest: usize,
     which: &str,
     names: [&str; N],
 ) -> Result<[Option<RawBsonRef<'a>>; N], Denial> {
-    let broken = || Denial::malformed(format!("the client's {which} message is not one BSON document"));
+    let broken = || Denial::malformed(format!("the client's {which} message is not a valid BSON document"));
     if message.len() > longest {
         return Err(Denial::malformed(format!(
-            "the client's {which} message has {} bytes; at most {longest} are allowed",
+            "the client's {which} message has {} bytes; the maximum is {longest}",
             message.len()
         )));
     }
@@ -122,11 +126,12 @@ fn fields<'a, const N: usize>(
     let mut values = [None; N];
     for element in document {
         let (key, value) = element.map_err(|_| broken())?;
-        let at = names.iter().position(|name| key == *name).ok_or_else(|| {
-            Denial::malformed(format!("the client's {which} message has a field that no driver sends"))
-        })?;
+        let at = names
+            .iter()
+            .position(|name| key == *name)
+            .ok_or_else(|| Denial::malformed(format!("the client's {which} message has an unknown field")))?;
         if values[at].replace(value).is_some() {
-            return Err(Denial::malformed(format!("the client's {which} message has a field twice")));
+            return Err(Denial::malformed(format!("the client's {which} message has a duplicate field")));
         }
     }
     Ok(values)
@@ -154,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_every_other_first_message_is_refused() {
+    fn miri_every_other_first_message_is_denied() {
         let twice = |key: &bson::raw::CStr, value: RawBson| {
             let mut document = rawdoc! { "r": good_nonce(), "p": 110 };
             document.append(key, value);
@@ -188,9 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn miri_bytes_that_are_not_one_whole_document_are_refused() {
+    fn miri_bytes_that_are_not_one_whole_document_are_denied() {
         let good = rawdoc! { "r": good_nonce(), "p": 110 }.into_bytes();
-        // After the document's length, the field's type and name, the length of the data and their subtype.
+        // It follows the document's length, the field's type and name, the data's length and
+        // subtype.
         let nonce = 12..12 + NONCE_LENGTH;
         for length in 0..good.len() {
             assert!(ClientFirst::parse(&good[..length]).is_err(), "the first {length} bytes were accepted");
@@ -199,12 +205,12 @@ mod tests {
         assert!(ClientFirst::parse(&[&good[..], &good[..]].concat()).is_err());
         for at in 0..good.len() {
             for value in [0x00, 0x7f, 0xff] {
-                let mut bent = good.clone();
-                bent[at] = value;
+                let mut changed = good.clone();
+                changed[at] = value;
                 // Only the bytes of the nonce may differ.
                 assert_eq!(
-                    ClientFirst::parse(&bent).map(|first| first.nonce.to_vec()).ok(),
-                    (bent == good || nonce.contains(&at)).then(|| bent[nonce.clone()].to_vec()),
+                    ClientFirst::parse(&changed).map(|first| first.nonce.to_vec()).ok(),
+                    (changed == good || nonce.contains(&at)).then(|| changed[nonce.clone()].to_vec()),
                     "byte {at} is {value}"
                 );
             }
@@ -237,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_text_that_is_not_utf8_is_refused() {
+    fn miri_text_that_is_not_utf8_is_denied() {
         let mut message = rawdoc! { "a": "header", "d": "date" }.into_bytes();
         let at = message.windows(6).position(|window| window == b"header").unwrap();
         message[at] = 0xff;

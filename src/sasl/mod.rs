@@ -1,8 +1,9 @@
 //! The `MONGODB-AWS` conversation with the client: a state machine that does no I/O.
 //!
-//! Source: MongoDB drivers' specification "Authentication", section MONGODB-AWS. Two round trips: the client's nonce
-//! is answered with the server's nonce and the STS host; the client's signature over them is answered with nothing,
-//! after STS has named the signer. Time and random bytes are arguments.
+//! Source: MongoDB drivers' specification "Authentication", section MONGODB-AWS. There are two
+//! round trips. In the first, the client sends its nonce, and the server replies with its own nonce
+//! and the STS host. In the second, the client sends its signature over both, and the server sends
+//! an empty reply once STS has identified the signer. Time and random bytes are arguments.
 
 mod messages;
 
@@ -16,24 +17,24 @@ use subtle::ConstantTimeEq;
 
 pub use messages::{MAX_CLIENT_FIRST_LENGTH, MAX_CLIENT_SECOND_LENGTH, NONCE_LENGTH};
 
-/// How long after the first message the second one may come. Drivers send it at once, or fetch credentials before; a
-/// conversation that is kept open must not outlive what an operator has changed since.
+/// Maximum time between the first and the second message. Drivers need it for fetching credentials.
+/// The limit keeps a conversation that stays open from outliving an operator's changes.
 const MAX_CONVERSATION_AGE: Duration = Duration::from_secs(60);
 
-/// When a message came, by both clocks.
+/// The time at which a message arrived, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// The server's time in seconds since 1970-01-01 UTC, to compare dates with.
+    /// The server's time in seconds since 1970-01-01 UTC, to compare with dates.
     pub unix_seconds: i64,
-    /// The monotonic clock, to measure with.
+    /// The monotonic clock, to measure durations.
     pub monotonic: Instant,
 }
 
 impl Moment {
-    /// This moment.
+    /// The current time.
     ///
     /// # Errors
-    /// An internal denial, when the server's clock is set before 1970.
+    /// An internal denial if the server's clock is set before 1970.
     pub fn now() -> Result<Self, Denial> {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).ok();
         let unix_seconds = since_1970
@@ -43,8 +44,8 @@ impl Moment {
     }
 }
 
-/// The conversation with one client. A message consumes it, so that nothing follows the last message, or one that was
-/// refused.
+/// The conversation of one login. A message consumes it, so no message can follow the last one, or
+/// one that was denied.
 #[derive(Debug)]
 pub struct Conversation {
     host: StsHost,
@@ -53,13 +54,13 @@ pub struct Conversation {
 
 #[derive(Debug)]
 enum State {
-    /// Nothing has been received.
+    /// No message has arrived.
     Start,
-    /// The nonces were exchanged at this time; they are the 64 bytes that the client has to sign.
+    /// The nonces were exchanged at this time. The client must sign these 64 bytes.
     Challenged { nonce: [u8; 2 * NONCE_LENGTH], since: Instant },
 }
 
-/// What comes next after a message of the client's.
+/// The next step after a message of the client.
 #[derive(Debug)]
 pub enum Next {
     /// Send these bytes to the client, and give its second message to this conversation.
@@ -69,19 +70,20 @@ pub enum Next {
 }
 
 impl Conversation {
-    /// Begins a conversation whose client will be told to sign for this host.
+    /// Starts a conversation in which the client must sign for this host.
     pub fn new(host: StsHost) -> Self {
         Self { host, state: State::Start }
     }
 
-    /// Takes the client's next message.
+    /// Handles the client's next message.
     ///
-    /// `random` fills a buffer with bytes from the operating system's random source; `now` is when the message came.
+    /// `random` fills a buffer with bytes from the operating system's random source; `now` is the
+    /// time at which the message arrived.
     ///
     /// # Errors
-    /// A malformed-message denial for a message that breaks the protocol, comes out of turn or comes more than 60
-    /// seconds after the one before, an internal one when there are no random bytes. Where the second message claims an
-    /// access key id, the reason names it.
+    /// A malformed-message denial if the message violates the protocol, comes in the wrong order or
+    /// more than 60 seconds after the previous one; an internal one if there are no random bytes. If
+    /// the second message claims an access key id, the reason names it.
     pub fn step(
         self,
         message: &[u8],
@@ -111,12 +113,12 @@ impl Conversation {
     ) -> Result<Next, Denial> {
         let first = messages::ClientFirst::parse(message)?;
         let mut nonce = [0; 2 * NONCE_LENGTH];
-        let (clients, servers) = nonce.split_at_mut(NONCE_LENGTH);
-        clients.copy_from_slice(&first.nonce);
-        random(servers)?;
-        // A random source that fails silently leaves the buffer as it was.
-        if bool::from(servers.ct_eq(&[0; NONCE_LENGTH])) {
-            return Err(Denial::internal("the random source gave no random bytes"));
+        let (client_nonce, server_nonce) = nonce.split_at_mut(NONCE_LENGTH);
+        client_nonce.copy_from_slice(&first.nonce);
+        random(server_nonce)?;
+        // A random source that fails without an error leaves the buffer unchanged.
+        if bool::from(server_nonce.ct_eq(&[0; NONCE_LENGTH])) {
+            return Err(Denial::internal("the system's random source returned no random bytes"));
         }
         let reply = messages::server_first(&nonce, &self.host)?;
         Ok(Next::Reply(reply, Self { state: State::Challenged { nonce, since: now.monotonic }, ..self }))
@@ -138,8 +140,8 @@ impl Conversation {
         let authorization = Authorization::parse(second.authorization, &expected)?;
         if age > MAX_CONVERSATION_AGE {
             let reason = format!(
-                "the client's second message came {} seconds after the first, and must come within {}; the client must \
-                 log in again",
+                "the client's second message arrived {} seconds after the first, and the limit is {} seconds; the client \
+                 must log in again",
                 age.as_secs(),
                 MAX_CONVERSATION_AGE.as_secs(),
             );
@@ -167,7 +169,7 @@ mod tests {
     use bson::spec::BinarySubtype;
     use bson::{Binary, rawdoc};
 
-    /// As many seconds after 2026-11-21T19:13:00Z, by both clocks.
+    /// This many seconds after 2026-11-21T19:13:00Z, by both clocks.
     fn after(seconds: u64) -> Moment {
         static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         let monotonic = *START.get_or_init(Instant::now) + Duration::from_secs(seconds);
@@ -212,10 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn miri_a_good_second_message_becomes_a_question_to_sts() {
-        let Ok(Next::AskSts(request)) = challenged().step(&client_second(), sevens, after(0)) else {
-            panic!("refused")
-        };
+    fn miri_a_valid_second_message_becomes_a_request_to_sts() {
+        let Ok(Next::AskSts(request)) = challenged().step(&client_second(), sevens, after(0)) else { panic!("denied") };
         let headers: Vec<_> = request.headers().iter().map(|(n, v)| format!("{n}: {}", v.expose())).collect();
         let nonce = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBw==";
         assert_eq!(
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_messages_out_of_turn_are_refused() {
+    fn miri_messages_in_the_wrong_order_are_denied() {
         for (conversation, message) in [(new(), client_second()), (challenged(), client_first())] {
             let denial = conversation.step(&message, sevens, after(0)).unwrap_err();
             assert_eq!(denial.kind(), Kind::MalformedMessage);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_a_stale_date_is_refused_before_sts_is_asked() {
+    fn miri_a_stale_date_is_denied_without_a_request_to_sts() {
         let denial = challenged()
             .step(&client_second(), sevens, Moment { unix_seconds: after(1000).unix_seconds, ..after(0) })
             .unwrap_err();
@@ -257,11 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn miri_a_second_message_later_than_sixty_seconds_is_refused() {
+    fn miri_a_second_message_later_than_sixty_seconds_is_denied() {
         assert!(challenged().step(&client_second(), sevens, after(60)).is_ok());
         let denial = challenged().step(&client_second(), sevens, after(61)).unwrap_err();
         assert_eq!(denial.cause(), Cause::ExpiredConversation);
-        assert!(denial.reason().contains("came 61 seconds after the first, and must come within 60"), "{denial}");
+        assert!(denial.reason().contains("arrived 61 seconds after the first, and the limit is 60 seconds"), "{denial}");
         assert!(denial.reason().ends_with("; the client claimed access key id AKIDEXAMPLE"), "{denial}");
         // The server's own clock may be set back or ahead meanwhile.
         let set_back = Moment { unix_seconds: after(0).unix_seconds, ..after(61) };

@@ -8,7 +8,7 @@ use super::endpoint::Endpoint;
 use super::health::Outcome;
 use super::request::{BODY, CONTENT_TYPE, IdentityRequest};
 use super::resolver::FixedTarget;
-use super::response::{self, Answer, CallerIdentity};
+use super::response::{self, CallerIdentity, Response};
 use super::route::Route;
 use super::tls;
 use super::unreached::{Names, Sent, Unreached};
@@ -236,7 +236,7 @@ impl Client {
         let body = answer.body_mut().with_config().limit(response::MAX_BODY_LENGTH as u64).read_to_vec();
         let body = body.map_err(|error| Unanswered::Denied(unreached(self.names.explain(&error, &sent(true)))))?;
         metrics.sts_latency.add(begun.elapsed());
-        let answer = Answer { status, content_type: &content_type, body: &body };
+        let answer = Response { status, content_type: &content_type, body: &body };
         response::read(&answer).map_err(|denial| {
             let of_sts = match denial.cause() {
                 Cause::Throttled => response::has_error_code(&answer),

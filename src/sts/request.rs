@@ -1,35 +1,38 @@
-//! The GetCallerIdentity request, built from constants plus three checked values of the client's.
+//! The GetCallerIdentity request, built from constants and the client's checked values.
 //!
-//! Source: MongoDB drivers' specification "Authentication", section MONGODB-AWS: the request that the client signs.
-//! Method, path, query, body and header names are ours, so that a client cannot make it another request.
+//! Source: MongoDB drivers' specification "Authentication", section MONGODB-AWS: the request that
+//! the client signs. Method, path, query, body and header names are constants, so a client cannot
+//! turn it into another request.
 
 use crate::secret::Secret;
 use crate::sigv4::{AmzDate, Authorization};
 
-/// The body that every driver signs.
+/// The body, as every driver signs it.
 pub const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
 
 /// The body's content type, without a charset, as every driver signs it.
 pub const CONTENT_TYPE: &str = "application/x-www-form-urlencoded";
 
-/// The channel-binding flag: the client does not support channel binding. It is the one that clients have to send, too.
+/// The channel-binding flag, "the client does not support channel binding". Clients must send the
+/// same.
 pub const GS2_CB_FLAG: &str = "n";
 
-/// One question to STS: "who signed this?"
+/// One GetCallerIdentity request: it asks STS who signed it.
 #[derive(Clone, Debug)]
 pub struct IdentityRequest {
     /// The client's checked Authorization header.
     pub authorization: Authorization,
     /// The client's checked date.
     pub date: AmzDate,
-    /// The client's checked session token, when it has one.
+    /// The client's checked session token, if it has one.
     pub token: Option<Secret>,
     /// The 64 bytes of the client's and the server's nonce, in base64.
     pub nonce: String,
 }
 
 impl IdentityRequest {
-    /// The headers in the order they are sent, without Host and Content-Length, which the HTTP client writes.
+    /// The headers in the order in which they are sent. The HTTP client adds Host and
+    /// Content-Length.
     pub fn headers(&self) -> Vec<(&'static str, Secret)> {
         let plain = |text: &str| Secret::new(text.to_owned());
         let mut headers = vec![

@@ -1,14 +1,14 @@
-//! Reading what STS answers: one whole XML document of the expected form, or nothing.
+//! Reads the response of STS: it must be one complete XML document of the expected form.
 //!
-//! A lenient reading of this document is how peers were broken (CVE-2020-16250), so that everything that a real answer
-//! does not need is refused: document types, comments, CDATA, processing instructions, a second document, an element in
-//! another place.
+//! Lenient parsing of this document has made other products vulnerable (CVE-2020-16250). Therefore
+//! everything that a real response does not need is rejected: document types, comments, CDATA,
+//! processing instructions, a second document, misplaced elements.
 //!
 //! ```text
 //! document    = [declaration] B element B          ; UTF-8, at most 64 KiB
 //! declaration = "<?xml version=" Q "1.0" Q [" encoding=" Q "utf-8" Q] B "?>"
-//! element     = "<" name *attribute ">" (B *(element B) / text) "</" name ">"    ; at most 8 deep
-//! attribute   = 1*(ALPHA / DIGIT) and a quoted value without "<" and "&", as in XML 1.0; no name twice
+//! element     = "<" name *attribute ">" (B *(element B) / text) "</" name ">"  ; at most 8 deep
+//! attribute   = 1*(ALPHA / DIGIT) and a quoted value without "<" and "&"; no duplicate names
 //! name        = a name as in XML 1.0, without ":"
 //! text        = *(%x09 / %x0A / %x0D / any character but controls, "<" and "&" / reference)
 //! reference   = %s"&lt;" / %s"&gt;" / %s"&amp;" / %s"&apos;" / %s"&quot;"
@@ -17,33 +17,37 @@
 //! Q           = DQUOTE / "'"
 //! ```
 //!
-//! Of a 200, the document's element is `GetCallerIdentityResponse`; in it is one `GetCallerIdentityResult`; in that
-//! are, in any order, one each of
+//! With status 200, the root element is `GetCallerIdentityResponse`. It contains one
+//! `GetCallerIdentityResult`, which contains one each of the following elements, in any order:
 //!
 //! ```text
 //! Arn         = arn        ; `crate::principal`
-//! Account     = account    ; `crate::principal`; that of the Arn
+//! Account     = account    ; `crate::principal`; the same as in Arn
 //! UserId      = 1*256(ALPHA / DIGIT / "_" / "+" / "=" / "," / "." / "@" / ":" / "-")
 //! ```
 //!
-//! These four names are found nowhere else in it. Elements of other names may be there, since AWS may add some, and the
-//! order of the three was never promised. Of an error, only two texts are looked at, `ErrorResponse/Error/Code` and
-//! `ErrorResponse/RequestId`, each
+//! These four names occur nowhere else in the document. Elements of other names are allowed, since
+//! AWS may add some; AWS does not guarantee the order of the three. From an error, only two texts
+//! are read, `ErrorResponse/Error/Code` and `ErrorResponse/RequestId`, each of the form
 //!
 //! ```text
 //! plain       = 1*64(ALPHA / DIGIT / "." / "-")
 //! ```
 //!
-//! and they choose between two ways to deny a login.
+//! They only affect how the login is denied.
 //!
-//! Sources: AWS, "GetCallerIdentity", <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>,
-//! the example response; AWS, "AssumedRoleUser",
-//! <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumedRoleUser.html>, for the alphabet of a unique id with
-//! a session name; AWS, "Common error types",
-//! <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>; W3C, "Extensible Markup Language (XML) 1.0".
-//! Stricter than XML: what is listed at the top, prefixes, empty elements, text beside elements, a byte order mark,
-//! other encodings, control characters. The namespace is not compared: partitions may have their own, and TLS says who
-//! answers.
+//! Sources:
+//! - example response: AWS, "GetCallerIdentity",
+//!   <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>
+//! - characters of a unique id with a session name: AWS, "AssumedRoleUser",
+//!   <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumedRoleUser.html>
+//! - error codes: AWS, "Common error types",
+//!   <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
+//! - W3C, "Extensible Markup Language (XML) 1.0"
+//!
+//! Stricter than XML: besides the list at the top, no prefixes, empty elements, text beside
+//! elements, byte order mark, other encodings or control characters. The namespace is not compared:
+//! partitions may have their own, and TLS authenticates the sender.
 
 use crate::denial::{Cause, Denial, Retry};
 use crate::principal::{self, Principal};
@@ -51,96 +55,96 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesRef, Event};
 use std::time::{Duration, SystemTime};
 
-/// Largest answer that is read, in bytes. Real answers have about 500.
+/// Maximum length of a body, in bytes. Real ones have about 500.
 pub const MAX_BODY_LENGTH: usize = 64 * 1024;
 
-/// Deepest nesting that is read. Real answers have three levels.
+/// Maximum depth of nested elements. Real responses have three levels.
 const MAX_DEPTH: usize = 8;
 
-/// Longest time that STS can ask to be left alone, in seconds: the longest that a login can take.
+/// Maximum value of Retry-After, in seconds: the maximum duration of a login.
 const MAX_RETRY_AFTER_SECONDS: u64 = 60;
 
-/// Longest UserId, with room to grow: AWS says 193 for a role's session, see the top.
+/// Maximum length of a UserId. AWS documents 193 for a role's session, see the top.
 const MAX_USER_ID_LENGTH: usize = 256;
 
-/// Who signed the request, as STS says.
+/// The signer of the request, as STS identified it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallerIdentity {
-    /// The ARN, as STS wrote it.
+    /// The ARN, unchanged.
     pub arn: String,
-    /// The unique id behind the ARN; information only, no decision depends on it.
+    /// The unique id behind the ARN. No decision depends on it.
     pub user_id: String,
     /// The ARN's fields.
     pub principal: Principal,
 }
 
-/// One answer of STS over HTTP.
+/// One HTTP response of STS.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
+pub struct Response<'a> {
     /// The status code.
     pub status: u16,
-    /// The Content-Type header, empty when there is none.
+    /// The Content-Type header, empty if there is none.
     pub content_type: &'a str,
     /// The body, at most [`MAX_BODY_LENGTH`] bytes.
     pub body: &'a [u8],
 }
 
-/// Reads the answer to GetCallerIdentity.
+/// Reads the response to GetCallerIdentity.
 ///
 /// # Errors
-/// A refusal for a 4xx answer with an error code of STS's, otherwise an unavailable denial: throttling, a server error,
-/// or a 200 that is not exactly one GetCallerIdentityResponse document. No text of the body is repeated except an error
-/// code and a request id of the documented alphabets, and an ARN of printable ASCII that cannot log in.
-pub fn read(answer: &Answer<'_>) -> Result<CallerIdentity, Denial> {
-    if answer.status != 200 {
-        return Err(read_error(answer));
+/// A refusal for a 4xx status with an STS error code, otherwise an unavailable denial: throttling,
+/// a server error, or a 200 that is not exactly one GetCallerIdentityResponse document. The reason
+/// repeats nothing of the body except an error code and a request id of the documented characters,
+/// and an ARN of printable ASCII that cannot log in.
+pub fn read(response: &Response<'_>) -> Result<CallerIdentity, Denial> {
+    if response.status != 200 {
+        return Err(read_error(response));
     }
-    let odd = |what: &str| {
-        Denial::invalid_response(format!("what answered for STS is not a GetCallerIdentity answer: {what}"))
-    };
-    if !is_xml(answer.content_type) {
-        return Err(odd("its content type is not text/xml"));
+    let invalid = |what: &str| Denial::invalid_response(format!("the response is not a valid STS response: {what}"));
+    if !is_xml(response.content_type) {
+        return Err(invalid("its content type is not text/xml"));
     }
-    let elements = parse(answer.body).map_err(odd)?;
+    let elements = parse(response.body).map_err(invalid)?;
     let one = |path: &[&str]| {
         let name = path.last().copied().unwrap_or_default();
         let mut of_name = elements.iter().filter(|element| element.name() == name);
         match (of_name.next(), of_name.next()) {
             (Some(element), None) if element.path == path => Ok(element),
-            _ => Err(odd(&format!("it does not hold exactly one {name}"))),
+            _ => Err(invalid(&format!("it does not contain exactly one {name}"))),
         }
     };
     const RESULT: [&str; 2] = ["GetCallerIdentityResponse", "GetCallerIdentityResult"];
     one(&RESULT)?;
     let one = |name: &str| match one(&[RESULT[0], RESULT[1], name])? {
         Element { has_children: false, text, .. } => Ok(text.as_str()),
-        _ => Err(odd(&format!("its {name} is not text"))),
+        _ => Err(invalid(&format!("its {name} is not text"))),
     };
     let (arn, user_id, account) = (one("Arn")?, one("UserId")?, one("Account")?);
     let principal = Principal::parse(arn)?;
     if !principal::is_account(account) || principal.account != account {
-        return Err(odd("its Account is not the account of its Arn"));
+        return Err(invalid("its Account is not the account in its Arn"));
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@:-".contains(&byte);
     if user_id.is_empty() || user_id.len() > MAX_USER_ID_LENGTH || !user_id.bytes().all(plain) {
-        return Err(odd("its UserId is not a unique id"));
+        return Err(invalid("its UserId is not a valid unique id"));
     }
     Ok(CallerIdentity { arn: arn.to_owned(), user_id: user_id.to_owned(), principal })
 }
 
-/// Turns an answer other than 200 into a denial. Only a 4xx answer with an error code of STS's is a "no": proxies and load
-/// balancers answer with such statuses too, and that says nothing about the client's credentials.
-fn read_error(answer: &Answer<'_>) -> Denial {
-    let elements = error_elements(answer);
+/// Turns a response other than 200 into a denial. Only a 4xx status with an STS error code is a
+/// refusal: proxies and load balancers return such statuses too, independent of the client's
+/// credentials.
+fn read_error(response: &Response<'_>) -> Denial {
+    let elements = error_elements(response);
     let code = plain_text(&elements, &ERROR_CODE);
     let request_id = plain_text(&elements, &["ErrorResponse", "RequestId"]);
 
-    let mut reason = format!("STS answered {}", answer.status);
+    let mut reason = format!("STS answered {}", response.status);
     if let Some(code) = code {
         reason.push(' ');
         reason.push_str(code);
     } else {
-        reason.push_str(" without a code of its own");
+        reason.push_str(" without an STS error code");
     }
     if let Some(advice) = code.and_then(advice) {
         reason.push_str(": ");
@@ -150,17 +154,17 @@ fn read_error(answer: &Answer<'_>) -> Denial {
         reason.push_str(&format!(" (request id {request_id})"));
     }
     let throttled = matches!(code, Some("Throttling" | "ThrottlingException" | "RequestLimitExceeded"));
-    // Only what AWS's clients retry; see "Common error types" for the codes.
-    let retry = match answer.status {
+    // The cases in which AWS's clients retry; see "Common error types" for the codes.
+    let retry = match response.status {
         429 => Retry::AfterThrottling,
         400 if throttled => Retry::AfterThrottling,
         500 | 503 => Retry::AfterPause,
         _ => Retry::Never,
     };
-    if answer.status == 429 && code.is_none() {
+    if response.status == 429 && code.is_none() {
         reason.push_str(": STS is limiting the account's requests");
     }
-    let cause = match (answer.status, code) {
+    let cause = match (response.status, code) {
         (429, _) => Cause::Throttled,
         (408 | 500..=599, _) => Cause::ServerError,
         (400..=499, Some(_)) if throttled => Cause::Throttled,
@@ -170,12 +174,14 @@ fn read_error(answer: &Answer<'_>) -> Denial {
     Denial::new(cause, reason).retryable(retry)
 }
 
-/// The difference between this machine's clock and STS's from which on it explains a refusal. STS takes a date that is
-/// 15 minutes off, and so may the client's clock be from this machine's.
+/// Minimum difference between this machine's clock and that of STS that can explain a refusal. STS
+/// accepts a difference of 15 minutes, and so does this plugin between the client's clock and this
+/// machine's.
 const MIN_CLOCK_DIFFERENCE: Duration = Duration::from_secs(300);
 
-/// Says in a refusal that depends on the time that this machine's clock is wrong, if the response's `Date` header (RFC
-/// 9110, section 6.6.1) shows that; `now` is this machine's time. STS's clock is right.
+/// Adds to a time-dependent refusal that this machine's clock is wrong, if the response's `Date`
+/// header (RFC 9110, section 6.6.1) shows that. `now` is this machine's time; the clock of STS is
+/// assumed to be right.
 pub fn explain_clock(denial: Denial, date: &str, now: SystemTime) -> Denial {
     let depends_on_time = denial.cause() == Cause::WrongSignature || denial.reason().contains(" RequestExpired");
     let Some(date) = httpdate::parse_http_date(date).ok().filter(|_| depends_on_time) else { return denial };
@@ -186,7 +192,7 @@ pub fn explain_clock(denial: Denial, date: &str, now: SystemTime) -> Denial {
     if difference < MIN_CLOCK_DIFFERENCE {
         return denial;
     }
-    let advice = format!("this machine's clock is {} seconds {side} STS's; set it", difference.as_secs());
+    let advice = format!("this machine's clock is {} seconds {side} that of STS: synchronize it", difference.as_secs());
     let reason = denial.reason();
     Denial::new(
         Cause::ClockSkew,
@@ -197,17 +203,17 @@ pub fn explain_clock(denial: Denial, date: &str, now: SystemTime) -> Denial {
     )
 }
 
-const WRONG_SIGNATURE: &str = "the client's secret key does not belong to its access key id, or its clock is off";
+const WRONG_SIGNATURE: &str = "the client's secret key does not match its access key id, or its clock is wrong";
 
 const ERROR_CODE: [&str; 3] = ["ErrorResponse", "Error", "Code"];
 
-/// Whether the response is an error of STS itself: an ErrorResponse with a code.
-pub fn has_error_code(answer: &Answer<'_>) -> bool {
-    plain_text(&error_elements(answer), &ERROR_CODE).is_some()
+/// Whether STS itself sent the response: it is an ErrorResponse with a code.
+pub fn has_error_code(response: &Response<'_>) -> bool {
+    plain_text(&error_elements(response), &ERROR_CODE).is_some()
 }
 
-fn error_elements(answer: &Answer<'_>) -> Vec<Element> {
-    if is_xml(answer.content_type) { parse(answer.body).unwrap_or_default() } else { Vec::new() }
+fn error_elements(response: &Response<'_>) -> Vec<Element> {
+    if is_xml(response.content_type) { parse(response.body).unwrap_or_default() } else { Vec::new() }
 }
 
 /// The text of the element at this path, if it is `plain`.
@@ -217,14 +223,14 @@ fn plain_text<'a>(elements: &'a [Element], path: &[&str]) -> Option<&'a str> {
     (!found.is_empty() && found.len() <= 64 && found.bytes().all(plain)).then_some(found)
 }
 
-/// Reads a Retry-After header (RFC 9110, section 10.2.3) of the form that is a number of seconds. Its other form, a date, is
-/// taken for none.
+/// Reads a Retry-After header (RFC 9110, section 10.2.3) that is a number of seconds. Its other
+/// form, a date, is ignored.
 pub fn retry_after(header: &str) -> Option<Duration> {
     let seconds: u64 = header.bytes().all(|byte| byte.is_ascii_digit()).then(|| header.parse().ok())??;
     Some(Duration::from_secs(seconds.min(MAX_RETRY_AFTER_SECONDS)))
 }
 
-/// Why STS refused, by its code.
+/// The cause of a refusal, by the error code.
 fn refusal(code: &str) -> Cause {
     match code {
         "InvalidClientTokenId" => Cause::UnknownKey,
@@ -234,7 +240,7 @@ fn refusal(code: &str) -> Cause {
     }
 }
 
-/// What an operator should know about a code of STS.
+/// The explanation of an error code for the operator.
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
         "InvalidClientTokenId" => "the access key or the session token is unknown to AWS, or not valid in this region",
@@ -245,13 +251,14 @@ fn advice(code: &str) -> Option<&'static str> {
     })
 }
 
-/// `"text/xml"`, in any letter case, alone or with parameters after a semicolon (RFC 9110 section 8.3.1).
+/// `"text/xml"`, in any letter case, alone or with parameters after a semicolon (RFC 9110 section
+/// 8.3.1).
 fn is_xml(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("text/xml")
 }
 
-/// One element: the names from the root down to it, and its text.
+/// One element: the names from the root to it, and its text.
 #[derive(Debug)]
 struct Element {
     path: Vec<String>,
@@ -265,15 +272,15 @@ impl Element {
     }
 }
 
-/// Reads one strict document into its elements, in the order of their ends.
+/// Parses a document into its elements, in the order of their end tags.
 fn parse(body: &[u8]) -> Result<Vec<Element>, &'static str> {
-    const BROKEN: &str = "it is not one well-formed document";
+    const BROKEN: &str = "it is not a well-formed XML document";
     let text = str::from_utf8(body).map_err(|_| "it is not UTF-8")?;
     if body.len() > MAX_BODY_LENGTH {
-        return Err("it is too long");
+        return Err("it is longer than 64 KiB");
     }
     if text.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n')) {
-        return Err("it holds a control character");
+        return Err("it contains a control character");
     }
     if text.starts_with('\u{feff}') {
         return Err("it begins with a byte order mark");
@@ -288,20 +295,20 @@ fn parse(body: &[u8]) -> Result<Vec<Element>, &'static str> {
             Event::Decl(declaration) if first && is_expected(&declaration) => {}
             Event::Start(start) => {
                 if finished || open.len() == MAX_DEPTH {
-                    return Err(if finished { BROKEN } else { "it is nested too deep" });
+                    return Err(if finished { BROKEN } else { "its elements are nested too deeply" });
                 }
                 for attribute in start.attributes() {
                     let attribute = attribute.map_err(|_| BROKEN)?;
-                    // STS writes a namespace and no other; it does not matter, but must be sound.
+                    // STS sends only a namespace. Attributes are not used, but must be well-formed.
                     let name = attribute.key.as_ref();
                     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) || attribute.value.contains(['<', '&']) {
-                        return Err("it holds an attribute that STS does not write");
+                        return Err("it contains an attribute that STS does not send");
                     }
                 }
                 let name = start.name().as_ref().to_owned();
-                // STS declares its namespace as the default one. A prefix would allow two names for one element.
+                // STS sends a default namespace. Prefixes would allow two names for one element.
                 if name.contains(':') {
-                    return Err("it holds a name with a prefix");
+                    return Err("it contains a name with a prefix");
                 }
                 let mut path = Vec::new();
                 if let Some(parent) = open.last_mut() {
@@ -312,7 +319,7 @@ fn parse(body: &[u8]) -> Result<Vec<Element>, &'static str> {
                 open.push(Element { path, text: String::new(), has_children: false });
             }
             Event::Empty(_) => {
-                // No element of a real answer is empty.
+                // No element of a real response is empty.
                 return Err(BROKEN);
             }
             Event::End(_) => {
@@ -329,27 +336,28 @@ fn parse(body: &[u8]) -> Result<Vec<Element>, &'static str> {
                 None => return Err(BROKEN),
             },
             Event::GeneralRef(reference) => {
-                let character = resolve(&reference).ok_or("it refers to an entity")?;
+                let character = resolve(&reference).ok_or("it contains an undefined entity")?;
                 open.last_mut().ok_or(BROKEN)?.text.push(character);
             }
             Event::Eof if finished => return Ok(elements),
             Event::Eof => return Err(BROKEN),
-            Event::DocType(_) => return Err("it has a document type"),
+            Event::DocType(_) => return Err("it contains a document type declaration"),
             Event::Decl(_) | Event::Comment(_) | Event::CData(_) | Event::PI(_) => {
-                return Err("it holds markup that STS does not write");
+                return Err("it contains markup that STS does not send");
             }
         }
         first = false;
     }
 }
 
-/// The declaration of a document in UTF-8, in the ways it is written.
+/// Whether this is the declaration of a document in UTF-8, in one of its usual forms.
 fn is_expected(declaration: &str) -> bool {
     let plain = declaration.trim_end().replace('\'', "\"").to_ascii_lowercase();
     matches!(plain.as_str(), "xml version=\"1.0\"" | "xml version=\"1.0\" encoding=\"utf-8\"")
 }
 
-/// The five entities that XML itself defines, and numeric characters; there are no others without a document type.
+/// Resolves the five predefined entities of XML and numeric references. Without a document type,
+/// there are no others.
 fn resolve(reference: &BytesRef<'_>) -> Option<char> {
     if let Ok(Some(character)) = reference.resolve_char_ref() {
         return Some(character);
@@ -379,11 +387,11 @@ mod tests {
         <RequestId>d8741953-0000-1111-2222-333344445555</RequestId></ResponseMetadata></GetCallerIdentityResponse>";
 
     fn read_200(body: &str) -> Result<CallerIdentity, Denial> {
-        read(&Answer { status: 200, content_type: "text/xml", body: body.as_bytes() })
+        read(&Response { status: 200, content_type: "text/xml", body: body.as_bytes() })
     }
 
     #[test]
-    fn miri_a_real_answer_is_read() {
+    fn miri_a_real_response_is_accepted() {
         let identity = read_200(USER).unwrap();
         assert_eq!(identity.arn, "arn:aws:iam::123456789012:user/svcacct1");
         assert_eq!(identity.user_id, "AIDAUH3H6EGKDO36JYJH3");
@@ -391,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_harmless_differences_are_read() {
+    fn miri_harmless_differences_are_accepted() {
         let indented = USER.replace("><", ">\n  <");
         for (name, body) in [
             ("a prolog", format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{USER}")),
@@ -407,18 +415,18 @@ mod tests {
         ] {
             assert!(read_200(&body).is_ok(), "{name}: {:?}", read_200(&body));
         }
-        let typed = Answer { status: 200, content_type: "text/xml;charset=utf-8", body: USER.as_bytes() };
+        let typed = Response { status: 200, content_type: "text/xml;charset=utf-8", body: USER.as_bytes() };
         assert!(read(&typed).is_ok());
     }
 
     #[test]
-    fn miri_entities_of_xml_itself_are_decoded() {
+    fn miri_predefined_entities_are_decoded() {
         let body = USER.replace("user/svcacct1", "user/a&amp;b&#x3c;&#99;/svcacct1");
         assert_eq!(read_200(&body).unwrap().arn, "arn:aws:iam::123456789012:user/a&b<c/svcacct1");
     }
 
     #[test]
-    fn miri_every_other_200_is_refused() {
+    fn miri_every_other_200_is_rejected() {
         let result = &USER[USER.find("<GetCallerIdentityResult>").unwrap()..USER.find("<ResponseMetadata>").unwrap()];
         let arn = "<Arn>arn:aws:iam::123456789012:user/svcacct1</Arn>";
         let cases = [
@@ -429,7 +437,7 @@ mod tests {
             ("two documents", format!("{USER}{USER}")),
             ("cut short", USER[..USER.len() - 3].to_owned()),
             ("another root", USER.replace("GetCallerIdentityResponse", "AssumeRoleResponse")),
-            ("embedded in another answer", format!("<AssumeRoleResponse>{USER}</AssumeRoleResponse>")),
+            ("embedded in another response", format!("<AssumeRoleResponse>{USER}</AssumeRoleResponse>")),
             ("another result", USER.replace("GetCallerIdentityResult", "Result")),
             ("result at the root", result.to_owned()),
             ("two results", USER.replace(result, &format!("{result}{result}"))),
@@ -477,9 +485,9 @@ mod tests {
         for (name, body) in cases {
             assert!(read_200(&body).is_err(), "{name} was accepted");
         }
-        assert!(read(&Answer { status: 200, content_type: "text/xml", body: b"\xff" }).is_err());
+        assert!(read(&Response { status: 200, content_type: "text/xml", body: b"\xff" }).is_err());
         for content_type in ["", "application/json", "text/html", "text/xmlx", "x-text/xml"] {
-            assert!(read(&Answer { status: 200, content_type, body: USER.as_bytes() }).is_err(), "{content_type}");
+            assert!(read(&Response { status: 200, content_type, body: USER.as_bytes() }).is_err(), "{content_type}");
         }
     }
 
@@ -488,7 +496,7 @@ mod tests {
             "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
              <Code>{code}</Code><Message>secret text</Message></Error><RequestId>d8741953-0000</RequestId></ErrorResponse>"
         );
-        read(&Answer { status, content_type: "text/xml", body: body.as_bytes() }).unwrap_err()
+        read(&Response { status, content_type: "text/xml", body: body.as_bytes() }).unwrap_err()
     }
 
     #[test]
@@ -500,20 +508,32 @@ mod tests {
         assert!(!denial.reason().contains("secret text"));
         assert_eq!(
             error(403, "a b\n").reason(),
-            "STS answered 403 without a code of its own (request id d8741953-0000)"
+            "STS answered 403 without an STS error code (request id d8741953-0000)"
         );
     }
 
     #[test]
-    fn miri_a_refusal_names_the_clock_of_this_machine_if_it_is_wrong() {
+    fn miri_a_refusal_names_this_machines_clock_if_it_is_wrong() {
         const DATE: &str = "Sat, 21 Nov 2026 19:13:00 GMT";
         let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let sts = 1_795_288_380;
         let wrong_signature = || error(403, "SignatureDoesNotMatch");
         for (denial, now, clock) in [
-            (wrong_signature(), sts - 1200, "this machine's clock is 1200 seconds behind STS's; set it (request id"),
-            (wrong_signature(), sts + 300, "this machine's clock is 300 seconds ahead of STS's; set it (request id"),
-            (error(403, "RequestExpired"), sts - 901, "; this machine's clock is 901 seconds behind STS's; set it"),
+            (
+                wrong_signature(),
+                sts - 1200,
+                "this machine's clock is 1200 seconds behind that of STS: synchronize it (request id",
+            ),
+            (
+                wrong_signature(),
+                sts + 300,
+                "this machine's clock is 300 seconds ahead of that of STS: synchronize it (request id",
+            ),
+            (
+                error(403, "RequestExpired"),
+                sts - 901,
+                "; this machine's clock is 901 seconds behind that of STS: synchronize it",
+            ),
         ] {
             let explained = explain_clock(denial, DATE, at(now));
             assert_eq!((explained.cause(), explained.retry()), (Cause::ClockSkew, Retry::Never));
@@ -534,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_only_a_real_no_counts_as_a_no() {
+    fn miri_only_a_refusal_of_sts_counts_as_one() {
         assert_eq!(error(400, "IncompleteSignature").kind(), Kind::RefusedBySts);
         for (status, code) in
             [(400, "Throttling"), (400, "ThrottlingException"), (400, "RequestLimitExceeded"), (429, "TooMany")]
@@ -553,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn miri_only_trouble_that_may_pass_is_asked_about_again() {
+    fn miri_only_temporary_errors_are_retried() {
         for (status, code, retry) in [
             (400, "Throttling", Retry::AfterThrottling),
             (400, "ThrottlingException", Retry::AfterThrottling),
@@ -583,12 +603,12 @@ mod tests {
     }
 
     #[test]
-    fn miri_an_error_without_a_code_of_sts_is_no_refusal() {
+    fn miri_an_error_without_an_sts_error_code_is_not_a_refusal() {
         for (content_type, body) in [("text/html", "<html>"), ("text/xml", "<x"), ("", ""), ("text/xml", USER)] {
-            let denial = read(&Answer { status: 403, content_type, body: body.as_bytes() }).unwrap_err();
+            let denial = read(&Response { status: 403, content_type, body: body.as_bytes() }).unwrap_err();
             assert_eq!(
                 (denial.kind(), denial.reason()),
-                (Kind::StsUnavailable, "STS answered 403 without a code of its own")
+                (Kind::StsUnavailable, "STS answered 403 without an STS error code")
             );
         }
     }

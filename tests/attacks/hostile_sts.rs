@@ -85,18 +85,18 @@ fn xml_tricks_log_nobody_in() {
     let doctype = |inside: &str| format!("<!DOCTYPE {MARKER} [{inside}]>");
     let attributes: String = (0..6000).map(|n| format!(" a{n}=\"\"")).collect();
 
-    const DOCTYPE: &str = "it has a document type";
-    const BROKEN: &str = "it is not one well-formed document";
-    const MARKUP: &str = "it holds markup that STS does not write";
-    const ATTRIBUTE: &str = "it holds an attribute that STS does not write";
-    const PREFIX: &str = "it holds a name with a prefix";
-    const DEEP: &str = "it is nested too deep";
-    const ENTITY: &str = "it refers to an entity";
-    const CONTROL: &str = "it holds a control character";
-    const UNIQUE_ID: &str = "its UserId is not a unique id";
+    const DOCTYPE: &str = "it contains a document type declaration";
+    const BROKEN: &str = "it is not a well-formed XML document";
+    const MARKUP: &str = "it contains markup that STS does not send";
+    const ATTRIBUTE: &str = "it contains an attribute that STS does not send";
+    const PREFIX: &str = "it contains a name with a prefix";
+    const DEEP: &str = "its elements are nested too deeply";
+    const ENTITY: &str = "it contains an undefined entity";
+    const CONTROL: &str = "it contains a control character";
+    const UNIQUE_ID: &str = "its UserId is not a valid unique id";
     const MIXED: &str = "it mixes text and elements";
-    const NO_RESULT: &str = "it does not hold exactly one GetCallerIdentityResult";
-    const ONE_ARN: &str = "it does not hold exactly one Arn";
+    const NO_RESULT: &str = "it does not contain exactly one GetCallerIdentityResult";
+    const ONE_ARN: &str = "it does not contain exactly one Arn";
     let cases: Vec<(&str, String, &str)> = vec![
         // Document types, and the entities and files that they can ask for.
         ("a document type", format!("{}{good}", doctype("")), DOCTYPE),
@@ -293,8 +293,8 @@ fn principals_that_cannot_be_log_nobody_in() {
     let mut target = Target::start();
     let good = document(&target);
     let arn = target.fixture.user.arn.clone();
-    const NOBODY: &str = "STS named a principal that cannot log in";
-    const ACCOUNT: &str = "its Account is not the account of its Arn";
+    const NOBODY: &str = "STS returned a principal that cannot log in";
+    const ACCOUNT: &str = "its Account is not the account in its Arn";
     let long = format!("arn:aws:iam::123456789012:user/{}/alice", "p".repeat(2048));
     for (name, instead, reason) in [
         ("another account", "arn:aws:iam::210987654321:user/team/alice", ACCOUNT),
@@ -356,12 +356,12 @@ fn http_tricks_log_nobody_in() {
     );
 
     const TYPE: &str = "its content type is not text/xml";
-    const NO_CODE: &str = "without a code of its own";
+    const NO_CODE: &str = "without an STS error code";
     const ENCODING: &str = "its content is encoded, which the request does not allow";
     const NO_HTTP: &str = "the response is not a valid STS response: its HTTP is malformed or its header is too long";
     const BROKE_OFF: &str = "closed before the response was complete";
     const TWO_WAYS: &str = "its header says in two ways where the body ends";
-    const BROKEN: &str = "it is not one well-formed document";
+    const BROKEN: &str = "it is not a well-formed XML document";
     const CLOSED: &str = "was closed before the response, after ";
     let with = |fields: &str, body: &str| raw(&format!("{ok}\r\n{fields}"), body);
     let status = |line: &str| raw(&format!("{line}\r\nContent-Type: text/xml\r\nContent-Length: {length}"), &good);
@@ -406,7 +406,7 @@ fn http_tricks_log_nobody_in() {
         (
             "an error with an identity in it",
             http(500, "text/xml", &*good),
-            "STS answered 500 without a code of its own",
+            "STS answered 500 without an STS error code",
         ),
         ("a change of the protocol", status("HTTP/1.1 101 Switching Protocols"), NO_CODE),
         ("a status of one digit", status("HTTP/1.1 2 OK"), NO_HTTP),
@@ -573,7 +573,7 @@ fn redirects_are_not_followed() {
                 ("Content-Type".to_owned(), "text/xml".to_owned()),
             ];
             let answer = StsResponse::Fixed { status, headers, body: good.clone().into_bytes() };
-            let reason = format!("STS answered {status} without a code of its own");
+            let reason = format!("STS answered {status} without an STS error code");
             target.denies_answer(&format!("{status} to {location}"), answer, TIMEOUT, &reason);
         }
     }

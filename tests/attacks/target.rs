@@ -131,7 +131,7 @@ impl Target {
             return;
         }
         assert_plain_denial(name, &reply);
-        self.assert_reason(name, "STS named a principal that cannot log in");
+        self.assert_reason(name, "STS returned a principal that cannot log in");
     }
 
     /// Asserts that the server went on, and lets the right client in.

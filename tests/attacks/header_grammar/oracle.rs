@@ -1,9 +1,10 @@
-//! The grammars of `src/sigv4.rs` and `src/sasl/messages.rs` once more, written as regular expressions.
+//! A second implementation of the grammars of `src/sigv4.rs` and `src/sasl/messages.rs`, with
+//! regular expressions.
 
 use bson::Document;
 use regex_lite::Regex;
 
-/// The part of a message that is refused, in the order in which they are looked at.
+/// The part for which a message is denied, in the order of the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Message,
@@ -13,7 +14,7 @@ pub enum Part {
     Header,
 }
 
-/// What has to reach STS of an accepted message.
+/// What STS must receive for an accepted message.
 #[derive(Debug)]
 pub struct Sent {
     pub header: String,
@@ -22,7 +23,7 @@ pub struct Sent {
     pub token: Option<String>,
 }
 
-/// The grammars once more, by other means than the plugin's.
+/// The grammars, implemented independently of the plugin.
 pub struct Oracle {
     header: Regex,
     date: Regex,
@@ -33,7 +34,7 @@ impl Oracle {
     pub fn new() -> Self {
         let regex = |text: &str| Regex::new(text).expect("a regular expression");
         Self {
-            // us-east-1 is the region of the host that the fixture has.
+            // us-east-1 is the region of the fixture's STS host.
             header: regex(concat!(
                 r"\AAWS4-HMAC-SHA256 Credential=(?<id>[A-Za-z0-9_]{1,128})/(?<day>[0-9]{8})/us-east-1/sts/aws4_request",
                 r", ",
@@ -49,7 +50,7 @@ impl Oracle {
         }
     }
 
-    /// The header in its canonical form, and what it signs.
+    /// The header in its canonical form, and the signed headers.
     pub fn header(&self, header: &str, date: &str, with_token: bool) -> Option<(String, Vec<String>)> {
         let found = self.header.captures(header)?;
         let part = |name| found.name(name).map(|part| part.as_str());
@@ -67,7 +68,7 @@ impl Oracle {
         Some((canonical, signed.split(';').map(str::to_owned).collect()))
     }
 
-    /// The moment in seconds since 1970.
+    /// The time in seconds since 1970.
     pub fn date(&self, date: &str) -> Option<i64> {
         let found = self.date.captures(date)?;
         let number = |name| found.name(name).and_then(|part| part.as_str().parse::<i64>().ok());
@@ -91,7 +92,7 @@ impl Oracle {
         if message.len() > 16384 + 1024 {
             return Err(Part::Message);
         }
-        // A field twice, or anything after the document, is not there when the document is written again.
+        // Duplicate fields and trailing bytes are lost when the document is encoded again.
         let document = Document::from_reader(message).map_err(|_| Part::Message)?;
         if document.to_vec().ok().as_deref() != Some(message)
             || document
@@ -114,20 +115,20 @@ impl Oracle {
     }
 }
 
-/// Which part a reason in mongod's log is about.
+/// The part that a reason in mongod's log names.
 pub fn part_of(reason: &str) -> Option<Part> {
     let parts = [
         (Part::Message, "the client's second message"),
-        (Part::Date, "X-Amz-Date is not of the form"),
+        (Part::Date, "X-Amz-Date must be a valid UTC time of the form"),
         (Part::Clock, "the client's clock is"),
         (Part::Token, "the session token"),
         (Part::Header, "the Authorization header"),
-        (Part::Header, "Credential is not"),
-        (Part::Header, "the credential scope"),
+        (Part::Header, "Credential must"),
+        (Part::Header, "the credential scope must"),
         (Part::Header, "the access key id"),
         (Part::Header, "an access key id that begins with A"),
-        (Part::Header, "the client signed for region"),
-        (Part::Header, "SignedHeaders is not"),
+        (Part::Header, "the client signed for"),
+        (Part::Header, "SignedHeaders must"),
         (Part::Header, "the signature"),
     ];
     parts.iter().find(|(_, words)| reason.contains(words)).map(|(part, _)| *part)

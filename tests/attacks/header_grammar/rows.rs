@@ -1,4 +1,4 @@
-//! The messages: a good one with one thing changed, and the verdict on it.
+//! The messages: each is a valid one with one change, and the expected verdict.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,13 +17,13 @@ pub const SIGNERS: [(&str, Sign); 2] = [("aws-sigv4", Signer::sign), ("the signe
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
     Anybody,
-    /// A user's, who has no session token.
+    /// A user's, without a session token.
     User,
-    /// A role's session, which has one.
+    /// A role session's, with a session token.
     Role,
 }
 
-/// Makes a row's message by one of the two signers.
+/// Makes a row's message with one of the two signers.
 pub type Message = Box<dyn Fn(Sign, &Signer) -> Vec<u8>>;
 
 pub struct Row {
@@ -47,7 +47,7 @@ impl Rows {
         self.0.push(Row { name: name.into(), whose, expected, message: Box::new(message) });
     }
 
-    /// Has something else signed.
+    /// Changes what is signed.
     fn signing(
         &mut self,
         name: &str,
@@ -71,7 +71,8 @@ impl Rows {
         });
     }
 
-    /// Headers that are refused, each with the first of one text replaced by another.
+    /// Headers that must be denied: in each, the first occurrence of one text is replaced by
+    /// another.
     fn refused_headers(&mut self, rows: &[(&'static str, &'static str, &'static str)]) {
         for &(name, from, to) in rows {
             self.header(name, Err(Part::Header), move |header| replace(header, from, to));
@@ -94,7 +95,7 @@ impl Rows {
         });
     }
 
-    /// Changes the fields of the document before it is written.
+    /// Changes the fields of the document before it is encoded.
     fn fields(
         &mut self,
         name: impl Into<String>,
@@ -119,7 +120,7 @@ impl Rows {
     }
 }
 
-/// An element of a BSON document: its type, its name, its value.
+/// An element of a BSON document: its type, name and value.
 type Field = (u8, Vec<u8>, Vec<u8>);
 
 const STRING: u8 = 0x02;
@@ -136,7 +137,7 @@ fn fields_of(login: &SignedLogin) -> Vec<Field> {
     fields
 }
 
-/// Writes a document as it is told to, right or wrong.
+/// Encodes these fields as a document without checking them.
 fn encode(fields: &[Field]) -> Vec<u8> {
     let mut body = Vec::new();
     for (kind, name, value) in fields {
@@ -149,13 +150,13 @@ fn encode(fields: &[Field]) -> Vec<u8> {
     [&length.to_le_bytes(), &body[..], &[0]].concat()
 }
 
-/// Replaces the first `from`, which has to be there: a change that changes nothing shows nothing.
+/// Replaces the first `from`, which must be present: a row without a change tests nothing.
 fn replace(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "there is no {from:?} to replace");
     text.replacen(from, to, 1)
 }
 
-/// The three elements of a good header.
+/// The three elements of a valid header.
 fn elements(header: &str) -> [&str; 3] {
     let rest = header.strip_prefix("AWS4-HMAC-SHA256 ").expect("the scheme");
     rest.split(", ").collect::<Vec<_>>().try_into().expect("three elements")
@@ -212,7 +213,8 @@ pub fn rows() -> Vec<Row> {
     rows.0
 }
 
-/// What the grammar leaves open. The signature is wrong in most of them, which only STS can know.
+/// Variants that the grammar allows. Most of them have a wrong signature, which only STS can
+/// detect.
 fn accepted(rows: &mut Rows) {
     for (name, left_out) in [
         ("content-length is not signed", &["content-length"][..]),
@@ -405,7 +407,7 @@ fn signed_headers(rows: &mut Rows) {
         login.authorization = replace(&login.authorization, "x-amz-date;", "x-amz-date;x-amz-security-token;");
         client_second(&login)
     });
-    // In their place in the sorted list, so that nothing but the name is wrong.
+    // At their place in the sorted list, so that only the name is wrong.
     for unknown in [
         "accept",
         "authorization",
@@ -605,7 +607,7 @@ fn look_alikes(rows: &mut Rows) {
         ("a slash in the signature", "/"),
         ("a backtick in the signature", "`"),
     ] {
-        // As many bytes as a good one, so that its length does not betray it.
+        // As long as a valid one, so that it is not denied for its length.
         rows.header(name, Err(Part::Header), move |header| {
             with_value(header, 2, |value| format!("{digit}{}", &value[digit.len()..]))
         });
@@ -652,7 +654,7 @@ fn lengths(rows: &mut Rows) {
     rows.add("a message of one byte more", Whose::Role, Err(Part::Message), padded(17_409));
 }
 
-/// A message of this length, by a token that is too long itself.
+/// A message of this length, reached with a token that is too long.
 fn padded(length: usize) -> impl Fn(Sign, &Signer) -> Vec<u8> {
     move |sign, signer| {
         let mut login = sign(signer);
@@ -694,7 +696,7 @@ fn scopes(rows: &mut Rows) {
             with_credential(header, |parts| format!("{}/{day}/{}", parts[0], parts[2..].join("/")))
         });
     }
-    // Another day whenever the test runs, also around midnight.
+    // A different day at any time, also around midnight.
     for (name, hours) in [("a day before", -36), ("a day after", 36)] {
         rows.header(name, Err(Part::Header), move |header| {
             let other = amz_date(now_and(hours * 3600));
@@ -767,7 +769,7 @@ fn schemes(rows: &mut Rows) {
 }
 
 fn dates(rows: &mut Rows) {
-    // Of the right form, and too far away: nothing else is wrong with them.
+    // Of the right form, and wrong only in the time.
     for (name, date) in [
         ("a leap day", "20240229T235959Z"),
         ("the leap day of a century", "20000229T000000Z"),
@@ -880,13 +882,13 @@ fn tokens(rows: &mut Rows) {
     }
     rows.add("a token that is sent and not signed", Whose::User, Err(Part::Header), |sign, signer| {
         let login = sign(signer);
-        // A key of another kind than AKIA, which no token belongs to.
+        // Not an AKIA key, with which a token would be denied.
         let authorization = with_key_id(&login.authorization, "EXAMPLE");
         client_second(&SignedLogin { authorization, token: Some("token".to_owned()), ..login })
     });
     rows.add("a token that is signed and not sent", Whose::Role, Err(Part::Header), |sign, signer| {
         let login = sign(signer);
-        // A key of another kind than ASIA, which a token belongs to.
+        // Not an ASIA key, which would need a token.
         let authorization = with_key_id(&login.authorization, "EXAMPLE");
         client_second(&SignedLogin { authorization, token: None, ..login })
     });
@@ -907,7 +909,7 @@ fn documents(rows: &mut Rows) {
         });
         rows.fields(format!("{name} under a longer name"), whose, refused, move |fields| fields[at].1.push(b'a'));
         rows.fields(format!("{name} under an empty name"), whose, refused, move |fields| fields[at].1.clear());
-        // These two are written as strings are; only the type differs.
+        // These two are encoded like strings; only the type differs.
         rows.fields(format!("{name} as a symbol"), whose, refused, move |fields| fields[at].0 = 0x0e);
         rows.fields(format!("{name} as code"), whose, refused, move |fields| fields[at].0 = 0x0d);
         rows.fields(format!("{name} as binary data"), whose, refused, move |fields| {
@@ -975,7 +977,7 @@ fn now_and(seconds: i64) -> SystemTime {
     if seconds < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
 }
 
-/// First messages, each with what its refusal says.
+/// First messages, each with the expected reason of its denial.
 pub fn first_messages() -> Vec<(String, Result<(), &'static str>, Vec<u8>)> {
     const WHOLE: Result<(), &str> = Err("the client's first message");
     const NONCE: Result<(), &str> = Err("the client's nonce");
@@ -1002,7 +1004,7 @@ pub fn first_messages() -> Vec<(String, Result<(), &'static str>, Vec<u8>)> {
     add("a message of one byte more", WHOLE, encode(&[nonce(binary(0, &[7; 109])), flag(110)]));
     add("a nonce of a kilobyte", WHOLE, encode(&[nonce(binary(0, &[7; 1024])), flag(110)]));
     for subtype in (1..=9).chain([0x80, 0xff]) {
-        // The old subtype has its length once more.
+        // The old subtype contains a second length.
         let bytes = if subtype == 2 { [&[32, 0, 0, 0][..], &[7; 32]].concat() } else { vec![7; 32] };
         add(&format!("a nonce of subtype {subtype}"), NONCE, encode(&[nonce(binary(subtype, &bytes)), flag(110)]));
     }

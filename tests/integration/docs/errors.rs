@@ -22,7 +22,7 @@ use crate::support::fixture::{ACCOUNT, Fixture, credentials};
 
 /// Reasons that are not produced here, by their beginning, which the sources must contain, with why.
 const ONLY_READ: [(&str, &str); 4] = [
-    ("the client's second message came", "it takes a minute; covered by sasl::tests and login::tests"),
+    ("the client's second message arrived", "it takes a minute; covered by sasl::tests and login::tests"),
     (
         "cannot connect to sts.amazonaws.com (A): Too many open files",
         "the text is the system's, and the server itself would fail, too",
