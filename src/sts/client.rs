@@ -310,7 +310,7 @@ mod tests {
         let mut attempt =
             |time| client.attempt(&request, Instant::now() + time, &mut has_stale_connections).unwrap_err();
         let answered = attempt(timeout);
-        assert!(answered.denial.reason().starts_with("STS answered 403"), "{answered:?}");
+        assert!(answered.denial.reason().starts_with("STS returned 403"), "{answered:?}");
         assert_eq!(answered.outcome, Outcome::Reached);
 
         sts.set_processing_time(Duration::from_millis(1500));

@@ -139,7 +139,7 @@ fn read_error(response: &Response<'_>) -> Denial {
     let code = plain_text(&elements, &ERROR_CODE);
     let request_id = plain_text(&elements, &["ErrorResponse", "RequestId"]);
 
-    let mut reason = format!("STS answered {}", response.status);
+    let mut reason = format!("STS returned {}", response.status);
     if let Some(code) = code {
         reason.push(' ');
         reason.push_str(code);
@@ -503,12 +503,12 @@ mod tests {
     fn miri_a_refusal_carries_the_code_and_the_request_id() {
         let denial = error(403, "InvalidClientTokenId");
         assert_eq!(denial.kind(), Kind::RefusedBySts);
-        assert!(denial.reason().starts_with("STS answered 403 InvalidClientTokenId: "), "{denial}");
+        assert!(denial.reason().starts_with("STS returned 403 InvalidClientTokenId: "), "{denial}");
         assert!(denial.reason().ends_with("(request id d8741953-0000)"), "{denial}");
         assert!(!denial.reason().contains("secret text"));
         assert_eq!(
             error(403, "a b\n").reason(),
-            "STS answered 403 without an STS error code (request id d8741953-0000)"
+            "STS returned 403 without an STS error code (request id d8741953-0000)"
         );
     }
 
@@ -608,7 +608,7 @@ mod tests {
             let denial = read(&Response { status: 403, content_type, body: body.as_bytes() }).unwrap_err();
             assert_eq!(
                 (denial.kind(), denial.reason()),
-                (Kind::StsUnavailable, "STS answered 403 without an STS error code")
+                (Kind::StsUnavailable, "STS returned 403 without an STS error code")
             );
         }
     }

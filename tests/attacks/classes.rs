@@ -581,7 +581,7 @@ fn relay_while_it_is_live_is_not_defended_and_what_was_caught_is_worth_nothing()
     let reply = client.sasl_continue(reply.get("conversationId").unwrap(), &made_up).unwrap();
     assert_plain_denial("a challenge that M made up", &reply);
     for reason in fixture.denial_reasons(6) {
-        assert!(reason.contains("STS answered 403 SignatureDoesNotMatch"), "{reason}");
+        assert!(reason.contains("STS returned 403 SignatureDoesNotMatch"), "{reason}");
     }
     fixture.assert_still_serves("a relay");
 }

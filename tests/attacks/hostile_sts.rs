@@ -406,7 +406,7 @@ fn http_tricks_log_nobody_in() {
         (
             "an error with an identity in it",
             http(500, "text/xml", &*good),
-            "STS answered 500 without an STS error code",
+            "STS returned 500 without an STS error code",
         ),
         ("a change of the protocol", status("HTTP/1.1 101 Switching Protocols"), NO_CODE),
         ("a status of one digit", status("HTTP/1.1 2 OK"), NO_HTTP),
@@ -573,7 +573,7 @@ fn redirects_are_not_followed() {
                 ("Content-Type".to_owned(), "text/xml".to_owned()),
             ];
             let answer = StsResponse::Fixed { status, headers, body: good.clone().into_bytes() };
-            let reason = format!("STS answered {status} without an STS error code");
+            let reason = format!("STS returned {status} without an STS error code");
             target.denies_answer(&format!("{status} to {location}"), answer, TIMEOUT, &reason);
         }
     }

@@ -71,10 +71,10 @@ fn who_sts_does_not_confirm_is_refused_and_the_log_says_why() {
     let unknown_key = Identity::iam_user(ACCOUNT, "team/alice");
 
     let cases = [
-        ("a wrong secret", &wrong_secret, "STS answered 403 SignatureDoesNotMatch"),
-        ("a key that AWS does not know", &unknown_key, "STS answered 403 InvalidClientTokenId"),
-        ("another session's token", &wrong_token, "STS answered 403 InvalidClientTokenId"),
-        ("an expired session", &expired, "STS answered 403 ExpiredToken: the client's session token has expired"),
+        ("a wrong secret", &wrong_secret, "STS returned 403 SignatureDoesNotMatch"),
+        ("a key that AWS does not know", &unknown_key, "STS returned 403 InvalidClientTokenId"),
+        ("another session's token", &wrong_token, "STS returned 403 InvalidClientTokenId"),
+        ("an expired session", &expired, "STS returned 403 ExpiredToken: the client's session token has expired"),
         ("an identity without a user", &stranger, "arn:aws:iam::123456789012:user/nobody"),
         ("the same name in another account", &namesake, "arn:aws:iam::210987654321:user/team/alice"),
         ("the same name in another case", &cased, "arn:aws:iam::123456789012:user/team/Alice"),

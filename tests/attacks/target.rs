@@ -20,7 +20,7 @@ pub const SHORT_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// What reasons say of trouble that may pass, so that STS is asked again as long as the login has time.
 const MAY_PASS: [&str; 3] =
-    ["was closed before the response", "closed before the response was complete", "STS answered 500"];
+    ["was closed before the response", "closed before the response was complete", "STS returned 500"];
 
 /// The longest reason that a line of the log should have.
 const LONGEST_REASON: usize = 600;

@@ -152,7 +152,7 @@ fn a_c_program_logs_a_role_in_by_the_name_of_the_role() {
 fn a_c_program_denies_a_wrong_secret_and_says_why() {
     let vendor = Vendor::new();
     let end = vendor.login(&[], &Credentials::new(&vendor.test.user.access_key_id, "not-the-secret"));
-    let reason = format!("denied {DENIED_BY_STS} STS answered 403 SignatureDoesNotMatch: ");
+    let reason = format!("denied {DENIED_BY_STS} STS returned 403 SignatureDoesNotMatch: ");
     assert!(end.last_line.starts_with(&reason), "{}", end.last_line);
     assert_eq!((end.status, &*end.stderr), (Some(1), ""));
 }

@@ -171,7 +171,7 @@ fn a_lasting_fault_denies_logins_in_time_and_delays_nothing_else() {
         (
             "an STS out of service",
             |it| it.sts.set_failures(Failures::all(ServiceError::ServiceUnavailable)),
-            "STS answered 503 ServiceUnavailable",
+            "STS returned 503 ServiceUnavailable",
         ),
         (
             "a throttling STS",

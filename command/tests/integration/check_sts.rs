@@ -56,7 +56,7 @@ fn an_sts_that_refuses_a_question_without_a_signature_can_be_reached() {
     let printed = setting.check(&["--region", "eu-west-1", "--endpoint", &setting.sts.endpoint()]).printed();
     let expected = format!(
         "sts.eu-west-1.amazonaws.com:\n  name resolution N ms  127.0.0.1\n  TCP connection N ms  {address}\n  \
-         TLS handshake N ms  {address}\n  response N ms  STS answered 403 MissingAuthenticationToken (request id R)\n\n\
+         TLS handshake N ms  {address}\n  response N ms  STS returned 403 MissingAuthenticationToken (request id R)\n\n\
          STS can be reached.\n"
     );
     assert_eq!(masked(&printed), expected);
@@ -131,7 +131,7 @@ fn the_step_that_fails_is_named_with_what_to_do() {
 
     setting.sts.set_failures(Failures::all(ServiceError::ServiceUnavailable));
     let printed = setting.unreached(&["--endpoint", &here]);
-    assert!(printed.contains("STS cannot be reached: STS answered 503 ServiceUnavailable"), "{printed}");
+    assert!(printed.contains("STS cannot be reached: STS returned 503 ServiceUnavailable"), "{printed}");
     assert!(printed.contains("\n\nSTS itself has trouble."), "{printed}");
     setting.sts.set_failures(None);
     setting.sts.set_response(StsResponse::Raw(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n".to_vec()));

@@ -165,14 +165,14 @@ fn a_no_of_sts_is_told_in_the_plugin_s_words() {
         (
             "wrong secret",
             &wrong_secret,
-            "STS answered 403 SignatureDoesNotMatch: the client's secret key does not match",
+            "STS returned 403 SignatureDoesNotMatch: the client's secret key does not match",
         ),
-        ("wrong token", &wrong_token, "STS answered 403 InvalidClientTokenId: "),
-        ("expired", &expired, "STS answered 403 ExpiredToken: the client's session token has expired"),
+        ("wrong token", &wrong_token, "STS returned 403 InvalidClientTokenId: "),
+        ("expired", &expired, "STS returned 403 ExpiredToken: the client's session token has expired"),
         (
             "unknown key",
             &stranger,
-            "STS answered 403 InvalidClientTokenId: the access key or the session token is unknown",
+            "STS returned 403 InvalidClientTokenId: the access key or the session token is unknown",
         ),
     ] {
         let said = setting.refused(identity, &["--json"], 1);
@@ -249,7 +249,7 @@ fn what_stands_between_here_and_sts_is_named_with_its_part() {
         b"HTTP/1.1 302 Found\r\nLocation: http://login\r\nContent-Length: 0\r\n\r\n".to_vec(),
     ));
     let said = setting.refused(&setting.user, &[], 2);
-    assert!(said.contains("STS answered 302 without an STS error code (") && said.contains("; answer "), "{said}");
+    assert!(said.contains("STS returned 302 without an STS error code (") && said.contains("; answer "), "{said}");
     setting.sts.set_response(StsResponse::Verified);
     setting.sts.set_processing_time(Duration::from_secs(2));
     let said = setting.refused(&setting.user, &["--timeout-ms", "500"], 2);
