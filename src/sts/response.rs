@@ -421,8 +421,8 @@ mod tests {
 
     #[test]
     fn miri_predefined_entities_are_decoded() {
-        let body = USER.replace("user/svcacct1", "user/a&amp;b&#x3c;&#99;/svcacct1");
-        assert_eq!(read_200(&body).unwrap().arn, "arn:aws:iam::123456789012:user/a&b<c/svcacct1");
+        let body = USER.replace("user/svcacct1", "user/&amp;&lt;&gt;&apos;&quot;&#x3c;&#99;/svcacct1");
+        assert_eq!(read_200(&body).unwrap().arn, "arn:aws:iam::123456789012:user/&<>'\"<c/svcacct1");
     }
 
     #[test]
@@ -436,6 +436,7 @@ mod tests {
             ("text after", format!("{USER}x")),
             ("two documents", format!("{USER}{USER}")),
             ("cut short", USER[..USER.len() - 3].to_owned()),
+            ("root not closed", USER.replace("</GetCallerIdentityResponse>", "")),
             ("another root", USER.replace("GetCallerIdentityResponse", "AssumeRoleResponse")),
             ("embedded in another response", format!("<AssumeRoleResponse>{USER}</AssumeRoleResponse>")),
             ("another result", USER.replace("GetCallerIdentityResult", "Result")),
@@ -491,6 +492,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn miri_limits_are_exact() {
+        let padded = |length: usize| format!("{USER}{}", " ".repeat(length - USER.len()));
+        let nested = |depth: usize| {
+            // Two levels are above the Arn.
+            let (start, end) = ("<x>".repeat(depth - 2), "</x>".repeat(depth - 2));
+            USER.replace("<Arn>", &format!("{start}{end}<Arn>"))
+        };
+        let user_id = |length: usize| USER.replace("AIDAUH3H6EGKDO36JYJH3", &"A".repeat(length));
+        for (name, body) in [("length", padded(65_536)), ("depth", nested(8)), ("user id", user_id(256))] {
+            assert!(read_200(&body).is_ok(), "{name}: {:?}", read_200(&body));
+        }
+        for (name, body) in [("length", padded(65_537)), ("depth", nested(9)), ("user id", user_id(257))] {
+            assert!(read_200(&body).is_err(), "{name} was accepted");
+        }
+        let (code, long) = ("c".repeat(64), "c".repeat(65));
+        assert!(error(403, &code).reason().starts_with(&format!("STS returned 403 {code} (")));
+        assert!(error(403, &long).reason().starts_with("STS returned 403 without an STS error code"));
+    }
+
     fn error(status: u16, code: &str) -> Denial {
         let body = format!(
             "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
@@ -510,6 +531,43 @@ mod tests {
             error(403, "a b\n").reason(),
             "STS returned 403 without an STS error code (request id d8741953-0000)"
         );
+    }
+
+    #[test]
+    fn miri_every_error_code_has_its_cause_and_advice() {
+        const UNKNOWN: &str = ": the access key or the session token is unknown to AWS, or not valid in this region";
+        const SIGNATURE: &str = ": the client's secret key does not match its access key id, or its clock is wrong";
+        const EXPIRED: &str = ": the client's session token has expired";
+        const THROTTLED: &str = ": STS is limiting the account's requests";
+        for (status, code, cause, advice) in [
+            (403, "InvalidClientTokenId", Cause::UnknownKey, UNKNOWN),
+            (403, "SignatureDoesNotMatch", Cause::WrongSignature, SIGNATURE),
+            (403, "ExpiredToken", Cause::ExpiredToken, EXPIRED),
+            (400, "ExpiredTokenException", Cause::ExpiredToken, EXPIRED),
+            (400, "RequestExpired", Cause::ExpiredToken, ""),
+            (403, "AccessDenied", Cause::OtherRefusal, ""),
+            (400, "Throttling", Cause::Throttled, THROTTLED),
+            (400, "ThrottlingException", Cause::Throttled, THROTTLED),
+            (403, "RequestLimitExceeded", Cause::Throttled, THROTTLED),
+            (429, "TooMany", Cause::Throttled, ""),
+            (408, "RequestTimeout", Cause::ServerError, ""),
+            (500, "InternalFailure", Cause::ServerError, ""),
+            (599, "Unknown", Cause::ServerError, ""),
+            (600, "Unknown", Cause::InvalidResponse, ""),
+            (302, "Found", Cause::InvalidResponse, ""),
+        ] {
+            let denial = error(status, code);
+            assert_eq!(denial.cause(), cause, "{status} {code}");
+            assert_eq!(denial.reason(), format!("STS returned {status} {code}{advice} (request id d8741953-0000)"));
+        }
+        let throttled = Response { status: 429, content_type: "text/html", body: b"<html>" };
+        assert_eq!(
+            read(&throttled).unwrap_err().reason(),
+            "STS returned 429 without an STS error code: STS is limiting the account's requests"
+        );
+        assert!(!has_error_code(&throttled));
+        let body = b"<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>";
+        assert!(has_error_code(&Response { status: 429, content_type: "text/xml", body }));
     }
 
     #[test]
