@@ -1,7 +1,7 @@
 # All developer tasks. CI runs these targets, too: see .ci/run.
 
 .DEFAULT_GOAL := help
-.PHONY: help build fetch test test-servers sanitize fuzz fuzz-wire bench packages \
+.PHONY: help build fetch test test-servers sanitize fuzz fuzz-wire mutants bench packages \
 	test-packages test-minimal packages-reproducible lint format demo clean
 
 # The mongod version that the tests use, one of $(SERVERS).
@@ -32,6 +32,9 @@ FUZZ_CARGO = env -u RUSTFLAGS RUSTC_BOOTSTRAP=1 cargo
 # For make fuzz-wire: the number of messages, and the seed of an earlier run to repeat it.
 MESSAGES = 300000
 SEED =
+
+# For make mutants: the files to change.
+FILES = src/parameters.rs src/principal.rs 'src/sasl/**' src/sigv4.rs src/sts/response.rs
 
 # For make test-minimal: the commands to run.
 COMMANDS = 'make demo' 'make test'
@@ -92,6 +95,11 @@ fuzz-wire: build fetch ## send MESSAGES=300000 random messages to a real mongod
 	PSMDB_AWS_IAM_TEST_SECONDS=86400 \
 		PSMDB_AWS_IAM_MONGOD_VERSION=$(MONGOD) PSMDB_AWS_IAM_WIRE_MESSAGES=$(MESSAGES) PSMDB_AWS_IAM_WIRE_SEED=$(SEED) \
 		cargo test $(TEST_FLAGS) --test attacks -- --nocapture random_messages
+
+mutants: ## change the parsers in FILES, one place at a time, and list the changes that no unit test notices
+	@# It changes a copy of the sources, and keeps its target folder to save builds.
+	@mutants=$$($(PYTHON) tools/cargo_program.py cargo-mutants 27.1.0) && \
+		CARGO_TARGET_DIR="$(CURDIR)/target/mutants" "$$mutants" mutants --output target $(addprefix --file ,$(FILES))
 
 bench: build ## run the benchmarks and write docs/benchmarks.md (PARTS=storm only prints that part)
 	@$(PYTHON) tools/fetch_mongod.py 6.0.5

@@ -16,6 +16,7 @@ TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import cache  # noqa: E402
+import cargo_program  # noqa: E402
 import fetch_mongod  # noqa: E402
 import python_env  # noqa: E402
 
@@ -139,6 +140,35 @@ if "install" in sys.argv:
             fetch_mongod.fetch("6")
         self.assertEqual(list(self.folder.glob("cache/*debian*/")), [])
         self.assertFalse((self.mongod.parent.parent / "ready").exists())
+
+
+class CargoProgram(WithCache):
+    """A program from crates.io; cargo is a script."""
+
+    def cargo(self, script):
+        self.program("bin/cargo", "#!/bin/sh\n" + script)
+        path = os.pathsep.join([str(self.folder / "bin"), os.environ["PATH"]])
+        self.enterContext(mock.patch.dict(os.environ, {"PATH": path}))
+
+    def test_it_is_installed_once_in_its_exact_version(self):
+        self.cargo(
+            'echo "$@" >> "$0.log"\n'
+            'while [ "$1" != --root ]; do shift; done\n'
+            'mkdir "$2/bin" && touch "$2/bin/cargo-example"\n'
+        )
+        for _ in range(2):
+            path = cargo_program.program("cargo-example", "1.2.3")
+            self.assertEqual(path, self.folder / "cache/cargo-example-1.2.3/bin/cargo-example")
+            self.assertTrue(path.exists())
+        [call] = (self.folder / "bin/cargo.log").read_text(encoding="ascii").splitlines()
+        for part in ("install ", " --locked ", " --version =1.2.3 cargo-example"):
+            self.assertIn(part, call)
+
+    def test_an_installation_that_fails_leaves_nothing(self):
+        self.cargo("exit 1\n")
+        with self.assertRaisesRegex(cache.ToolError, "the installation of cargo-example 1.2.3 failed"):
+            cargo_program.program("cargo-example", "1.2.3")
+        self.assertFalse((self.folder / "cache/cargo-example-1.2.3").exists())
 
 
 class CargoRunner(WithCache):
