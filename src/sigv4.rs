@@ -567,6 +567,7 @@ mod tests {
     #[test]
     fn miri_dates_are_valid_times_of_one_form() {
         assert_eq!(AmzDate::parse("19700101T000001Z").unwrap().unix_seconds, 1);
+        assert_eq!((date().as_str(), date().day()), ("20261121T191300Z", "20261121"));
         assert_eq!(AmzDate::parse("20240229T235959Z").unwrap().unix_seconds, 1_709_251_199);
         for wrong in [
             "",
