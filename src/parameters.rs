@@ -369,6 +369,7 @@ impl Value for RoleUserFormat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bson::rawdoc;
 
     /// Sets a value, which is read back if it is accepted and changes nothing if it is refused.
     fn set(values: &mut Values, name: &str, text: &str) -> Result<(), String> {
@@ -412,6 +413,29 @@ mod tests {
         ] {
             assert_eq!(set(&mut values, "awsStsTimeoutMS", wrong), Err(format!("awsStsTimeoutMS: {why}")), "{wrong}");
         }
+    }
+
+    #[test]
+    fn miri_a_double_is_an_integer_if_it_is_whole_and_exact() {
+        const RANGE: &str = "awsStsTimeoutMS: must be between 100 and 60000 milliseconds";
+        const WHOLE: &str = "awsStsTimeoutMS: must be a whole number";
+        let mut values = Values::default();
+        let parameter = find("awsStsTimeoutMS").unwrap();
+        for (number, expected) in [
+            (2500.0, Ok(())),
+            (-2500.0, Err(RANGE)),
+            (9e15, Err(RANGE)),
+            (-9e15, Err(RANGE)),
+            (9.1e15, Err(WHOLE)),
+            (2500.5, Err(WHOLE)),
+            (f64::NAN, Err(WHOLE)),
+            (f64::INFINITY, Err(WHOLE)),
+        ] {
+            let element = rawdoc! { "awsStsTimeoutMS": number };
+            let result = parameter.set_bson(&mut values, &element, None);
+            assert_eq!(result, expected.map_err(str::to_owned), "{number}");
+        }
+        assert_eq!(parameter.show(&values), Shown::Integer(2500));
     }
 
     #[test]
