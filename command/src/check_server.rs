@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::ffi::{Check, Report, check};
-use super::{Outcome, print};
+use crate::output::{Outcome, print};
 use crate::server_file::{Kind, ServerFile, Trouble};
 
 const HELP: &str = "\

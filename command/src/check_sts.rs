@@ -9,9 +9,9 @@ use psmdb_aws_iam::sts::client::{Client, Failure};
 use psmdb_aws_iam::sts::connection::Step;
 use psmdb_aws_iam::sts::health::Outcome;
 
-use super::print;
-use super::route::RouteOptions;
-use super::steps::{Phase, Steps, milliseconds};
+use crate::output::{self, print};
+use crate::route::RouteOptions;
+use crate::steps::{Phase, Steps, milliseconds};
 
 const HELP: &str = "\
 Run it on the server's machine, with the options that are the server's
@@ -43,7 +43,7 @@ pub struct CheckSts {
 ///
 /// # Errors
 /// When an option is wrong, or nothing can be printed.
-pub fn run(arguments: &CheckSts) -> super::Outcome {
+pub fn run(arguments: &CheckSts) -> output::Outcome {
     let settings = arguments.route.settings()?;
     let host = settings.sts().first_host();
     let mut text = format!("{}:\n", host.name());

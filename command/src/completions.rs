@@ -1,9 +1,9 @@
 //! `completions`: what a shell needs to complete this command.
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use clap_complete::Shell as Completer;
 
-use super::{Arguments, NAME, Outcome, print_bytes};
+use crate::output::{NAME, Outcome, print_bytes};
 
 const HELP: &str = "\
 The script goes to standard output; nothing is installed. Packages install it.
@@ -32,18 +32,18 @@ enum Shell {
     Fish,
 }
 
-/// Prints the script.
+/// Prints the script for this command line.
 ///
 /// # Errors
 /// When nothing can be printed.
-pub fn run(arguments: &Completions) -> Outcome {
+pub fn run(arguments: &Completions, mut command: Command) -> Outcome {
     let shell = match arguments.shell {
         Shell::Bash => Completer::Bash,
         Shell::Zsh => Completer::Zsh,
         Shell::Fish => Completer::Fish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
+    clap_complete::generate(shell, &mut command, NAME, &mut script);
     print_bytes(&script)?;
     Ok(true)
 }

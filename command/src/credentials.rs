@@ -13,7 +13,8 @@ use nix::unistd::{Uid, User};
 use psmdb_aws_iam::secret::Secret;
 use zeroize::Zeroizing;
 
-use super::{metadata, quoted};
+use crate::metadata;
+use crate::output::{quoted, shown};
 
 /// Largest file that is read, in bytes.
 const MAX_FILE_LENGTH: u64 = 1024 * 1024;
@@ -135,7 +136,7 @@ impl Sources<'_> {
         if is_named && !keys.profile(&profile).there && !config.profile(&profile).there {
             return Err(format!(
                 "there is no profile {} in {} or {} (--profile, AWS_PROFILE)",
-                super::shown(&profile),
+                shown(&profile),
                 keys.path.display(),
                 config.path.display()
             ));

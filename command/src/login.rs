@@ -16,11 +16,11 @@ use psmdb_aws_iam::sts::request::IdentityRequest;
 use rustls::CertificateError;
 use zeroize::Zeroizing;
 
-use super::credentials::{Credentials, SOURCES_HELP, Sources, variable};
-use super::settings::{path_value, settings};
-use super::signing::sign_identity_request;
-use super::wire::{self, Address, Connection, Trouble};
-use super::{Failure, Outcome, print, quoted, shown, warn};
+use crate::credentials::{Credentials, SOURCES_HELP, Sources, variable};
+use crate::output::{Failure, Outcome, print, quoted, shown, warn};
+use crate::settings::{path_value, settings};
+use crate::signing::sign_identity_request;
+use crate::wire::{self, Address, Connection, Trouble};
 
 /// Users and roles that are shown, at most.
 const MAX_SHOWN: usize = 100;

@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man;
 
-use super::{Arguments, Outcome};
+use crate::output::Outcome;
 
 /// Write the manual pages into a folder, for packages: psmdb-aws-iam.1 and one for each command
 #[derive(Args)]
@@ -17,15 +17,15 @@ pub struct Manual {
     folder: PathBuf,
 }
 
-/// Writes the pages.
+/// Writes the pages of this command line.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn run(arguments: &Manual) -> Outcome {
+pub fn run(arguments: &Manual, command: Command) -> Outcome {
     let folder = &arguments.folder;
     let cannot = |error| format!("cannot write to {}: {error}", folder.display());
     fs::create_dir_all(folder).map_err(cannot)?;
-    let mut command = Arguments::command().disable_help_subcommand(true);
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     let subcommands = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
     for command in std::iter::once(&command).chain(subcommands) {

@@ -14,7 +14,7 @@ use ureq::http::Uri;
 use ureq::{Agent, Error};
 use zeroize::Zeroizing;
 
-use super::credentials::Credentials;
+use crate::credentials::Credentials;
 
 /// Where the agent of ECS is, for a path that is given without a host.
 const ECS: &str = "http://169.254.170.2";

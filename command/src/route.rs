@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use psmdb_aws_iam::aws::Partition;
 use psmdb_aws_iam::settings::Settings;
+use psmdb_aws_iam::sts::endpoint::StsHost;
 
-use super::settings::{path_value, settings};
-use super::setup::sts_host;
+use crate::settings::{path_value, settings};
 
 /// The options of every command that asks STS.
 #[derive(Args)]
@@ -52,5 +53,38 @@ impl RouteOptions {
             ("--proxy, the server's awsStsProxy", "awsStsProxy", self.proxy.clone()),
             ("--timeout-ms, the server's awsStsTimeoutMS", "awsStsTimeoutMS", self.timeout_ms.clone()),
         ])
+    }
+}
+
+/// The STS of a region.
+pub fn sts_host(region: &str) -> Result<StsHost, String> {
+    let host = Partition::of_region(region).map(|partition| partition.sts_host(region));
+    host.and_then(|host| StsHost::parse(&host).ok()).ok_or_else(|| {
+        format!("{region:?} is not a region; it must be a name such as eu-west-1 (--region, AWS_REGION)")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_has_one_sts() {
+        for (region, host) in [
+            ("eu-west-1", "sts.eu-west-1.amazonaws.com"),
+            ("us-gov-west-1", "sts.us-gov-west-1.amazonaws.com"),
+            ("cn-north-1", "sts.cn-north-1.amazonaws.com.cn"),
+            ("us-iso-east-1", "sts.us-iso-east-1.c2s.ic.gov"),
+            ("us-isob-east-1", "sts.us-isob-east-1.sc2s.sgov.gov"),
+            ("eu-isoe-west-1", "sts.eu-isoe-west-1.cloud.adc-e.uk"),
+            ("us-isof-south-1", "sts.us-isof-south-1.csp.hci.ic.gov"),
+            ("eusc-de-east-1", "sts.eusc-de-east-1.amazonaws.eu"),
+        ] {
+            assert_eq!(sts_host(region).unwrap().as_str(), host);
+            assert_eq!(sts_host(region).unwrap().region(), region);
+        }
+        for wrong in ["", "eu", "EU-WEST-1", "eu-west-1a", "eu-west-1.example.com", "eu west-1", "aws-global", "sts"] {
+            assert!(sts_host(wrong).is_err(), "{wrong:?} was accepted");
+        }
     }
 }

@@ -2,24 +2,24 @@
 
 mod config;
 mod object;
+mod system;
 mod unit;
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use psmdb_aws_iam::aws::Partition;
 use psmdb_aws_iam::sts::endpoint::StsHost;
 
 use self::config::{Config, MECHANISMS, Style};
 use self::object::{Access, FILE_NAME, INSTALLED, Object, User, faults};
+use self::system::{Root, plain, read};
 use self::unit::{LD_PRELOAD, Start, Unit};
-use super::check_server::Verdict;
-use super::credentials::{Sources, variable};
-use super::{Failure, Outcome, print, quoted, warn};
+use crate::check_server::Verdict;
+use crate::credentials::{Sources, variable};
+use crate::output::{Failure, Outcome, print, quoted, warn};
+use crate::route::sts_host;
 use crate::server_file::Kind;
 
 const HELP: &str = "\
@@ -158,70 +158,6 @@ fn advice(arguments: &Setup) -> Result<(String, Vec<String>), Failure> {
         let _ = writeln!(text, "sudo systemctl daemon-reload\nsudo systemctl restart {}", quoted(&unit.name));
     }
     Ok((text, problems))
-}
-
-/// The STS of a region.
-pub fn sts_host(region: &str) -> Result<StsHost, String> {
-    let host = Partition::of_region(region).map(|partition| partition.sts_host(region));
-    host.and_then(|host| StsHost::parse(&host).ok()).ok_or_else(|| {
-        format!("{region:?} is not a region; it must be a name such as eu-west-1 (--region, AWS_REGION)")
-    })
-}
-
-/// The folder that stands for `/`.
-#[derive(Clone)]
-struct Root(PathBuf);
-
-impl Root {
-    fn is_system(&self) -> bool {
-        self.0.canonicalize().is_ok_and(|root| root == Path::new("/"))
-    }
-
-    /// The user id that stands for root.
-    fn owner(&self) -> u32 {
-        if self.is_system() { 0 } else { fs::metadata(&self.0).map_or(0, |metadata| metadata.uid()) }
-    }
-
-    /// Where a path of the system is.
-    fn of(&self, path: &Path) -> PathBuf {
-        self.0.join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    /// The server in the folders of PATH.
-    fn in_path(&self, path: &str) -> Option<PathBuf> {
-        let folders = || path.split(':').filter(|folder| !folder.is_empty()).map(|folder| self.of(Path::new(folder)));
-        ["mongod", "mongos"]
-            .iter()
-            .find_map(|name| folders().map(|folder| folder.join(name)).find(|file| file.is_file()))
-    }
-}
-
-/// Reads a text file of the system, which may be anybody's image: `None` when it is not there.
-///
-/// # Errors
-/// When it cannot be read, or is no text file of at most 1 MiB.
-fn read(path: &Path) -> Result<Option<String>, String> {
-    const MAX_LENGTH: u64 = 1024 * 1024;
-    let cannot = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
-    // A FIFO could be waited for without end.
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(|error| cannot(&error))?,
-    };
-    if !file.metadata().map_err(|error| cannot(&error))?.is_file() {
-        return Err(cannot(&"it is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_LENGTH + 1).read_to_end(&mut bytes).map_err(|error| cannot(&error))?;
-    if bytes.len() as u64 > MAX_LENGTH {
-        return Err(cannot(&"it has more than 1 MiB"));
-    }
-    String::from_utf8(bytes).map(Some).map_err(|_| cannot(&"it is not UTF-8"))
-}
-
-/// The text without characters that a terminal would act on.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '?' } else { c }).collect()
 }
 
 /// What the text is made of.
@@ -416,49 +352,5 @@ impl Advice<'_> {
             (Some(path), Style::Ini) => format!("{}, instead of its lines for the same parameters", path.display()),
         };
         Ok(format!("{change}{place}:{note}\n{}", lines.join("\n")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_of_a_system_are_read_with_care() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("unit");
-        fs::write(&file, "a\tb\n\x1b[2Jc").unwrap();
-        assert_eq!(read(&file).unwrap().as_deref().map(plain).as_deref(), Some("a\tb\n?[2Jc"));
-        assert_eq!(read(&folder.path().join("missing")), Ok(None));
-        let why = |path: &Path| read(path).unwrap_err();
-        fs::write(&file, vec![b'a'; 1024 * 1024 + 1]).unwrap();
-        assert!(why(&file).ends_with("it has more than 1 MiB"), "{}", why(&file));
-        fs::write(&file, b"\xff").unwrap();
-        assert!(why(&file).ends_with("it is not UTF-8"), "{}", why(&file));
-        assert!(why(folder.path()).ends_with("it is not a regular file"), "a folder");
-        assert!(why(Path::new("/dev/zero")).ends_with("it is not a regular file"), "a device");
-        let fifo = folder.path().join("fifo");
-        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        assert!(why(&fifo).ends_with("it is not a regular file"), "a FIFO");
-    }
-
-    #[test]
-    fn a_region_has_one_sts() {
-        for (region, host) in [
-            ("eu-west-1", "sts.eu-west-1.amazonaws.com"),
-            ("us-gov-west-1", "sts.us-gov-west-1.amazonaws.com"),
-            ("cn-north-1", "sts.cn-north-1.amazonaws.com.cn"),
-            ("us-iso-east-1", "sts.us-iso-east-1.c2s.ic.gov"),
-            ("us-isob-east-1", "sts.us-isob-east-1.sc2s.sgov.gov"),
-            ("eu-isoe-west-1", "sts.eu-isoe-west-1.cloud.adc-e.uk"),
-            ("us-isof-south-1", "sts.us-isof-south-1.csp.hci.ic.gov"),
-            ("eusc-de-east-1", "sts.eusc-de-east-1.amazonaws.eu"),
-        ] {
-            assert_eq!(sts_host(region).unwrap().as_str(), host);
-            assert_eq!(sts_host(region).unwrap().region(), region);
-        }
-        for wrong in ["", "eu", "EU-WEST-1", "eu-west-1a", "eu-west-1.example.com", "eu west-1", "aws-global", "sts"] {
-            assert!(sts_host(wrong).is_err(), "{wrong:?} was accepted");
-        }
     }
 }

@@ -13,7 +13,7 @@ use psmdb_aws_iam::sigv4::{self, AmzDate, Authorization, Expected};
 use psmdb_aws_iam::sts::endpoint::StsHost;
 use psmdb_aws_iam::sts::request::{BODY, CONTENT_TYPE, GS2_CB_FLAG, IdentityRequest};
 
-use super::credentials::Credentials;
+use crate::credentials::Credentials;
 
 /// Signs the question who these credentials belong to, now.
 ///

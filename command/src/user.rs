@@ -2,10 +2,11 @@
 
 use clap::Args;
 use psmdb_aws_iam::mongosh;
-use psmdb_aws_iam::principal::{self, Kind, Principal, Role, RoleUserFormat};
+use psmdb_aws_iam::principal::{self, Principal, Role, RoleUserFormat};
 use serde_json::{Value, json};
 
-use super::{Failure, Format, Outcome, print, shown};
+use crate::output::{Failure, Outcome, print, shown};
+use crate::user_name::{Format, kind_name};
 
 const HELP: &str = "\
 The ARN may be any that AWS shows of a principal: an IAM user, a role with its
@@ -92,16 +93,6 @@ impl ExternalUser {
             "kind": self.kind,
             "createUser": mongosh::create_user(&self.name),
         })
-    }
-}
-
-/// What a kind of principal is called in JSON: as in its ARN.
-pub fn kind_name(kind: &Kind) -> &'static str {
-    match kind {
-        Kind::User { .. } => "user",
-        Kind::Root => "root",
-        Kind::AssumedRole { .. } => "assumed-role",
-        Kind::FederatedUser { .. } => "federated-user",
     }
 }
 

@@ -10,12 +10,12 @@ use psmdb_aws_iam::sts::endpoint::StsHost;
 use psmdb_aws_iam::sts::response::CallerIdentity;
 use serde_json::{Map, Value, json};
 
-use super::credentials::{Credentials, SOURCES_HELP, Sources, variable};
-use super::route::RouteOptions;
-use super::signing::sign_identity_request;
-use super::steps::{Lap, Steps, milliseconds};
-use super::user::kind_name;
-use super::{Failure, Format, Outcome, print};
+use crate::credentials::{Credentials, SOURCES_HELP, Sources, variable};
+use crate::output::{Failure, Outcome, print};
+use crate::route::RouteOptions;
+use crate::signing::sign_identity_request;
+use crate::steps::{Lap, Steps, milliseconds};
+use crate::user_name::{Format, kind_name};
 
 /// The nonces of a conversation with a server, of which there is none here.
 const NONCE_LENGTH: usize = 64;

@@ -16,7 +16,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use zeroize::Zeroizing;
 
-use super::shown;
+use crate::output::shown;
 
 const OP_MSG: i32 = 2013;
 const HEADER_LENGTH: usize = 16;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, StrInput};
 
-use super::super::shown;
+use crate::output::shown;
 
 /// The name of the parameter that lists the mechanisms.
 pub const MECHANISMS: &str = "authenticationMechanisms";

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::super::quoted;
-use super::Root;
+use super::system::Root;
+use crate::output::quoted;
 use crate::server_file::{ServerFile, Trouble};
 
 /// Where packages, and the README, put the object.

@@ -8,9 +8,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::super::shown;
+use super::config;
 use super::object::User;
-use super::{Root, config, read};
+use super::system::{Root, read};
+use crate::output::shown;
 
 /// Where systemd looks for units, the first first.
 const FOLDERS: [&str; 5] = [
