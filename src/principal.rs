@@ -139,59 +139,12 @@ impl Principal {
         match kind {
             Kind::User { path_and_name } => format!("arn:{partition}:iam::{account}:user/{path_and_name}"),
             Kind::Root => format!("arn:{partition}:iam::{account}:root"),
-            Kind::AssumedRole { role, .. } => role_user_name(partition, account, role, roles),
+            Kind::AssumedRole { role, .. } => match roles {
+                RoleUserFormat::IamRole => format!("arn:{partition}:iam::{account}:role/{role}"),
+                RoleUserFormat::AssumedRole => format!("arn:{partition}:sts::{account}:assumed-role/{role}/*"),
+            },
             Kind::FederatedUser { name } => format!("arn:{partition}:sts::{account}:federated-user/{name}"),
         }
-    }
-}
-
-/// A role as IAM shows it, with a path. Only its sessions log in, and STS returns them without the
-/// path, so no login uses this type: it is for creating users.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Role {
-    /// The AWS partition: `aws`, `aws-cn`, `aws-us-gov` and so on.
-    pub partition: String,
-    /// The 12-digit account id.
-    pub account: String,
-    /// The role's name, without its path.
-    pub name: String,
-}
-
-impl Role {
-    /// Parses a role's ARN, with the rules of [`Principal::parse`]:
-    ///
-    /// ```text
-    /// role = %s"arn:" partition %s":iam::" account %s":role/" [path "/"] name  ; at most 2048
-    /// ```
-    ///
-    /// Returns `None` for every other text. Sources: as there; for names and paths AWS,
-    /// "CreateRole", <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>.
-    pub fn parse(arn: &str) -> Option<Self> {
-        if arn.len() > MAX_ARN_LENGTH || !arn.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return None;
-        }
-        let fields: Vec<&str> = arn.splitn(6, ':').collect();
-        let ["arn", partition, "iam", "", account, resource] = fields[..] else { return None };
-        let path_and_name = resource.strip_prefix("role/")?;
-        // Paths and names follow the same rules as a user's.
-        if !is_partition(partition) || !is_account(account) || !is_user(path_and_name) {
-            return None;
-        }
-        let name = path_and_name.rsplit('/').next()?;
-        Some(Self { partition: partition.to_owned(), account: account.to_owned(), name: name.to_owned() })
-    }
-
-    /// The name of the user in `$external` that sessions of the role log in as, equal to their
-    /// [`Principal::user_name`].
-    pub fn user_name(&self, roles: RoleUserFormat) -> String {
-        role_user_name(&self.partition, &self.account, &self.name, roles)
-    }
-}
-
-fn role_user_name(partition: &str, account: &str, role: &str, roles: RoleUserFormat) -> String {
-    match roles {
-        RoleUserFormat::IamRole => format!("arn:{partition}:iam::{account}:role/{role}"),
-        RoleUserFormat::AssumedRole => format!("arn:{partition}:sts::{account}:assumed-role/{role}/*"),
     }
 }
 
@@ -266,55 +219,15 @@ mod tests {
     }
 
     #[test]
-    fn miri_a_role_and_its_sessions_have_one_user_name() {
-        for arn in [
-            "arn:aws:iam::123456789012:role/app",
-            "arn:aws:iam::123456789012:role/a/b:c*/app",
-            "arn:aws-cn:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_0123456789abcdef",
-        ] {
-            assert!(Principal::parse(arn).is_err(), "STS never returns {arn}");
-            let role = Role::parse(arn).unwrap();
-            let Role { partition, account, name } = &role;
-            let session = Principal::parse(&format!("arn:{partition}:sts::{account}:assumed-role/{name}/s")).unwrap();
-            for roles in [RoleUserFormat::IamRole, RoleUserFormat::AssumedRole] {
-                assert_eq!(role.user_name(roles), session.user_name(roles));
-            }
-        }
-        for arn in [
-            "arn:aws:iam::123456789012:role",
-            "arn:aws:iam::123456789012:role/",
-            "arn:aws:iam::123456789012:role//app",
-            "arn:aws:iam::123456789012:role/path/",
-            "arn:aws:iam::123456789012:role/*",
-            "arn:aws:iam::123456789012:user/app",
-            "arn:aws:iam:eu-west-1:123456789012:role/app",
-            "arn:aws:sts::123456789012:role/app",
-            "arn:aws:iam::12345678901:role/app",
-            "arn:awsx:iam::123456789012:role/app",
-            "arn:aws:iam::123456789012:role/a pp",
-            "arn:aws:iam::123456789012:role/app\n",
-        ] {
-            assert_eq!(Role::parse(arn), None, "{arn:?}");
-        }
-    }
-
-    #[test]
     fn miri_limits_are_exact() {
-        for (kind, is_accepted) in [
-            ("user", (|arn| Principal::parse(arn).is_ok()) as fn(&str) -> bool),
-            ("role", |arn| Role::parse(arn).is_some()),
-        ] {
-            let named = |length: usize| format!("arn:aws:iam::123456789012:{kind}/{}", "n".repeat(length));
-            assert!(is_accepted(&named(64)), "{kind}");
-            assert!(!is_accepted(&named(65)), "{kind}");
-            let long = |length: usize| format!("arn:aws:iam::123456789012:{kind}/{}/n", "p".repeat(length - 33));
-            assert_eq!(long(2048).len(), 2048);
-            assert!(is_accepted(&long(2048)), "{kind}");
-            assert!(!is_accepted(&long(2049)), "{kind}");
-        }
+        let accepts = |arn: &str| Principal::parse(arn).is_ok();
+        let named = |length: usize| format!("arn:aws:iam::123456789012:user/{}", "n".repeat(length));
+        assert!(accepts(&named(64)) && !accepts(&named(65)));
+        let long = |length: usize| format!("arn:aws:iam::123456789012:user/{}/n", "p".repeat(length - 33));
+        assert_eq!(long(2048).len(), 2048);
+        assert!(accepts(&long(2048)) && !accepts(&long(2049)));
         let partition = |length: usize| format!("arn:aws-{}:iam::123456789012:root", "x".repeat(length - 4));
-        assert!(Principal::parse(&partition(32)).is_ok());
-        assert!(Principal::parse(&partition(33)).is_err());
+        assert!(accepts(&partition(32)) && !accepts(&partition(33)));
     }
 
     #[test]

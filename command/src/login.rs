@@ -8,7 +8,7 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, rawdoc};
 use clap::Args;
 use psmdb_aws_iam::mongosh;
-use psmdb_aws_iam::principal::{Principal, Role};
+use psmdb_aws_iam::principal::Principal;
 use psmdb_aws_iam::sasl::NONCE_LENGTH;
 use psmdb_aws_iam::sts::certificates;
 use psmdb_aws_iam::sts::endpoint::StsHost;
@@ -20,6 +20,7 @@ use crate::credentials::{Credentials, SOURCES_HELP, Sources, variable};
 use crate::output::{Failure, Outcome, print, quoted, shown, warn};
 use crate::settings::{path_value, settings};
 use crate::signing::sign_identity_request;
+use crate::user_name::session_of_role;
 use crate::wire::{self, Address, Connection, Trouble};
 
 /// Users and roles that are shown, at most.
@@ -367,7 +368,7 @@ fn others_may_take_part(connection: &Connection) -> bool {
 fn is_user_name(name: &str) -> bool {
     // No session is named so: it is the form of awsIamRoleUserFormat: assumedRole.
     let of_session = name.strip_suffix("/*").map(|role| format!("{role}/any"));
-    Role::parse(name).is_some() || Principal::parse(of_session.as_deref().unwrap_or(name)).is_ok()
+    session_of_role(name).is_some() || Principal::parse(of_session.as_deref().unwrap_or(name)).is_ok()
 }
 
 /// The code and the text of a reply that says no.

@@ -2,11 +2,11 @@
 
 use clap::Args;
 use psmdb_aws_iam::mongosh;
-use psmdb_aws_iam::principal::{self, Principal, Role, RoleUserFormat};
+use psmdb_aws_iam::principal::{self, Principal, RoleUserFormat};
 use serde_json::{Value, json};
 
 use crate::output::{Failure, Outcome, print, shown};
-use crate::user_name::{Format, kind_name};
+use crate::user_name::{Format, kind_name, session_of_role};
 
 const HELP: &str = "\
 The ARN may be any that AWS shows of a principal: an IAM user, a role with its
@@ -73,9 +73,9 @@ impl ExternalUser {
             let kind = kind_name(&principal.kind);
             return Ok(Self { name, account: principal.account, partition: principal.partition, kind });
         }
-        if let Some(role) = Role::parse(arn) {
-            let name = role.user_name(roles);
-            return Ok(Self { name, account: role.account, partition: role.partition, kind: "role" });
+        if let Some(session) = session_of_role(arn) {
+            let name = session.user_name(roles);
+            return Ok(Self { name, account: session.account, partition: session.partition, kind: "role" });
         }
         Err(format!("{}: no login can have this ARN: {}", shown(arn), why_nobody(arn)))
     }
