@@ -19,6 +19,9 @@ import release_cargo
 OBJECT = "psmdb-aws-iam"
 COMMAND = "psmdb-aws-iam-command"
 TARGET = "x86_64-unknown-linux-gnu"
+# Dependencies that cargo compiles and rustc does not link, by package: bson uses serde_bytes only
+# with its feature serde.
+NOT_LINKED = {OBJECT: {"serde_bytes"}}
 # Names of licence, notice and copyright files.
 LICENCE_FILE = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)([-_. ].*)?", re.IGNORECASE)
 # An entry of Cargo.lock with a hash; not all supported Pythons have tomllib.
@@ -118,7 +121,10 @@ def crates(package):
         if above:
             found[above[-1]].uses.add(key)
         above.append(key)
-    return found
+    left_out = NOT_LINKED.get(package, set())
+    for crate in found.values():
+        crate.uses = {key for key in crate.uses if key[0] not in left_out}
+    return {key: crate for key, crate in found.items() if key[0] not in left_out}
 
 
 def need_added_texts_of(found):

@@ -7,6 +7,7 @@ mod support;
 
 mod c_abi;
 mod connecting;
+mod dependencies;
 mod dns;
 mod docs;
 mod doubles;

@@ -23,32 +23,34 @@ pub fn root() -> &'static Path {
     package.ancestors().find(|folder| folder.join("tests/support").is_dir()).expect("a folder with this file")
 }
 
-/// Returns the path of a file of the release build, or the value of an environment variable if it
-/// is set.
+/// A file of the release build.
 ///
 /// # Panics
-/// When the file does not exist.
-fn built(name: &str, variable: &str) -> PathBuf {
-    let path = env::var_os(variable).map_or_else(
-        || {
-            let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-            root().join(target).join("release").join(name)
-        },
-        PathBuf::from,
-    );
+/// When it is not there.
+pub fn built(name: &str) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    existing(root().join(target).join("release").join(name))
+}
+
+fn existing(path: PathBuf) -> PathBuf {
     assert!(path.exists(), "there is no {}: run make build", path.display());
     path
 }
 
-/// Returns the path of the plugin as users get it: of the release build, or the installed one.
+/// The file that a variable of the environment names, else the one of the release build.
+fn given_or_built(name: &str, variable: &str) -> PathBuf {
+    env::var_os(variable).map_or_else(|| built(name), |path| existing(path.into()))
+}
+
+/// The plugin as users get it: of the release build, or the installed one.
 pub fn plugin() -> PathBuf {
     // The loader ignores a missing file, but for a line on stderr.
-    built("libpsmdb_aws_iam.so", "PSMDB_AWS_IAM_PLUGIN")
+    given_or_built("libpsmdb_aws_iam.so", "PSMDB_AWS_IAM_PLUGIN")
 }
 
 /// Returns the path of the command as users get it: of the release build, or the installed one.
 pub fn command() -> PathBuf {
-    built("psmdb-aws-iam", "PSMDB_AWS_IAM_COMMAND")
+    given_or_built("psmdb-aws-iam", "PSMDB_AWS_IAM_COMMAND")
 }
 
 /// Reports a test, or a part of one, that cannot run here. The report is visible although the test
