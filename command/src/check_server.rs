@@ -1,4 +1,4 @@
-//! `check-server`: whether the plugin works in a server, read from its file.
+//! `check-server`: checks whether the plugin supports a server, from its file.
 
 #[allow(unsafe_code, reason = "the bridge to the C++ shim handles raw pointers")]
 mod ffi;
@@ -11,39 +11,43 @@ use serde_json::{Value, json};
 
 use self::ffi::{Check, Report, check};
 use crate::output::{Outcome, print};
-use crate::server_file::{Kind, ServerFile, Trouble};
+use crate::server_file::{self, Kind, ServerFile};
 
 const HELP: &str = "\
-The file is only read, never run. The checks are the ones that the plugin makes
-when it is loaded: each function and table of the server that it uses must be
-there, in the form that it knows. If one fails, the plugin does not register, and
-a server whose authenticationMechanisms has MONGODB-AWS does not start.
+The file is only read, not run. The checks are those that the plugin makes when it
+is loaded: each function and table of the server that it uses must exist, in a
+known form. If one fails, the plugin does not register, and a server whose
+authenticationMechanisms lists MONGODB-AWS does not start.
 
-Not checked: the order in which the server passes the parts of a text, which shows
-only when it runs, and what the server's machine must have (see README.md).
+Not checked: the registers in which the server passes strings, which only a
+running server shows, and the requirements on the machine (see docs/install.md).
 
 Exit status:
-  0  the plugin works in this server
-  1  it does not; the last line, or \"reason\", says why
-  2  the file cannot be read, or wrong usage; said on standard error only
+  0  the plugin supports this server
+  1  it does not; the first line, or \"reason\", says why
+  2  the file cannot be read, or wrong usage; see standard error
 
 JSON:
   {\"file\", \"version\", \"kind\", \"supported\", \"reason\",
    \"checks\": [{\"what\", \"ok\", \"found\"}]}
   version, kind (mongod or mongos) and reason may be null. found is the symbol
-  that the server has it by.
+  that the check found.
 
 Examples:
   psmdb-aws-iam check-server /usr/bin/mongod
   psmdb-aws-iam check-server --json /usr/bin/mongos | jq -r .reason";
 
-/// Say whether the plugin works in a mongod or mongos, without running it
+/// Check whether the plugin supports a mongod or mongos, without running it
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct CheckServer {
     /// Write one JSON document instead of text
     #[arg(long)]
     json: bool,
+
+    /// List every check, also when none fails
+    #[arg(long)]
+    verbose: bool,
 
     /// The server's program file
     path: PathBuf,
@@ -52,14 +56,14 @@ pub struct CheckServer {
 /// Checks the file and prints the verdict.
 ///
 /// # Errors
-/// When the file cannot be read, or nothing can be printed.
+/// When the file cannot be read, or standard output cannot be written.
 pub fn run(arguments: &CheckServer) -> Outcome {
-    let verdict = Verdict::of(&arguments.path)?;
-    print(&if arguments.json { format!("{:#}\n", verdict.json()) } else { verdict.text() })?;
+    let verdict = Verdict::read(&arguments.path)?;
+    print(&if arguments.json { format!("{:#}\n", verdict.json()) } else { verdict.text(arguments.verbose) })?;
     Ok(verdict.supported())
 }
 
-/// What is said about a file.
+/// The result for a file.
 pub struct Verdict {
     file: String,
     kind: Option<Kind>,
@@ -70,65 +74,63 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Checks a file; an error when it cannot be read.
-    pub fn of(path: &Path) -> Result<Self, String> {
+    /// Checks a file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(path: &Path) -> Result<Self, String> {
         let file = path.display().to_string();
         match ServerFile::open(path) {
-            Ok(server) => Ok(Self::of_report(file, check(&server), &server)),
-            Err(Trouble::Unfit(reason)) => {
+            Ok(server) => Ok(Self::from_report(file, check(&server), &server)),
+            Err(server_file::Error::Unsupported(reason)) => {
                 Ok(Self { file, kind: None, version: None, checks: Vec::new(), reason: Some(reason) })
             }
-            Err(Trouble::Unreadable(reason)) => Err(format!("cannot read {file}: {reason}")),
+            Err(server_file::Error::Unreadable(reason)) => Err(format!("cannot read {file}: {reason}")),
         }
     }
 
-    fn of_report(file: String, report: Report, server: &ServerFile) -> Self {
+    fn from_report(file: String, report: Report, server: &ServerFile) -> Self {
         let reason = reason_of(&report);
-        // Other programs, too, have texts that look like a version.
+        // Other programs may also contain text that looks like a version.
         let (kind, version) = if report.is_server { (server.kind(), server.server_version()) } else { (None, None) };
         Self { file, kind, version, checks: report.checks, reason }
     }
 
-    fn supported(&self) -> bool {
+    /// Whether the plugin would register.
+    pub fn supported(&self) -> bool {
         self.reason.is_none()
     }
 
-    /// Why the plugin would not register; `None` when it would.
-    pub fn reason(&self) -> Option<&str> {
-        self.reason.as_deref()
-    }
-
-    /// Which server it is, as far as that is known.
+    /// Which server it is, if that is known.
     pub fn kind(&self) -> Option<Kind> {
         self.kind
     }
 
-    /// The verdict in a line, of a server that is supported.
+    /// The verdict as a sentence.
     pub fn summary(&self) -> String {
-        let kind = self.kind.map_or("mongod or mongos", Kind::name);
-        let version = self.version.as_deref().unwrap_or("of an unknown version");
-        format!("{}, {kind} {version}: psmdb-aws-iam {} works in it.", self.file, env!("CARGO_PKG_VERSION"))
-    }
-
-    fn text(&self) -> String {
-        let mut text = format!("{}\n", self.file);
+        let plugin = concat!("psmdb-aws-iam ", env!("CARGO_PKG_VERSION"));
+        let mut server = self.file.clone();
         if !self.checks.is_empty() {
             let kind = self.kind.map_or("mongod or mongos", Kind::name);
-            let version = self.version.as_deref().unwrap_or("of an unknown version");
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{kind} {version}\n");
-            for check in &self.checks {
-                let _ = writeln!(text, "  {}  {}", if check.ok { "ok    " } else { "FAILED" }, check.what);
+            let version = self.version.as_deref().unwrap_or("of unknown version");
+            server = format!("{server} ({kind} {version})");
+        }
+        match &self.reason {
+            None => format!("{plugin} supports {server}."),
+            Some(reason) => format!("{plugin} does not support {server}: {reason}."),
+        }
+    }
+
+    /// The verdict; and the checks, if one has failed or if they are wanted.
+    fn text(&self, verbose: bool) -> String {
+        let mut text = format!("{}\n", self.summary());
+        if verbose || self.checks.iter().any(|check| !check.ok) {
+            for (index, check) in self.checks.iter().enumerate() {
+                let gap = if index == 0 { "\n" } else { "" };
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "{gap}  {}  {}", if check.ok { "ok    " } else { "FAILED" }, check.what);
             }
         }
-        let plugin = concat!("psmdb-aws-iam ", env!("CARGO_PKG_VERSION"));
-        let _ = match &self.reason {
-            None => writeln!(text, "\n{plugin} works in this server."),
-            Some(reason) if self.checks.is_empty() => {
-                writeln!(text, "\n{plugin} does not work in this file: {reason}.")
-            }
-            Some(reason) => writeln!(text, "\n{plugin} would not register in this server: {reason}."),
-        };
         text
     }
 
@@ -163,7 +165,7 @@ fn reason_of(report: &Report) -> Option<String> {
             different.push(&check.what);
         }
     }
-    // There is always one, unless the shim breaks its promise; then the answer is no all the same.
+    // The shim reports at least one failed check; if it did not, the verdict would be the same.
     let different =
         if different.is_empty() { "something that no check names".to_owned() } else { different.join("; ") };
     Some(format!("it differs in: {different}"))
@@ -185,27 +187,30 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_server_that_fits() {
-        let expected = format!(
-            "/a/mongod\nmongod 6.0.5\n\n  ok      one\n  ok      two\n\npsmdb-aws-iam {} works in this server.\n",
-            env!("CARGO_PKG_VERSION")
-        );
-        assert_eq!(verdict(vec![check("one", true), check("two", true)], true).text(), expected);
+    fn the_checks_of_a_supported_server_are_listed_on_request() {
+        let verdict = verdict(vec![check("one", true), check("two", true)], true);
+        let summary = format!("psmdb-aws-iam {} supports /a/mongod (mongod 6.0.5).\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(verdict.text(false), summary);
+        assert_eq!(verdict.text(true), format!("{summary}\n  ok      one\n  ok      two\n"));
     }
 
     #[test]
     fn every_difference_is_named_once() {
         let verdict =
             verdict(vec![check("one", false), check("two", true), check("one", false), check("six", false)], false);
-        let text = verdict.text();
-        assert!(text.contains("\n  FAILED  one\n  ok      two\n"), "{text}");
-        assert!(text.ends_with(" would not register in this server: it differs in: one; six.\n"), "{text}");
+        let expected = format!(
+            "psmdb-aws-iam {} does not support /a/mongod (mongod 6.0.5): it differs in: one; six.\n\n  FAILED  one\n  \
+             ok      two\n  FAILED  one\n  FAILED  six\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(verdict.text(false), expected);
+        assert_eq!(verdict.text(true), expected);
         assert_eq!(verdict.json()["reason"], "it differs in: one; six");
         assert_eq!(verdict.json()["checks"][1], json!({"what": "two", "ok": true, "found": "_Z"}));
     }
 
     #[test]
-    fn no_from_the_shim_is_no_whatever_the_checks_say() {
+    fn a_negative_result_of_the_shim_counts_whatever_the_checks_say() {
         assert!(!verdict(vec![check("one", true)], false).supported());
         assert!(!verdict(Vec::new(), false).supported());
     }

@@ -1,4 +1,4 @@
-//! `check-sts`: whether this machine can reach STS as the plugin does, without credentials.
+//! `check-sts`: checks whether this machine can reach STS as the plugin does, without credentials.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use crate::route::RouteOptions;
 use crate::steps::{Phase, Steps, milliseconds};
 
 const HELP: &str = "\
-Run it on the server's machine, with the options that are the server's
-parameters. It resolves the name, connects, makes the TLS handshake and sends
-GetCallerIdentity without a signature, as the plugin does with one: no AWS
-credentials are needed. Each step is printed with its address and its time. STS
-can be reached if it answers with an error of its own, such as 403
-MissingAuthenticationToken. It asks once, where a server would try again.
+Run it on the server's machine, with the server's parameters as options. It
+resolves the name, connects, completes the TLS handshake and sends
+GetCallerIdentity without a signature, as the plugin does with one, so it needs no
+AWS credentials. It prints each step with its address and duration. STS is
+reachable if it returns an error of its own, such as 403
+MissingAuthenticationToken. It sends one request, where a server would retry.
 
 Exit status:
-  0  STS can be reached
-  1  it cannot; the last lines say which step failed, and what to do
+  0  STS is reachable
+  1  it is not; the last lines name the step that failed, and what to do
   2  wrong usage
 
 Examples:
@@ -31,7 +31,7 @@ Examples:
   psmdb-aws-iam check-sts --region eu-west-1 --proxy http://proxy.example.com:3128
   psmdb-aws-iam check-sts --sts-host sts.cn-north-1.amazonaws.com.cn";
 
-/// Say whether this machine can reach STS, and at which step it fails; needs no AWS credentials
+/// Check, step by step, whether this machine can reach STS; needs no AWS credentials
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct CheckSts {
@@ -39,32 +39,32 @@ pub struct CheckSts {
     route: RouteOptions,
 }
 
-/// Asks STS without a signature, and prints how it went.
+/// Sends a request without a signature to STS, and prints the steps.
 ///
 /// # Errors
-/// When an option is wrong, or nothing can be printed.
+/// When an option is wrong, or standard output cannot be written.
 pub fn run(arguments: &CheckSts) -> output::Outcome {
     let settings = arguments.route.settings()?;
     let host = settings.sts().first_host();
     let mut text = format!("{}:\n", host.name());
-    let answer = match Steps::of(&settings, send_unsigned) {
-        Ok((answer, steps)) => {
-            text.push_str(&table(&steps, answer.as_deref().ok()));
-            let failed = steps.laps().iter().find(|lap| !lap.done).map(|lap| lap.phase);
-            answer.map_err(|denial| (advice(failed, &denial), denial))
+    let response = match Steps::measure(&settings, send_unsigned) {
+        Ok((response, steps)) => {
+            text.push_str(&table(&steps, response.as_deref().ok()));
+            let failed = steps.phases().iter().find(|phase| !phase.succeeded).map(|phase| phase.phase);
+            response.map_err(|denial| (advice(failed, &denial), denial))
         }
         Err(denial) => Err((advice(None, &denial), denial)),
     };
     // Writing to a String cannot fail.
-    let _ = match &answer {
-        Ok(_) => writeln!(text, "\nSTS can be reached."),
-        Err((advice, denial)) => writeln!(text, "\nSTS cannot be reached: {}.\n\n{advice}.", denial.reason()),
+    let _ = match &response {
+        Ok(_) => writeln!(text, "\nSTS is reachable."),
+        Err((advice, denial)) => writeln!(text, "\nSTS is not reachable: {}.\n\n{advice}.", denial.reason()),
     };
     print(&text)?;
-    Ok(answer.is_ok())
+    Ok(response.is_ok())
 }
 
-/// Sends a request without a signature; returns how STS refuses it.
+/// Sends a request without a signature. Returns the error of STS, which shows that it is reachable.
 fn send_unsigned(client: &Client, timeout: Duration) -> Result<String, Denial> {
     match client.check(timeout) {
         Err(Failure { denial, outcome: Outcome::Reached, .. }) => Ok(denial.reason().to_owned()),
@@ -75,38 +75,38 @@ fn send_unsigned(client: &Client, timeout: Duration) -> Result<String, Denial> {
     }
 }
 
-/// A line for each step, with its time and what came of it.
-fn table(steps: &Steps, answer: Option<&str>) -> String {
+/// A line for each step, with its duration and its address or result.
+fn table(steps: &Steps, response: Option<&str>) -> String {
     let mut text = String::new();
-    let mut line = |indent: &str, name: &str, took: Duration, note: &str| {
-        let line = format!("{indent}{name:<width$}{:>11}  {note}", milliseconds(took), width = 20 - indent.len());
+    let mut line = |name: &str, duration: Duration, note: &str| {
+        let line = format!("  {name:<18}{:>11}  {note}", milliseconds(duration));
         let _ = writeln!(text, "{}", line.trim_end());
     };
-    if let Some((took, addresses)) = &steps.resolution {
+    if let Some((duration, addresses)) = &steps.resolution {
         let addresses = addresses.as_ref().map(|all| all.iter().map(|address| address.ip().to_string()));
         let note = addresses.map_or_else(|| "failed".to_owned(), |all| all.collect::<Vec<_>>().join(", "));
-        line("  ", Phase::NameResolution.name(), *took, &note);
+        line(Phase::NameResolution.name(), *duration, &note);
     }
-    let mut tried: Vec<_> = steps.tried.iter().collect();
-    tried.sort_by_key(|address| address.begun_after);
-    for address in tried {
-        let mut note = address.address.to_string();
-        for (index, (step, took)) in address.steps.iter().enumerate() {
+    let mut attempts: Vec<_> = steps.attempts.iter().collect();
+    attempts.sort_by_key(|attempt| attempt.began_after);
+    for attempt in attempts {
+        let mut note = attempt.address.to_string();
+        for (index, (step, duration)) in attempt.steps.iter().enumerate() {
             let name = match step {
                 Step::Tcp => "TCP connection",
                 Step::Tunnel => "CONNECT",
                 Step::Tls => "TLS handshake",
             };
-            if index + 1 == address.steps.len()
-                && let Some(failure) = &address.failure
+            if index + 1 == attempt.steps.len()
+                && let Some(failure) = &attempt.failure
             {
                 let _ = write!(note, ": {failure}");
             }
-            line("  ", name, *took, &note);
+            line(name, *duration, &note);
         }
     }
-    if let Some(lap) = steps.laps().last().filter(|lap| lap.phase == Phase::Answer) {
-        line("  ", "response", lap.took, answer.unwrap_or("failed"));
+    if let Some(last) = steps.phases().last().filter(|last| last.phase == Phase::Response) {
+        line(Phase::Response.name(), last.duration, response.unwrap_or("failed"));
     }
     text
 }
@@ -115,7 +115,7 @@ fn table(steps: &Steps, answer: Option<&str>) -> String {
 fn advice(step: Option<Phase>, denial: &Denial) -> &'static str {
     match (step, denial.cause()) {
         (Some(Phase::NameResolution), Cause::Timeout) => {
-            "No name server answers. Look at /etc/resolv.conf, and allow port 53 to the servers in it"
+            "No name server responds. Check /etc/resolv.conf, and allow port 53 to its servers"
         }
         (Some(Phase::NameResolution), _) => "Check the name, and DNS on this machine with getent hosts",
         (Some(Phase::Connect), Cause::Timeout) => {
@@ -127,16 +127,15 @@ fn advice(step: Option<Phase>, denial: &Denial) -> &'static str {
         }
         (Some(Phase::Tunnel), _) => "The proxy must allow CONNECT to port 443 of the STS host, without a password",
         (Some(Phase::Tls) | None, Cause::UntrustedTls) => {
-            "Install the system's ca-certificates. Behind a device that inspects TLS, name its CA with --ca-file \
-             (awsStsCAFile)"
+            "Install the system's ca-certificates. If a device inspects TLS, give its CA with --ca-file (awsStsCAFile)"
         }
         (Some(Phase::Tls), _) => {
-            "The address accepts connections and does not complete TLS. Look for a device that inspects TLS, a load \
+            "The address accepts connections and does not complete TLS. Check for a device that inspects TLS, a load \
              balancer without healthy targets, or a wrong port"
         }
-        (_, Cause::Timeout) => "STS, or a device before it, is slow. A larger awsStsTimeoutMS may help",
-        (_, Cause::ServerError) => "STS itself has trouble. Try again, and list other hosts in awsStsFallbackHosts",
+        (_, Cause::Timeout) => "STS, or a device in between, is slow. A larger awsStsTimeoutMS may help",
+        (_, Cause::ServerError) => "STS has an outage. Try again later, and list other hosts in awsStsFallbackHosts",
         (_, Cause::NoConnection) => "A firewall, a proxy or a device that inspects TLS closes the connection",
-        _ => "Something other than STS answers. Check the endpoint and the proxy",
+        _ => "The server at this address is not STS. Check the endpoint and the proxy",
     }
 }

@@ -1,4 +1,4 @@
-//! `completions`: what a shell needs to complete this command.
+//! `completions`: prints completion scripts for shells.
 
 use clap::{Args, Command, ValueEnum};
 use clap_complete::Shell as Completer;
@@ -6,7 +6,7 @@ use clap_complete::Shell as Completer;
 use crate::output::{NAME, Outcome, print_bytes};
 
 const HELP: &str = "\
-The script goes to standard output; nothing is installed. Packages install it.
+Prints the script to standard output and installs nothing. Packages install it.
 
 Exit status:
   0  printed
@@ -17,7 +17,7 @@ Examples:
   psmdb-aws-iam completions zsh > ~/.zfunc/_psmdb-aws-iam
   psmdb-aws-iam completions fish > ~/.config/fish/completions/psmdb-aws-iam.fish";
 
-/// Print the script by which a shell completes this command
+/// Print a completion script for your shell
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct Completions {
@@ -35,7 +35,7 @@ enum Shell {
 /// Prints the script for this command line.
 ///
 /// # Errors
-/// When nothing can be printed.
+/// When standard output cannot be written.
 pub fn run(arguments: &Completions, mut command: Command) -> Outcome {
     let shell = match arguments.shell {
         Shell::Bash => Completer::Bash,

@@ -1,4 +1,4 @@
-//! `login`: a whole MONGODB-AWS login against a server, which says how far it gets and why no further.
+//! `login`: a complete MONGODB-AWS login to a server, which reports each step, and why one failed.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,17 +21,17 @@ use crate::output::{Failure, Outcome, print, quoted, shown, warn};
 use crate::settings::{path_value, settings};
 use crate::signing::sign_identity_request;
 use crate::user_name::session_of_role;
-use crate::wire::{self, Address, Connection, Trouble};
+use crate::wire::{self, Address, Connection};
 
-/// Users and roles that are shown, at most.
+/// The maximum number of users and of roles that are shown.
 const MAX_SHOWN: usize = 100;
 
 const MECHANISM: &str = "MONGODB-AWS";
 
-/// The step in which the server asks STS.
+/// The step in which the server sends the request to STS.
 const SASL_CONTINUE: &str = "4 saslContinue";
 
-/// MongoDB's codes of errors, from its error_codes.yml.
+/// MongoDB's error codes, from its error_codes.yml.
 mod code {
     pub const USER_NOT_FOUND: i32 = 11;
     pub const AUTHENTICATION_FAILED: i32 = 18;
@@ -42,22 +42,23 @@ mod code {
 fn help() -> String {
     format!(
         "\
-Does what a driver does: connects, asks hello, signs for the STS host that the
-server names (saslStart, saslContinue), and asks who it is then
-(connectionStatus). Each step is printed when it is done. The first one that
-fails is said on standard error, with what to do. Nothing is changed on the
+Does what a driver does: connects, sends hello, signs for the STS host that the
+server names (saslStart, saslContinue), and sends connectionStatus for the user
+and its roles. It prints each step when it is done and stops at the first that
+fails, with the reason and what to do on standard error. It changes nothing on the
 server.
 
-The secret key stays here. A session token is sent to the server, which needs it
-to ask STS: use --tls. A server that wants a client's certificate is not
-supported.
+The secret key is not sent. A session token is sent to the server, which needs it
+for its request to STS: use --tls. A server that requires a client certificate is
+not supported.
 
 {SOURCES_HELP}
 
 Exit status:
   0  logged in
-  1  the server refused the login; standard error says at which step, and why
-  2  it did not come to that: no credentials, connection or MongoDB; wrong usage
+  1  the server refused the login; see standard error for the step and the reason
+  2  no login was attempted: no credentials, no connection to a MongoDB server, or
+     wrong usage
 
 Examples:
   psmdb-aws-iam login --tls db1.example.com
@@ -66,15 +67,15 @@ Examples:
     )
 }
 
-/// Log in to a server by MONGODB-AWS, and say step by step how far it gets
+/// Log in to a server with MONGODB-AWS, step by step, as a driver does
 #[derive(Args)]
 #[command(after_long_help = help())]
 pub struct Login {
-    /// Connect by TLS, and let the system's root certificates say whether it is the server
+    /// Connect with TLS, and verify the server with the system's root certificates
     #[arg(long)]
     tls: bool,
 
-    /// PEM file of more root certificates
+    /// PEM file with additional root certificates
     #[arg(long, value_name = "FILE", requires = "tls")]
     tls_ca_file: Option<PathBuf>,
 
@@ -82,11 +83,11 @@ pub struct Login {
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
 
-    /// Time for all of it; the server's awsStsTimeoutMS is a part of it
+    /// Maximum duration of all steps, including the server's awsStsTimeoutMS
     #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(100..=600_000))]
     timeout_ms: u64,
 
-    /// The server, HOST or HOST:PORT
+    /// The server, as HOST or HOST:PORT
     #[arg(value_name = "HOST[:PORT]")]
     address: String,
 }
@@ -94,7 +95,7 @@ pub struct Login {
 /// Logs in.
 ///
 /// # Errors
-/// A no when the server refuses; otherwise when it does not come to that.
+/// A negative result when the server refuses the login; otherwise when it cannot be attempted.
 pub fn run(arguments: &Login) -> Outcome {
     let address = Address::parse(&arguments.address)?;
     let settings =
@@ -102,7 +103,7 @@ pub fn run(arguments: &Login) -> Outcome {
     let tls = match arguments.tls {
         false => None,
         true => Some(settings.sts().route(settings.sts().first_host()).map_err(|_| {
-            "no root certificate is there to verify the server with: install the system's ca-certificates, or give \
+            "there are no root certificates to verify the server with: install the system's ca-certificates, or give \
              --tls-ca-file"
                 .to_owned()
         })?.tls),
@@ -112,13 +113,13 @@ pub fn run(arguments: &Login) -> Outcome {
     let deadline = Instant::now() + timeout;
 
     let connection = Connection::open(&address, tls, deadline)
-        .map_err(|trouble| cannot("1 connect", &trouble, &connect_advice(&trouble, &address, timeout)))?;
-    let by = connection.tls_version().map_or_else(|| "without TLS".to_owned(), |version| format!("by {version}"));
+        .map_err(|error| cannot("1 connect", &error, &connect_advice(&error, &address, timeout)))?;
+    let by = connection.tls_version().map_or_else(|| "without TLS".to_owned(), |version| format!("with {version}"));
     print(&format!("1 connected to {address}, {by}\n"))?;
-    if others_may_take_part(&connection) {
+    if is_exposed(&connection) {
         warn(
-            "warning: without TLS. Others can read what is sent, with the session token if there is one, and nobody has \
-             verified that this is your server, which a rogue server in between can log in to as you: use --tls",
+            "warning: the connection has no TLS. Others can read it, including a session token, and the server is not \
+             verified: a rogue server in between can log in to yours as you. Use --tls",
         );
     }
     let mut attempt =
@@ -131,7 +132,7 @@ pub fn run(arguments: &Login) -> Outcome {
     Ok(true)
 }
 
-/// A login on its way.
+/// A login in progress.
 struct Attempt<'a> {
     connection: Connection,
     address: Address,
@@ -140,7 +141,7 @@ struct Attempt<'a> {
     profile: Option<&'a str>,
 }
 
-/// The server's first message, and what has to come back with the answer to it.
+/// The server's first message, and the conversation that it belongs to.
 struct Challenge {
     conversation_id: i32,
     host: StsHost,
@@ -148,74 +149,74 @@ struct Challenge {
 }
 
 impl Attempt<'_> {
-    /// Asks the server what it is.
+    /// Asks for the server's version and kind.
     fn hello(&mut self) -> Result<(), Failure> {
         const STEP: &str = "2 hello";
         let mut reply = self.command(STEP, "admin", rawdoc! { "hello": 1 })?;
-        // Servers before 4.4.2.
+        // Servers before 4.4.2 have no hello.
         if error_of(&reply).is_some_and(|(code, _)| code == code::COMMAND_NOT_FOUND) {
             reply = self.command(STEP, "admin", rawdoc! { "isMaster": 1 })?;
         }
         if let Some((code, message)) = error_of(&reply) {
-            return Err(refused(STEP, code, &message, "what answers may be a proxy that allows no such question"));
+            return Err(refused(STEP, code, &message, "this may be a proxy that does not allow the command"));
         }
         if reply.get("maxWireVersion").is_none() {
-            let trouble = Trouble::NotMongo("its answer to hello has no maxWireVersion".to_owned());
-            return Err(self.failed(STEP, &trouble));
+            let error = wire::Error::NotMongoDb("its reply to hello has no maxWireVersion".to_owned());
+            return Err(self.failed(STEP, &error));
         }
-        // Allowed to everybody on most servers; the login goes on without.
+        // Most servers allow it before a login; the login does not depend on it.
         let version = self.command(STEP, "admin", rawdoc! { "buildInfo": 1 })?;
-        let version = version.get_str("version").map_or_else(|_| "of an unknown version".to_owned(), shown);
+        let version = version.get_str("version").map_or_else(|_| "of unknown version".to_owned(), shown);
         let kind = if reply.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") { " (mongos)" } else { "" };
         let set =
             reply.get_str("setName").map_or_else(|_| String::new(), |name| format!(", replica set {}", shown(name)));
         print(&format!("{STEP}: MongoDB {version}{kind}{set}\n"))?;
         if reply.get_bool("arbiterOnly").unwrap_or_default() {
-            warn("warning: this is an arbiter, which has no users: log in to another member");
+            warn("warning: the server is an arbiter, which has no users: log in to another member");
         }
         Ok(())
     }
 
-    /// Begins the conversation, and reads whom the server wants STS to be.
+    /// Starts the conversation, and reads the STS host to sign for.
     fn sasl_start(&mut self) -> Result<Challenge, Failure> {
         const STEP: &str = "3 saslStart";
         let mut nonce = [0; NONCE_LENGTH];
-        getrandom::fill(&mut nonce).map_err(|error| format!("no random bytes: {error}"))?;
+        getrandom::fill(&mut nonce).map_err(|error| format!("the system provides no random bytes: {error}"))?;
         let first = rawdoc! { "r": binary(nonce.to_vec()), "p": i32::from(b'n') };
         let command = rawdoc! { "saslStart": 1, "mechanism": MECHANISM, "payload": binary(first.into_bytes()) };
         let reply = self.command(STEP, "$external", command)?;
         if let Some((code, message)) = error_of(&reply) {
             return Err(refused(STEP, code, &message, &self.sasl_start_advice(code, &message)));
         }
-        let odd = |what: &str| {
+        let invalid = |what: &str| {
             Failure::No(format!(
-                "{STEP}: the server's answer is not that of {MECHANISM}: {what}. Nothing was signed. Is this your server, and \
-                 which plugin or version does it have?"
+                "{STEP}: the server's reply is not a valid {MECHANISM} message: {what}. Nothing was signed. Check that \
+                 this is your server, and the version of its plugin"
             ))
         };
-        let conversation_id = reply.get_i32("conversationId").map_err(|_| odd("it has no conversationId"))?;
-        let payload = reply.get_binary_generic("payload").map_err(|_| odd("it has no payload"))?;
-        let payload = wire::document(payload).ok_or_else(|| odd("its payload is not BSON"))?;
+        let conversation_id = reply.get_i32("conversationId").map_err(|_| invalid("it has no conversationId"))?;
+        let payload = reply.get_binary_generic("payload").map_err(|_| invalid("it has no payload"))?;
+        let payload = wire::document(payload).ok_or_else(|| invalid("its payload is not BSON"))?;
         let both =
             payload.get_binary_generic("s").ok().and_then(|both| <[u8; 2 * NONCE_LENGTH]>::try_from(&both[..]).ok());
         let both = both.filter(|both| both[..NONCE_LENGTH] == nonce);
-        let both = both.ok_or_else(|| odd("its nonce does not go on from the client's"))?;
-        let named = payload.get_str("h").map_err(|_| odd("it names no STS host"))?;
+        let both = both.ok_or_else(|| invalid("its nonce does not begin with the client's"))?;
+        let named = payload.get_str("h").map_err(|_| invalid("it names no STS host"))?;
         let host = StsHost::parse(named).map_err(|why| {
             Failure::No(format!(
-                "{STEP}: the server asks to sign for {:?}, with which no login can succeed. Set awsStsHost on the \
-                 server: it {why}",
+                "{STEP}: the server requests a signature for {:?}, with which no login can succeed. Set awsStsHost on \
+                 the server: it {why}",
                 shown(named)
             ))
         })?;
-        print(&format!("{STEP}: the server asks to sign for {host}, region {}\n", host.region()))?;
+        print(&format!("{STEP}: the server requests a signature for {host}, region {}\n", host.region()))?;
         if let Some(doubt) = host.doubt() {
-            warn(&format!("warning: {host} {doubt}. See who may change awsStsHost on the server"));
+            warn(&format!("warning: {host} {doubt}. Check who may change awsStsHost on the server"));
         }
         Ok(Challenge { conversation_id, host, nonce: both })
     }
 
-    /// Sends the signature, which the server lets STS verify.
+    /// Sends the signed request, which the server forwards to STS.
     fn sasl_continue(&mut self, challenge: &Challenge, request: &IdentityRequest) -> Result<(), Failure> {
         const STEP: &str = SASL_CONTINUE;
         let mut second = RawDocumentBuf::new();
@@ -233,18 +234,18 @@ impl Attempt<'_> {
             return Err(refused(STEP, code, &message, &self.sasl_continue_advice(code, &message, &challenge.host)));
         }
         if !reply.get_bool("done").unwrap_or_default() {
-            return Err(Failure::No(format!("{STEP}: the server does not say that the login is done")));
+            return Err(Failure::No(format!("{STEP}: the server's reply does not end the login")));
         }
         print(&format!("{STEP}: logged in; {}\n", self.keys()))?;
         Ok(())
     }
 
-    /// Asks who this connection is now.
+    /// Asks for the user of the connection, and its roles.
     fn connection_status(&mut self) -> Result<(), Failure> {
         const STEP: &str = "5 connectionStatus";
         let reply = self.command(STEP, "admin", rawdoc! { "connectionStatus": 1 })?;
         if let Some((code, message)) = error_of(&reply) {
-            return Err(refused(STEP, code, &message, "the login was accepted before"));
+            return Err(refused(STEP, code, &message, "the server had accepted the login before"));
         }
         let info = reply.get_document("authInfo").cloned().unwrap_or_default();
         let list = |field: &str, name: &str| -> Vec<String> {
@@ -259,49 +260,50 @@ impl Attempt<'_> {
         };
         let (users, roles) = (list("authenticatedUsers", "user"), list("authenticatedUserRoles", "role"));
         if users.is_empty() {
-            return Err(Failure::No(format!("{STEP}: the server says that nobody is logged in")));
+            return Err(Failure::No(format!("{STEP}: the server reports no logged-in user")));
         }
-        let roles = if roles.is_empty() { "none: grant it some".to_owned() } else { roles.join(", ") };
+        let roles = if roles.is_empty() { "none; grant the user its roles".to_owned() } else { roles.join(", ") };
         print(&format!("{STEP}: user {}\n  roles: {roles}\n", users.join(", ")))?;
         Ok(())
     }
 
     fn command(&mut self, step: &str, database: &str, command: RawDocumentBuf) -> Result<Document, Failure> {
-        self.connection.command(database, command).map_err(|trouble| self.failed(step, &trouble))
+        self.connection.command(database, command).map_err(|error| self.failed(step, &error))
     }
 
-    fn failed(&self, step: &str, trouble: &Trouble) -> Failure {
-        let advice = match trouble {
-            Trouble::Closed if self.connection.tls_version().is_none() => {
-                "it may want TLS (--tls), not take connections from here, or be no MongoDB server".to_owned()
-            }
-            Trouble::Closed | Trouble::Tls(rustls::Error::AlertReceived(_)) => {
-                "it may want a client's certificate, which is not supported, or not take connections from here"
+    fn failed(&self, step: &str, error: &wire::Error) -> Failure {
+        let advice = match error {
+            wire::Error::Closed if self.connection.tls_version().is_none() => {
+                "the server may require TLS (--tls), refuse connections from here, or not be a MongoDB server"
                     .to_owned()
             }
-            Trouble::NotMongo(_) => {
-                format!("is {} the right port? A server's is net.port of its mongod.conf", self.address)
+            wire::Error::Closed | wire::Error::Tls(rustls::Error::AlertReceived(_)) => {
+                "the server may require a client certificate, which is not supported, or refuse connections from here"
+                    .to_owned()
             }
-            Trouble::TimedOut if step == SASL_CONTINUE => format!(
-                "the limit is {} ms for all steps (--timeout-ms); the server may still wait for STS, for awsStsTimeoutMS at \
-                 most",
+            wire::Error::NotMongoDb(_) => {
+                format!("check the port of {}: it must be net.port of the server's mongod.conf", self.address)
+            }
+            wire::Error::TimedOut if step == SASL_CONTINUE => format!(
+                "the limit for all steps is {} ms (--timeout-ms); the server may still wait for STS, up to its \
+                 awsStsTimeoutMS",
                 self.timeout.as_millis()
             ),
-            Trouble::TimedOut => format!(
-                "the limit is {} ms for all steps (--timeout-ms); what listens there hangs, is no MongoDB server, or wants \
-                 TLS (--tls)",
+            wire::Error::TimedOut => format!(
+                "the limit for all steps is {} ms (--timeout-ms); the server may hang, require TLS (--tls), or not be a \
+                 MongoDB server",
                 self.timeout.as_millis()
             ),
             _ => "see the server's log".to_owned(),
         };
-        cannot(step, trouble, &advice)
+        cannot(step, error, &advice)
     }
 
     fn sasl_start_advice(&self, code: i32, message: &str) -> String {
         if code == code::MECHANISM_UNAVAILABLE || message.contains("not enabled") || message.contains("not supported") {
             return format!(
-                "the server does not offer {MECHANISM}. Preload the plugin, put this into mongod.conf, and restart \
-                 (psmdb-aws-iam setup prints all of it):\n\
+                "the server does not offer {MECHANISM}. Preload the plugin, add this to mongod.conf, and restart the \
+                 server (psmdb-aws-iam setup prints the whole configuration):\n\
                  \x20 setParameter:\n    authenticationMechanisms: {MECHANISM},SCRAM-SHA-256"
             );
         }
@@ -311,15 +313,16 @@ impl Attempt<'_> {
     fn sasl_continue_advice(&self, code: i32, message: &str, host: &StsHost) -> String {
         match code {
             code::USER_NOT_FOUND => {
-                // Could not find user "NAME" for db "$external"; a NAME may hold quotation marks.
+                // Could not find user "NAME" for db "$external"; a NAME may contain quotation marks.
                 let name = message.split_once("user \"").and_then(|(_, rest)| rest.rsplit_once("\" for db \""));
                 match name.map(|(name, _)| name).filter(|name| is_user_name(name)) {
                     Some(name) => format!(
-                        "STS has confirmed who you are; the server has no such user. As a user administrator, in mongosh:\n  {}{}",
+                        "STS has confirmed your identity, but the server has no user for it. Create it as a user \
+                         administrator in mongosh, with the roles that it needs:\n  {}{}",
                         mongosh::create_user(name),
-                        if others_may_take_part(&self.connection) {
+                        if is_exposed(&self.connection) {
                             format!(
-                                "\nWithout TLS anybody between could have named it: compare with {}",
+                                "\nThe connection has no TLS, so the name may be forged: compare it with {}",
                                 self.whoami(host)
                             )
                         } else {
@@ -327,13 +330,13 @@ impl Attempt<'_> {
                         }
                     ),
                     None => format!(
-                        "STS has confirmed who you are; the server has no such user: {} says which to create",
+                        "STS has confirmed your identity, but the server has no user for it: {} shows the user to create",
                         self.whoami(host)
                     ),
                 }
             }
             code::AUTHENTICATION_FAILED => {
-                format!("{}\nTo see what STS answers for these credentials: {}", self.log_advice(), self.whoami(host))
+                format!("{}\nTo send the same request to STS from here: {}", self.log_advice(), self.whoami(host))
             }
             _ => self.log_advice(),
         }
@@ -341,37 +344,37 @@ impl Attempt<'_> {
 
     fn log_advice(&self) -> String {
         format!(
-            "a client is not told more. The reason is in mongod's log, in the line \"Authentication failed\" (id 20249), or \
-             88000002 for a caller without a user: look for the {}",
+            "the server sends clients no reason. It is in mongod's log, in the line \"Authentication failed\" (id 20249), or \
+             88000002 for a caller without a user: look for {}",
             self.keys()
         )
     }
 
-    /// Whose keys these are.
+    /// The access key id and the source of the credentials.
     fn keys(&self) -> String {
         format!("access key id {}, from {}", shown(&self.credentials.access_key_id), shown(&self.credentials.source))
     }
 
-    /// The command that takes the same keys to this STS.
+    /// The command that sends a request with the same credentials to this STS host.
     fn whoami(&self, host: &StsHost) -> String {
         let profile = self.profile.map_or_else(String::new, |profile| format!("--profile {} ", quoted(profile)));
         format!("psmdb-aws-iam whoami {profile}--sts-host {host}")
     }
 }
 
-/// Whether somebody between could read what is sent, and answer in the server's place.
-fn others_may_take_part(connection: &Connection) -> bool {
+/// Whether others can read and change the connection.
+fn is_exposed(connection: &Connection) -> bool {
     connection.tls_version().is_none() && !connection.peer().ip().is_loopback()
 }
 
-/// Whether a login can have this user.
+/// Whether a login can have this user name.
 fn is_user_name(name: &str) -> bool {
-    // No session is named so: it is the form of awsIamRoleUserFormat: assumedRole.
+    // The form of awsIamRoleUserFormat: assumedRole; a session cannot be named `*`.
     let of_session = name.strip_suffix("/*").map(|role| format!("{role}/any"));
     session_of_role(name).is_some() || Principal::parse(of_session.as_deref().unwrap_or(name)).is_ok()
 }
 
-/// The code and the text of a reply that says no.
+/// The code and the message of an error reply.
 fn error_of(reply: &Document) -> Option<(i32, String)> {
     let is_ok = match reply.get("ok") {
         Some(Bson::Double(ok)) => *ok == 1.0,
@@ -380,44 +383,44 @@ fn error_of(reply: &Document) -> Option<(i32, String)> {
         _ => false,
     };
     let code = reply.get_i32("code").unwrap_or_default();
-    (!is_ok).then(|| (code, shown(reply.get_str("errmsg").unwrap_or("without a reason"))))
+    (!is_ok).then(|| (code, shown(reply.get_str("errmsg").unwrap_or("no reason given"))))
 }
 
 fn refused(step: &str, code: i32, message: &str, advice: &str) -> Failure {
     Failure::No(format!("{step}: refused: {message} (code {code})\n{advice}"))
 }
 
-fn cannot(step: &str, trouble: &Trouble, advice: &str) -> Failure {
-    Failure::Cannot(format!("{step}: {trouble}\n{advice}"))
+fn cannot(step: &str, error: &wire::Error, advice: &str) -> Failure {
+    Failure::Cannot(format!("{step}: {error}\n{advice}"))
 }
 
-fn connect_advice(trouble: &Trouble, address: &Address, timeout: Duration) -> String {
-    match trouble {
-        Trouble::NameNotFound => format!("is {} the server's name, and does DNS here know it?", address.host),
-        Trouble::TimedOut => format!(
-            "within {} ms (--timeout-ms): a firewall or a security group may drop what is sent to {address}",
+fn connect_advice(error: &wire::Error, address: &Address, timeout: Duration) -> String {
+    match error {
+        wire::Error::NameNotFound => format!("check the name {}, and DNS on this machine", address.host),
+        wire::Error::TimedOut => format!(
+            "the limit is {} ms (--timeout-ms); a firewall or a security group may drop packets to {address}",
             timeout.as_millis()
         ),
-        Trouble::Broken(_) => format!(
-            "does a server listen on {address}? See net.bindIp and net.port of its mongod.conf, and whether it runs"
+        wire::Error::Broken(_) => format!(
+            "check that a server listens on {address}: that it runs, and net.bindIp and net.port of its mongod.conf"
         ),
-        Trouble::Tls(error) => match certificates::cause(error) {
+        wire::Error::Tls(error) => match certificates::cause(error) {
             Some(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-                "the server's certificate is not trusted: give that of its CA with --tls-ca-file".to_owned()
+                "the server's certificate is not trusted: give its CA with --tls-ca-file".to_owned()
             }
             Some(CertificateError::NotValidForNameContext { .. }) => {
-                "the server's certificate is not trusted: use a host name that is in it".to_owned()
+                "the server's certificate is for another name: use a host name that it contains".to_owned()
             }
-            Some(_) => "the server's certificate is not trusted; it is set by net.tls.certificateKeyFile".to_owned(),
+            Some(_) => "the server's certificate is not valid: replace it (net.tls.certificateKeyFile)".to_owned(),
             None => no_tls(),
         },
-        Trouble::Closed => no_tls(),
-        Trouble::NotMongo(_) | Trouble::Unsendable(_) => String::new(),
+        wire::Error::Closed => no_tls(),
+        wire::Error::NotMongoDb(_) | wire::Error::CannotEncode(_) => String::new(),
     }
 }
 
 fn no_tls() -> String {
-    "the server may have no TLS (net.tls.mode), or want a client's certificate, which is not supported".to_owned()
+    "the server may not use TLS (net.tls.mode), or require a client certificate, which is not supported".to_owned()
 }
 
 fn binary(bytes: Vec<u8>) -> Binary {
@@ -429,7 +432,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_name_that_a_login_can_have_is_advised() {
+    fn only_a_name_that_a_login_can_have_is_printed() {
         for name in [
             r#"arn:aws:iam::123456789012:user/a"b/alice"#,
             "arn:aws:iam::123456789012:role/shop",
@@ -444,14 +447,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_a_no_unless_it_says_ok() {
+    fn a_reply_without_ok_is_an_error() {
         for (reply, error) in [
             (bson::doc! { "ok": 1.0 }, None),
             (bson::doc! { "ok": 1 }, None),
             (bson::doc! { "ok": 1_i64 }, None),
             (bson::doc! { "ok": 0.0, "code": 18, "errmsg": "no\u{1b}[2J" }, Some((18, "no?[2J".to_owned()))),
-            (bson::doc! { "ok": true }, Some((0, "without a reason".to_owned()))),
-            (bson::doc! {}, Some((0, "without a reason".to_owned()))),
+            (bson::doc! { "ok": true }, Some((0, "no reason given".to_owned()))),
+            (bson::doc! {}, Some((0, "no reason given".to_owned()))),
         ] {
             assert_eq!(error_of(&reply), error, "{reply}");
         }

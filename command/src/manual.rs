@@ -1,4 +1,4 @@
-//! `manual`: the pages for man(1), for packages.
+//! `manual`: writes the manual pages of packages.
 
 use std::fs;
 use std::io;
@@ -9,11 +9,11 @@ use clap_mangen::Man;
 
 use crate::output::Outcome;
 
-/// Write the manual pages into a folder, for packages: psmdb-aws-iam.1 and one for each command
+/// Write the manual pages into a folder: psmdb-aws-iam.1 and one for each command
 #[derive(Args)]
 #[command(hide = true)]
 pub struct Manual {
-    /// The folder; it is made if it is not there
+    /// The folder; created if it does not exist
     folder: PathBuf,
 }
 
@@ -35,7 +35,7 @@ pub fn run(arguments: &Manual, command: Command) -> Outcome {
     Ok(true)
 }
 
-/// The page. What --help has after the options is laid out by hand, and kept as it is.
+/// The page, with the text that --help has after the options as preformatted notes.
 fn text(page: &Man) -> io::Result<String> {
     let mut text = Vec::new();
     page.render(&mut text)?;

@@ -1,4 +1,4 @@
-//! How to reach STS: options that are the server's parameters.
+//! The route to STS: options that are the server's parameters, and the hosts of regions.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use psmdb_aws_iam::sts::endpoint::StsHost;
 
 use crate::settings::{path_value, settings};
 
-/// The options of every command that asks STS.
+/// The options of the commands that send requests to STS.
 #[derive(Args)]
 pub struct RouteOptions {
-    /// STS to ask: the server's awsStsHost [default: sts.amazonaws.com]
+    /// The STS host: the server's awsStsHost [default: sts.amazonaws.com]
     #[arg(long, value_name = "HOST")]
     sts_host: Option<String>,
 
-    /// The region whose STS to ask, instead of --sts-host
+    /// The region of the STS host, instead of --sts-host
     #[arg(long, conflicts_with = "sts_host")]
     region: Option<String>,
 
-    /// Where to connect instead of port 443 of that host: the server's awsStsEndpoint
+    /// The URL to connect to, instead of port 443 of the host: the server's awsStsEndpoint
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
 
@@ -29,11 +29,11 @@ pub struct RouteOptions {
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
 
-    /// HTTP proxy to go through, http://host:port: the server's awsStsProxy
+    /// HTTP proxy, as http://host:port: the server's awsStsProxy
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
 
-    /// Time to ask STS in: the server's awsStsTimeoutMS [default: 10000]
+    /// Maximum duration of the request: the server's awsStsTimeoutMS [default: 10000]
     #[arg(long, value_name = "MS")]
     timeout_ms: Option<String>,
 }
@@ -42,7 +42,7 @@ impl RouteOptions {
     /// The plugin's settings with these values.
     ///
     /// # Errors
-    /// The plugin's sentence about a value that it refuses, after the option's name.
+    /// The plugin's message about a value, after the option's name.
     pub fn settings(&self) -> Result<Arc<Settings>, String> {
         let region_host = self.region.as_deref().map(sts_host).transpose()?;
         let host = self.sts_host.clone().or_else(|| region_host.map(|host| host.as_str().to_owned()));
@@ -56,11 +56,11 @@ impl RouteOptions {
     }
 }
 
-/// The STS of a region.
+/// The STS host of a region.
 pub fn sts_host(region: &str) -> Result<StsHost, String> {
     let host = Partition::of_region(region).map(|partition| partition.sts_host(region));
     host.and_then(|host| StsHost::parse(&host).ok()).ok_or_else(|| {
-        format!("{region:?} is not a region; it must be a name such as eu-west-1 (--region, AWS_REGION)")
+        format!("the region {region:?} is not valid: it must be a name such as eu-west-1 (--region, AWS_REGION)")
     })
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_region_has_one_sts() {
+    fn a_region_has_one_sts_host() {
         for (region, host) in [
             ("eu-west-1", "sts.eu-west-1.amazonaws.com"),
             ("us-gov-west-1", "sts.us-gov-west-1.amazonaws.com"),

@@ -1,4 +1,4 @@
-//! Options that are parameters of the plugin: checked by it, and refused in its words.
+//! Options that are parameters of the plugin, with its checks and its messages.
 
 use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use psmdb_aws_iam::parameters;
 use psmdb_aws_iam::settings::{Settings, Store};
 
-/// Makes settings of options: what each is called here, the plugin's name of it, and its value if it was given.
+/// The settings with these options: each has its name here, the parameter's name, and its value if it
+/// was given.
 ///
 /// # Errors
-/// The plugin's sentence, after the option's name.
+/// The plugin's message about a value, after the option's name.
 pub fn settings(options: &[(&str, &str, Option<String>)]) -> Result<Arc<Settings>, String> {
     let store = Store::default();
     for (option, name, value) in options {
@@ -23,15 +24,16 @@ pub fn settings(options: &[(&str, &str, Option<String>)]) -> Result<Arc<Settings
     Ok(store.current())
 }
 
-/// The value for a parameter that is a path: the plugin wants an absolute one, since a server's folder may be any.
+/// The value for a parameter that is a path. The plugin requires an absolute one, since a server may
+/// run in any folder.
 ///
 /// # Errors
-/// When it is no text.
+/// When it is not UTF-8.
 pub fn path_value(option: &str, path: Option<&PathBuf>) -> Result<Option<String>, String> {
     let Some(path) = path else { return Ok(None) };
     let text = |path: &Path| path.to_str().map(str::to_owned);
     match absolute(path).ok().and_then(|path| text(&path)) {
         Some(text) => Ok(Some(text)),
-        None => Err(format!("{option}: {} is not a path that can be used", path.display())),
+        None => Err(format!("{option}: {} must be a path in UTF-8", path.display())),
     }
 }

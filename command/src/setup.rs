@@ -1,4 +1,4 @@
-//! `setup`: what to write where, so that this machine's server has the plugin. It changes nothing.
+//! `setup`: prints the configuration with which this machine's server has the plugin.
 
 mod config;
 mod object;
@@ -23,28 +23,28 @@ use crate::route::sts_host;
 use crate::server_file::Kind;
 
 const HELP: &str = "\
-Prints three things to do, each with the text to copy: where the object has to
-be, the drop-in for the server's unit of systemd, and the lines for its
-configuration file. Nothing is changed. The server is the one of the unit, else
-the one in PATH; its file is checked as check-server does. The region is that of
---region, AWS_REGION, AWS_DEFAULT_REGION, or the profile in AWS's files.
+Prints three steps, with the text to copy: the location of the object, the systemd
+drop-in for the server's unit, and the lines for the server's configuration file.
+It changes nothing. The server is that of the unit, else the one in PATH; its file
+is checked as by check-server. The region is that of --region, AWS_REGION,
+AWS_DEFAULT_REGION, or the profile in AWS's files.
 
-What is printed keeps the unit's LD_PRELOAD and the authenticationMechanisms that
-are listed, wherever they are set: in the unit, its drop-ins and environment
-files, on the command line, or in the configuration file. Where one of these
-replaces what a drop-in or the configuration file sets, the line to change is
-printed instead. Other settings are not looked at.
+The printed text keeps the unit's LD_PRELOAD and the configured
+authenticationMechanisms. They are searched in the unit, its drop-ins and
+environment files, on the command line and in the configuration file. If one of
+these overrides a drop-in or the configuration file, the line to change is printed
+instead. Other settings are not checked.
 
-The object must be whole, must belong to root with every folder above it, must be
-writable by nobody else, and must be readable by the server's user. With --root,
-root is the owner of that folder.
+The object must be complete, owned by root with every folder above it, writable
+only by root, and readable by the server's user. With --root, the owner of that
+folder replaces root.
 
 Exit status:
   0  printed
-  1  the plugin does not work in this server, the object is not usable, or
-     something that is there must be changed first; said on standard error
-  2  no server is found, a file cannot be read or understood, or wrong usage;
-     nothing is printed then
+  1  the plugin does not support this server, the object is not usable, or
+     something must be changed first; see standard error
+  2  there is no server, a file cannot be read or parsed, or wrong usage; prints
+     nothing
 
 Examples:
   psmdb-aws-iam setup --region eu-west-1
@@ -52,7 +52,7 @@ Examples:
   psmdb-aws-iam setup --unit mongod@shop --region eu-west-1
   psmdb-aws-iam setup --root /mnt/image --region eu-west-1";
 
-/// Print the drop-in for systemd and the lines for mongod.conf that this machine needs
+/// Print the systemd drop-in and the lines for mongod.conf for this machine
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct Setup {
@@ -60,36 +60,36 @@ pub struct Setup {
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
 
-    /// The server's configuration file [default: the one that the unit gives it]
+    /// The server's configuration file [default: the one in the unit]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// The server's unit of systemd [default: mongod, mongos or mongodb]
+    /// The server's systemd unit [default: mongod, mongos or mongodb]
     #[arg(long, value_name = "NAME")]
     unit: Option<String>,
 
-    /// The shared object [default: where packages put it, else the one beside this command]
+    /// The shared object [default: the one of the package, else the one beside this command]
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,
 
-    /// The region whose STS is to be asked
+    /// The region of the STS host
     #[arg(long)]
     region: Option<String>,
 
-    /// Take the region of this profile in AWS's files
+    /// The profile in AWS's files that has the region
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
 
-    /// Look at the system in this folder, such as an image
+    /// The folder of the system to check, such as an image
     #[arg(long, value_name = "FOLDER", default_value = "/")]
     root: PathBuf,
 }
 
-/// Prints what to do.
+/// Prints the steps.
 ///
 /// # Errors
-/// A no when the plugin does not work in the server or the object is not usable; otherwise when a value is wrong, there
-/// is no server, or a file cannot be read or understood.
+/// A negative result when the plugin does not support the server or the object is not usable;
+/// otherwise when a value is wrong, there is no server, or a file cannot be read or parsed.
 pub fn run(arguments: &Setup) -> Outcome {
     let (text, problems) = advice(arguments).map_err(|failure| match failure {
         Failure::No(message) => Failure::No(plain(&message)),
@@ -102,11 +102,11 @@ pub fn run(arguments: &Setup) -> Outcome {
     Ok(problems.is_empty())
 }
 
-/// The text to print, and what must be changed before it has an effect.
+/// The text to print, and the problems that must be fixed for it to have an effect.
 fn advice(arguments: &Setup) -> Result<(String, Vec<String>), Failure> {
     match fs::metadata(&arguments.root) {
         Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Err(format!("--root: {} is not a folder", arguments.root.display()).into()),
+        Ok(_) => return Err(format!("--root: {} must be a folder", arguments.root.display()).into()),
         Err(error) => return Err(format!("--root: cannot read {}: {error}", arguments.root.display()).into()),
     }
     let root = Root(arguments.root.clone());
@@ -117,27 +117,25 @@ fn advice(arguments: &Setup) -> Result<(String, Vec<String>), Failure> {
     let start = unit.as_ref().map_or_else(|| Ok(Start::default()), Unit::start)?;
     let server = match (&arguments.server, &start.server) {
         (Some(server), _) => server.clone(),
-        (None, Some(server)) => root.of(server),
-        (None, None) => root.in_path(&variable("PATH").unwrap_or_default()).ok_or_else(|| {
-            "no mongod or mongos is found, neither in a unit of systemd nor in PATH: give --server".to_owned()
-        })?,
+        (None, Some(server)) => root.resolve(server),
+        (None, None) => root
+            .in_path(&variable("PATH").unwrap_or_default())
+            .ok_or_else(|| "there is no mongod or mongos in a systemd unit or in PATH: give --server".to_owned())?,
     };
-    let verdict = Verdict::of(&server)?;
-    if let Some(reason) = verdict.reason() {
-        return Err(Failure::No(format!(
-            "the plugin does not work in {}: {reason}. See psmdb-aws-iam check-server {0}",
-            server.display()
-        )));
+    let verdict = Verdict::read(&server)?;
+    if !verdict.supported() {
+        let server = quoted(&server.display().to_string());
+        return Err(Failure::No(format!("{} See psmdb-aws-iam check-server {server}", verdict.summary())));
     }
     let object = Object::find(&root, arguments.object.as_deref())?;
     if let Some(why) = object.defect()? {
-        return Err(Failure::No(format!("{why}. See --object")));
+        return Err(Failure::No(format!("{why}: give another one with --object")));
     }
-    if object.is_of_another_version() {
-        warn(&format!("warning: the object is not of version {}, as this command is", env!("CARGO_PKG_VERSION")));
+    if object.has_another_version() {
+        warn(&format!("warning: the object's version is not {}, that of this command", env!("CARGO_PKG_VERSION")));
     }
-    if let Some(why) = object.is_writable() {
-        warn(&plain(&format!("warning: {why}. Whoever can write the object can log in as anybody")));
+    if let Some(risk) = object.write_risk() {
+        warn(&plain(&format!("warning: {risk}: users who can write the object can log in as any user")));
     }
     let setup = Advice {
         is_mongos: verdict.kind() == Some(Kind::Mongos),
@@ -153,14 +151,14 @@ fn advice(arguments: &Setup) -> Result<(String, Vec<String>), Failure> {
     let _ = writeln!(text, "\n# 1. {}", setup.object_text(&mut problems)?);
     let _ = writeln!(text, "\n# 2. {}", setup.unit_text(&mut problems)?);
     let _ = writeln!(text, "\n# 3. {}", setup.config_text(arguments.config.as_deref(), &mut problems)?);
-    let _ = writeln!(text, "\n# Then restart the server and look for id 88000001 in its log.");
+    let _ = writeln!(text, "\n# Then restart the server, and check its log for id 88000001.");
     if let Some(unit) = &unit {
         let _ = writeln!(text, "sudo systemctl daemon-reload\nsudo systemctl restart {}", quoted(&unit.name));
     }
     Ok((text, problems))
 }
 
-/// What the text is made of.
+/// The facts that the text depends on.
 struct Advice<'a> {
     is_mongos: bool,
     root: &'a Root,
@@ -173,7 +171,7 @@ struct Advice<'a> {
 impl Advice<'_> {
     fn object_text(&self, problems: &mut Vec<String>) -> Result<String, String> {
         let mut text = match &self.object.found {
-            Some(_) if self.object.is_installed => format!("The object is where it belongs: {INSTALLED}"),
+            Some(_) if self.object.is_installed => format!("The object is installed: {INSTALLED}"),
             Some(found) => {
                 let label = if self.root.0.join("etc/selinux/config").is_file() {
                     "\nsudo restorecon -Rv /usr/lib/psmdb-aws-iam"
@@ -184,14 +182,14 @@ impl Advice<'_> {
                 format!("Copy the object:\nsudo install -D -o root -g root -m 0755 {found} {INSTALLED}{label}")
             }
             None => format!(
-                "The object is not found. Install the package, or build it (cargo build --release --locked) and copy it \
-                 to {INSTALLED}"
+                "The object was not found. Install the package, or build it (cargo build --release --locked) and copy \
+                 it to {INSTALLED}"
             ),
         };
         let user = self.unit.map_or_else(|| Ok(User::default()), Unit::user)?;
         let mut accesses = Access::to_object(self.root)?;
         if !self.object.is_installed {
-            // What is there instead of the object is replaced.
+            // Copying replaces a file of the object's name.
             accesses.retain(Access::is_folder);
         }
         for (why, command) in faults(&accesses, self.root.owner(), &user) {
@@ -205,25 +203,25 @@ impl Advice<'_> {
     fn unit_text(&self, problems: &mut Vec<String>) -> Result<String, String> {
         let Some(unit) = self.unit else {
             return Ok(format!(
-                "No unit of systemd is found. Set this in the environment of the server alone, in a container that of \
-                 the container:\n{LD_PRELOAD}={INSTALLED}"
+                "There is no systemd unit. Set this in the environment of the server only, or of its container:\n\
+                 {LD_PRELOAD}={INSTALLED}"
             ));
         };
         let now = unit.preload(None)?;
         if let Some(place) = &now.removed {
             problems
-                .push(format!("{place} removes {LD_PRELOAD} from the environment: take it out of UnsetEnvironment"));
+                .push(format!("{place} removes {LD_PRELOAD} from the environment: remove it from UnsetEnvironment"));
         }
         let entries: Vec<String> =
             now.assigned.iter().flat_map(|now| now.value.split([':', ' '])).map(str::to_owned).collect();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._+@,=~-".contains(c);
         if let (Some(entry), Some(now)) = (entries.iter().find(|entry| !entry.chars().all(is_plain)), &now.assigned) {
-            return Err(format!("{}: {LD_PRELOAD} has {entry:?}, whose characters are not supported here", now.place));
+            return Err(format!("{}: {LD_PRELOAD} has {entry:?}, which contains unsupported characters", now.place));
         }
         if entries.iter().any(|entry| entry == INSTALLED) {
             return Ok(format!("The unit {} preloads the object.", unit.name));
         }
-        // Another copy of the object would be loaded twice.
+        // A second copy of the object would be loaded too.
         let is_other =
             |entry: &&str| !entry.is_empty() && Path::new(entry).file_name().is_none_or(|name| name != FILE_NAME);
         let kept: Vec<&str> = entries.iter().map(String::as_str).filter(is_other).collect();
@@ -237,7 +235,7 @@ impl Advice<'_> {
             Some(variable) => {
                 if !is_ours(&variable.place) {
                     problems.push(format!(
-                        "{} sets {LD_PRELOAD}, and replaces what a drop-in sets: change it as step 2 says",
+                        "{} sets {LD_PRELOAD} and overrides the drop-in: change it as in step 2",
                         variable.place
                     ));
                 }
@@ -248,18 +246,18 @@ impl Advice<'_> {
             }
             None if then.assigned.is_none() => {
                 let place = then.reset.as_ref().map(ToString::to_string).unwrap_or_default();
-                problems.push(format!("{place} has an empty Environment=, which discards what a drop-in sets"));
+                problems.push(format!("{place} has an empty Environment=, which discards the drop-in's"));
                 Ok(format!("Add a line after {place}:\nEnvironment={LD_PRELOAD}={preload}"))
             }
             None => {
                 if let Some(place) = &then.passed {
                     problems.push(format!(
-                        "{place} passes the {LD_PRELOAD} of systemd itself on, which is not known here: take it out of \
-                         PassEnvironment, and set what is needed of it in an Environment= of the unit"
+                        "{place} passes systemd's own {LD_PRELOAD}, whose value is unknown: remove it from \
+                         PassEnvironment, and add the objects that the server needs to an Environment= of the unit"
                     ));
                 }
-                let kept = if kept.is_empty() { "" } else { ", which keeps what the unit preloads" };
-                let added = if self.root.of(&path).exists() { ", after the lines that it has" } else { "" };
+                let kept = if kept.is_empty() { "" } else { ", which keeps the unit's preloaded objects" };
+                let added = if self.root.resolve(&path).exists() { ", after its existing lines" } else { "" };
                 Ok(format!("{}{kept}{added}:\n{drop_in}", path.display()))
             }
         }
@@ -268,29 +266,32 @@ impl Advice<'_> {
     fn config_text(&self, named: Option<&Path>, problems: &mut Vec<String>) -> Result<String, String> {
         let kind = if self.is_mongos { "mongos" } else { "mongod" };
         let default = PathBuf::from(format!("/etc/{kind}.conf"));
-        let (path, there) = match (named, self.unit, &self.start.config) {
+        let (path, file) = match (named, self.unit, &self.start.config) {
             (Some(path), _, _) => (Some(path.to_owned()), Some(path.to_owned())),
-            (None, _, Some(path)) => (Some(path.clone()), Some(self.root.of(path))),
+            (None, _, Some(path)) => (Some(path.clone()), Some(self.root.resolve(path))),
             (None, Some(unit), None) if self.start.server.is_none() => {
                 return Err(format!(
-                    "the ExecStart of the unit {} shows no mongod or mongos, so that its configuration file is not \
-                     known: give --config, and --server",
+                    "the ExecStart of the unit {} contains no mongod or mongos, so its configuration file is unknown: \
+                     give --config and --server",
                     unit.name
                 ));
             }
             (None, Some(_), None) => (None, None),
-            (None, None, None) => (Some(default.clone()), Some(self.root.of(&default))),
+            (None, None, None) => (Some(default.clone()), Some(self.root.resolve(&default))),
         };
-        let text = match &there {
-            Some(there) => match read(there)? {
+        let text = match &file {
+            Some(file) => match read(file)? {
                 None if named.is_some() || self.unit.is_some() => {
-                    return Err(format!("cannot read {}: it is not there, and the server needs it", there.display()));
+                    return Err(format!(
+                        "cannot read {}: it does not exist, and the server requires it",
+                        file.display()
+                    ));
                 }
                 text => text.unwrap_or_default(),
             },
             None => String::new(),
         };
-        let in_file = |why| format!("{}: {why}", there.as_deref().unwrap_or(&default).display());
+        let in_file = |why| format!("{}: {why}", file.as_deref().unwrap_or(&default).display());
         let config = Config::parse(&text).map_err(in_file)?;
         let mut note = "";
         let mut change = String::new();
@@ -305,8 +306,8 @@ impl Advice<'_> {
                 let list = config::mechanisms(&listed.value).map_err(|why| format!("{}: {why}", listed.place))?;
                 if list.iter().all(|mechanism| mechanism != "MONGODB-AWS") {
                     problems.push(format!(
-                        "{} lists {MECHANISMS} on the server's command line, and replaces what its configuration file \
-                         lists: change it as step 3 says",
+                        "{} sets {MECHANISMS} on the server's command line and overrides its configuration file: change \
+                         it as in step 3",
                         listed.place
                     ));
                     let (place, value) = (&listed.place, &listed.value);
@@ -319,17 +320,17 @@ impl Advice<'_> {
             }
             (None, Some(list)) => Some(with_ours(list)),
             (None, None) => {
-                note = "\n# The list replaces the server's default: name what your users log in by.";
+                note = "\n# The list replaces the server's default: include the mechanisms of your users.";
                 Some("MONGODB-AWS,SCRAM-SHA-256".to_owned())
             }
         };
         let host = self.host.map_or_else(
-            || "sts.REGION.amazonaws.com    # REGION is yours; or give --region".to_owned(),
+            || "sts.REGION.amazonaws.com    # replace REGION, or give --region".to_owned(),
             |host| host.as_str().to_owned(),
         );
         let parameters = mechanisms.into_iter().map(|list| (MECHANISMS, list)).chain([("awsStsHost", host)]);
         let lines: Vec<String> = match config.style {
-            // A mongos has no such setting; its shards decide.
+            // A mongos has no such setting; its shards have it.
             Style::Yaml => {
                 let authorization = ["security:\n  authorization: enabled", "setParameter:"];
                 let sections = authorization[usize::from(self.is_mongos)..].iter().map(|line| (*line).to_owned());
@@ -345,11 +346,11 @@ impl Advice<'_> {
         };
         let place = match (&path, config.style) {
             (None, _) => format!(
-                "a configuration file, which the server must be given: add --config {} to its ExecStart. In it",
+                "a new configuration file: add --config {} to the server's ExecStart. Content",
                 default.display()
             ),
-            (Some(path), Style::Yaml) => format!("{}, into the sections that are there", path.display()),
-            (Some(path), Style::Ini) => format!("{}, instead of its lines for the same parameters", path.display()),
+            (Some(path), Style::Yaml) => format!("{}, in its existing sections", path.display()),
+            (Some(path), Style::Ini) => format!("{}, replacing its lines for the same parameters", path.display()),
         };
         Ok(format!("{change}{place}:{note}\n{}", lines.join("\n")))
     }

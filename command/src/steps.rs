@@ -1,7 +1,7 @@
-//! The steps of one question to STS, each measured, with the addresses that were tried.
+//! The steps of one request to STS, each with its duration, and the addresses that were tried.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use psmdb_aws_iam::denial::Denial;
@@ -9,52 +9,51 @@ use psmdb_aws_iam::settings::Settings;
 use psmdb_aws_iam::sts::client::Client;
 use psmdb_aws_iam::sts::connection::{AttemptEnd, AttemptReport, Connecting, Step};
 
-/// What was seen of one question.
+/// The steps of one request.
 #[derive(Debug, Default)]
 pub struct Steps {
-    /// How long name resolution took, and the addresses it gave, if it came to that.
+    /// The duration of name resolution, and its addresses unless it failed. `None` before it began.
     pub resolution: Option<(Duration, Option<Vec<SocketAddr>>)>,
-    /// The addresses that were tried; the last of them decided.
-    pub tried: Vec<Address>,
-    /// How long all of it took.
+    /// The addresses that were tried. The last one decided the result.
+    pub attempts: Vec<Attempt>,
+    /// The duration of the whole request.
     pub whole: Duration,
-    /// Whether STS has answered.
-    pub answered: bool,
+    /// Whether STS has responded.
+    pub responded: bool,
 }
 
-/// What came of one address.
+/// The attempt to connect to one address.
 #[derive(Debug)]
-pub struct Address {
+pub struct Attempt {
     /// The address.
     pub address: SocketAddr,
-    /// How long after the first one it was tried.
-    pub begun_after: Duration,
-    /// The steps that were begun, and how long each took.
+    /// The time between the start of the first attempt and this one.
+    pub began_after: Duration,
+    /// The steps that began, with their durations.
     pub steps: Vec<(Step, Duration)>,
-    /// How it ended: nothing when it is connected.
+    /// Why the connection was not used; `None` if it was.
     pub failure: Option<String>,
 }
 
-impl Address {
-    fn of(tried: &AttemptReport) -> Self {
-        let failure = match &tried.end {
+impl From<&AttemptReport> for Attempt {
+    fn from(report: &AttemptReport) -> Self {
+        let failure = match &report.end {
             AttemptEnd::Connected => None,
             AttemptEnd::Failed(error) => Some(error.to_string()),
             AttemptEnd::LostRace => Some("not used, since another address was faster".to_owned()),
         };
-        let AttemptReport { address, started_after, ref steps, .. } = *tried;
-        Self { address, begun_after: started_after, steps: steps.clone(), failure }
+        Self { address: report.address, began_after: report.started_after, steps: report.steps.clone(), failure }
     }
 }
 
-/// A part of a question, as `whoami` shows it.
+/// A phase of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     NameResolution,
     Connect,
     Tunnel,
     Tls,
-    Answer,
+    Response,
 }
 
 impl Phase {
@@ -62,9 +61,9 @@ impl Phase {
         match self {
             Self::NameResolution => "name resolution",
             Self::Connect => "connect",
-            Self::Tunnel => "proxy's tunnel",
+            Self::Tunnel => "proxy tunnel",
             Self::Tls => "TLS",
-            Self::Answer => "answer",
+            Self::Response => "response",
         }
     }
 
@@ -74,7 +73,7 @@ impl Phase {
             Self::Connect => "connect",
             Self::Tunnel => "tunnel",
             Self::Tls => "tls",
-            Self::Answer => "answer",
+            Self::Response => "response",
         }
     }
 }
@@ -89,21 +88,21 @@ impl From<Step> for Phase {
     }
 }
 
-/// One part that was tried.
+/// The duration and the result of a phase.
 #[derive(Clone, Copy, Debug)]
-pub struct Lap {
+pub struct PhaseResult {
     pub phase: Phase,
-    pub took: Duration,
-    pub done: bool,
+    pub duration: Duration,
+    pub succeeded: bool,
 }
 
 impl Steps {
-    /// Sends one request to the preferred host. `send` does, with a client that has no connection, and
-    /// within the time that it is given.
+    /// Sends one request to the preferred host. `send` gets a client without a connection, and the
+    /// maximum duration.
     ///
     /// # Errors
-    /// When no client can be made.
-    pub fn of<T, E>(
+    /// When no client can be created.
+    pub fn measure<T, E>(
         settings: &Settings,
         send: impl FnOnce(&Client, Duration) -> Result<T, E>,
     ) -> Result<(Result<T, E>, Self), Denial> {
@@ -114,44 +113,51 @@ impl Steps {
         let (began, observed) = (Instant::now(), Arc::clone(&steps));
         let observer = move |connecting: Connecting<'_>| {
             let mut steps = lock(&observed);
-            let took = connecting.began.saturating_duration_since(began);
-            steps.resolution = Some((took, Some(connecting.addresses.to_vec())));
-            steps.tried = connecting.attempts.iter().map(Address::of).collect();
+            let duration = connecting.began.saturating_duration_since(began);
+            steps.resolution = Some((duration, Some(connecting.addresses.to_vec())));
+            steps.attempts = connecting.attempts.iter().map(Attempt::from).collect();
         };
         let client = Client::new(route, Some(Arc::new(observer)), Arc::clone(sts.process()));
         let result = send(&client, timeout);
         let mut steps = std::mem::take(&mut *lock(&steps));
-        (steps.whole, steps.answered) = (began.elapsed(), result.is_ok());
+        (steps.whole, steps.responded) = (began.elapsed(), result.is_ok());
         // A request that failed before it had an address failed in name resolution.
         let whole = steps.whole;
         steps.resolution.get_or_insert((whole, None));
         Ok((result, steps))
     }
 
-    /// The parts one after another, on the way of the address that decided; together they took the whole time.
-    pub fn laps(&self) -> Vec<Lap> {
-        let Some((took, addresses)) = &self.resolution else { return Vec::new() };
-        let mut laps = vec![Lap { phase: Phase::NameResolution, took: *took, done: addresses.is_some() }];
-        let Some(last) = self.tried.last() else { return laps };
-        laps.extend(last.steps.iter().map(|(step, took)| Lap { phase: (*step).into(), took: *took, done: true }));
-        // The addresses before it are what connecting took, too.
-        laps[1].took += last.begun_after;
+    /// The phases in order, with the steps of the address that decided the result. Their durations
+    /// add up to the whole.
+    pub fn phases(&self) -> Vec<PhaseResult> {
+        let Some((duration, addresses)) = &self.resolution else { return Vec::new() };
+        let resolution =
+            PhaseResult { phase: Phase::NameResolution, duration: *duration, succeeded: addresses.is_some() };
+        let mut phases = vec![resolution];
+        let Some(last) = self.attempts.last() else { return phases };
+        phases.extend(last.steps.iter().map(|&(step, duration)| PhaseResult {
+            phase: step.into(),
+            duration,
+            succeeded: true,
+        }));
+        // The attempts before it are part of connecting.
+        phases[1].duration += last.began_after;
         if last.failure.is_some() {
-            laps.last_mut().expect("one at least").done = false;
+            phases.last_mut().expect("at least one").succeeded = false;
         } else {
-            let before: Duration = laps.iter().map(|lap| lap.took).sum();
-            let took = self.whole.saturating_sub(before);
-            laps.push(Lap { phase: Phase::Answer, took, done: self.answered });
+            let before: Duration = phases.iter().map(|phase| phase.duration).sum();
+            let duration = self.whole.saturating_sub(before);
+            phases.push(PhaseResult { phase: Phase::Response, duration, succeeded: self.responded });
         }
-        laps
+        phases
     }
 }
 
-fn lock(seen: &Mutex<Steps>) -> std::sync::MutexGuard<'_, Steps> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(steps: &Mutex<Steps>) -> MutexGuard<'_, Steps> {
+    steps.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A time, with a tenth of a millisecond.
-pub fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+/// A duration in milliseconds, with one decimal.
+pub fn milliseconds(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
 }

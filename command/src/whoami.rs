@@ -1,4 +1,4 @@
-//! `whoami`: asks STS who the caller's credentials belong to, as the plugin asks it, and measures that.
+//! `whoami`: asks STS for the owner of the credentials, as the plugin does, and measures the steps.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -14,34 +14,34 @@ use crate::credentials::{Credentials, SOURCES_HELP, Sources, variable};
 use crate::output::{Failure, Outcome, print};
 use crate::route::RouteOptions;
 use crate::signing::sign_identity_request;
-use crate::steps::{Lap, Steps, milliseconds};
+use crate::steps::{PhaseResult, Steps, milliseconds};
 use crate::user_name::{Format, kind_name};
 
-/// The nonces of a conversation with a server, of which there is none here.
+/// The length of both nonces of a login. Here, without a server, both are random.
 const NONCE_LENGTH: usize = 64;
 
 fn help() -> String {
     format!(
         "\
-Signs GetCallerIdentity as a driver does, sends it as the plugin does, and says
-which user to create in $external. Run on the server's machine with the options
-that are the server's parameters, it shows how long each step takes. It asks
-once, where a server would try again. Without credentials, check-sts shows
-whether STS can be reached.
+Signs GetCallerIdentity as a driver does, sends it as the plugin does, and prints
+the user to create in $external. Run on the server's machine with the server's
+parameters as options, it shows the duration of each step. It sends one request,
+where a server would retry. Without credentials, use check-sts.
 
 {SOURCES_HELP}
 
 Exit status:
-  0  STS has said who it is
-  1  STS said no, or named somebody who cannot log in; standard error says why
-  2  there are no credentials, STS could not be asked, or wrong usage
+  0  printed
+  1  STS refused the credentials, or their owner cannot log in; see standard error
+  2  no credentials, no valid response from STS, or wrong usage
 
 JSON:
   {{\"arn\", \"account\", \"partition\", \"kind\", \"userId\", \"accessKeyId\", \"source\",
    \"users\": {{\"iamRole\", \"assumedRole\"}}, \"stsHost\",
-   \"milliseconds\": {{\"nameResolution\", \"connect\", \"tunnel\", \"tls\", \"answer\"}}}}
-  users is by awsIamRoleUserFormat; with --format it has one. tunnel is there
-  with --proxy only.
+   \"milliseconds\": {{\"nameResolution\", \"connect\", \"tunnel\", \"tls\",
+                    \"response\"}}}}
+  users has a name for each awsIamRoleUserFormat, or only for --format. tunnel
+  exists only with --proxy.
 
 Examples:
   psmdb-aws-iam whoami
@@ -50,7 +50,7 @@ Examples:
     )
 }
 
-/// Ask STS who your credentials belong to, and say which user that is in $external
+/// Show the ARN of your AWS credentials, from STS, and the user for it in $external
 #[derive(Args)]
 #[command(after_long_help = help())]
 pub struct WhoAmI {
@@ -58,7 +58,7 @@ pub struct WhoAmI {
     #[arg(long)]
     json: bool,
 
-    /// Give one name only: that of a server with this awsIamRoleUserFormat
+    /// Print only the name for this awsIamRoleUserFormat
     #[arg(long, value_enum)]
     format: Option<Format>,
 
@@ -70,40 +70,41 @@ pub struct WhoAmI {
     route: RouteOptions,
 }
 
-/// Asks STS, and prints its answer.
+/// Asks STS, and prints its response.
 ///
 /// # Errors
-/// A no when STS says no. Otherwise, when an option is wrong, there are no credentials, or STS cannot be asked.
+/// A negative result when STS refuses. Otherwise when an option is wrong, there are no credentials,
+/// or STS does not respond.
 pub fn run(arguments: &WhoAmI) -> Outcome {
     let settings = arguments.route.settings()?;
     let sources = Sources { profile: arguments.profile.as_deref(), environment: &variable };
     let credentials = sources.credentials()?;
     let mut nonce = [0; NONCE_LENGTH];
-    getrandom::fill(&mut nonce).map_err(|error| format!("no random bytes: {error}"))?;
+    getrandom::fill(&mut nonce).map_err(|error| format!("the system provides no random bytes: {error}"))?;
     let host = settings.sts().first_host();
     let request = sign_identity_request(&credentials, host.name(), &nonce)?;
 
     let send = |client: &Client, timeout| client.attempt(&request, Instant::now() + timeout, &mut false);
-    let (answer, steps) = Steps::of(&settings, send).map_err(|denial| denial.to_string())?;
-    let laps = steps.laps();
-    let identity = answer.map_err(|failed| failure(&failed.denial, &laps))?;
-    let answer =
-        Answer { identity, credentials: &credentials, host: host.name(), laps: &laps, format: arguments.format };
-    print(&if arguments.json { format!("{:#}\n", answer.json()) } else { answer.text() })?;
+    let (response, steps) = Steps::measure(&settings, send).map_err(|denial| denial.to_string())?;
+    let phases = steps.phases();
+    let identity = response.map_err(|failed| failure(&failed.denial, &phases))?;
+    let report =
+        Report { identity, credentials: &credentials, host: host.name(), phases: &phases, format: arguments.format };
+    print(&if arguments.json { format!("{:#}\n", report.json()) } else { report.text() })?;
     Ok(true)
 }
 
-/// What is printed.
-struct Answer<'a> {
+/// The printed result.
+struct Report<'a> {
     identity: CallerIdentity,
     credentials: &'a Credentials,
     host: &'a StsHost,
-    laps: &'a [Lap],
+    phases: &'a [PhaseResult],
     format: Option<Format>,
 }
 
-impl Answer<'_> {
-    /// The user's name by format, those that were asked for.
+impl Report<'_> {
+    /// The user's name in each of the selected formats.
     fn users(&self) -> Vec<(Format, String)> {
         let formats = [Format::IamRole, Format::AssumedRole].into_iter();
         let wanted = formats.filter(|format| self.format.is_none_or(|only| only == *format));
@@ -111,7 +112,7 @@ impl Answer<'_> {
     }
 
     fn text(&self) -> String {
-        let Self { identity, credentials, host, laps, .. } = self;
+        let Self { identity, credentials, host, phases, .. } = self;
         let users = self.users();
         let mut text = format!(
             "{}\nunique id {}; access key id {}, from {}\n\nUser in $external:\n",
@@ -127,18 +128,18 @@ impl Answer<'_> {
             };
         }
         let _ = writeln!(text, "\n{host}:");
-        for lap in *laps {
-            let _ = writeln!(text, "  {:16}{:>9}", lap.phase.name(), milliseconds(lap.took));
+        for PhaseResult { phase, duration, .. } in *phases {
+            let _ = writeln!(text, "  {:16}{:>9}", phase.name(), milliseconds(*duration));
         }
         text
     }
 
     fn json(&self) -> Value {
-        let Self { identity, credentials, host, laps, .. } = self;
+        let Self { identity, credentials, host, phases, .. } = self;
         let users = self.users().into_iter().map(|(format, name)| (format.name().to_owned(), Value::from(name)));
-        let laps = laps.iter().map(|lap| {
-            let micros = u32::try_from(lap.took.as_micros()).unwrap_or(u32::MAX);
-            (lap.phase.json_name().to_owned(), Value::from(f64::from(micros) / 1000.0))
+        let durations = phases.iter().map(|PhaseResult { phase, duration, .. }| {
+            let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+            (phase.json_name().to_owned(), Value::from(f64::from(micros) / 1000.0))
         });
         json!({
             "arn": identity.arn,
@@ -150,24 +151,24 @@ impl Answer<'_> {
             "source": credentials.source,
             "users": users.collect::<Map<_, _>>(),
             "stsHost": host.as_str(),
-            "milliseconds": laps.collect::<Map<_, _>>(),
+            "milliseconds": durations.collect::<Map<_, _>>(),
         })
     }
 }
 
-/// Why there is no answer, and what took how long until then.
-fn failure(denial: &Denial, laps: &[Lap]) -> Failure {
+/// The reason of the failure, with the duration of each phase.
+fn failure(denial: &Denial, phases: &[PhaseResult]) -> Failure {
     let mut message = denial.reason().to_owned();
-    let took: Vec<_> = laps
+    let durations: Vec<_> = phases
         .iter()
-        .map(|lap| {
-            let failed = if lap.done { "" } else { ", failed" };
-            format!("{} {}{failed}", lap.phase.name(), milliseconds(lap.took))
+        .map(|PhaseResult { phase, duration, succeeded }| {
+            let failed = if *succeeded { "" } else { ", failed" };
+            format!("{} {}{failed}", phase.name(), milliseconds(*duration))
         })
         .collect();
-    let _ = write!(message, " ({})", took.join("; "));
+    let _ = write!(message, " ({})", durations.join("; "));
     match (denial.kind(), denial.cause()) {
-        // What is signed here has this machine's date, so that only STS can find it wrong.
+        // The request was signed with this machine's date, so the clock is the caller's to fix.
         (Kind::RefusedBySts | Kind::AccountNotAllowed, _) | (_, Cause::ClockSkew) => Failure::No(message),
         (Kind::MalformedMessage | Kind::Throttled | Kind::StsUnavailable | Kind::Internal, _) => {
             Failure::Cannot(message)

@@ -1,6 +1,7 @@
-//! A connection to a MongoDB server: TCP, TLS if wanted, and commands as OP_MSG, all of it by one deadline.
+//! A connection to a MongoDB server with one deadline: TCP, optional TLS, and commands as OP_MSG.
 //!
-//! Source: MongoDB, "MongoDB Wire Protocol", <https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>.
+//! Source: MongoDB, "MongoDB Wire Protocol",
+//! <https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -20,18 +21,17 @@ use crate::output::shown;
 
 const OP_MSG: i32 = 2013;
 const HEADER_LENGTH: usize = 16;
-/// The longest reply that is read, and the deepest nesting in it. The replies to these commands are far from both; a server
-/// that sends more is none.
-const MAX_MESSAGE_LENGTH: usize = 1024 * 1024;
+/// The maximum length and nesting of a reply. Replies to the commands used here stay far below.
+const MAX_REPLY_LENGTH: usize = 1024 * 1024;
 const MAX_DEPTH: usize = 16;
 const DEFAULT_PORT: u16 = 27017;
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// A name, or an IP address without brackets.
     pub host: String,
-    /// The port, 27017 unless another was named.
+    /// The port; the default is 27017.
     pub port: u16,
 }
 
@@ -39,16 +39,16 @@ impl Address {
     /// Reads `HOST`, `HOST:PORT`, or the same with an IPv6 address in brackets.
     ///
     /// # Errors
-    /// A sentence that says what is allowed.
+    /// What the text must be.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const ALLOWED: &str = "HOST or HOST:PORT is allowed, such as db1.example.com:27017 or [::1]:27017";
+        const ALLOWED: &str = "the server must be HOST or HOST:PORT, such as db1.example.com:27017 or [::1]:27017";
         let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((host, "")) => (host, None),
             Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or(ALLOWED)?)),
             None if text.contains("://") => {
-                return Err(format!("{ALLOWED}, and not a connection string, which may hold a password"));
+                return Err(format!("{ALLOWED}, not a connection string, which may contain a password"));
             }
-            // An IPv6 address without brackets is all host.
+            // An IPv6 address without brackets has no port.
             None if text.matches(':').count() > 1 => (text, None),
             None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
         };
@@ -71,26 +71,26 @@ impl fmt::Display for Address {
     }
 }
 
-/// What went wrong on a connection.
+/// Why a connection or a command failed.
 #[derive(Debug)]
-pub enum Trouble {
-    /// The name is not known.
+pub enum Error {
+    /// DNS has no such name.
     NameNotFound,
-    /// There is no TCP connection, or it broke.
+    /// The TCP connection could not be made, or was lost.
     Broken(io::Error),
-    /// The other side closed the connection instead of an answer.
+    /// The server closed the connection before its reply.
     Closed,
-    /// The time is over.
+    /// The deadline passed.
     TimedOut,
-    /// There is no TLS.
+    /// TLS failed.
     Tls(rustls::Error),
-    /// What answers does not speak the protocol; the sentence says what it does.
-    NotMongo(String),
-    /// The command cannot be written down.
-    Unsendable(String),
+    /// The reply does not follow the protocol; the text says how.
+    NotMongoDb(String),
+    /// The command cannot be encoded.
+    CannotEncode(String),
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => return Self::TimedOut,
@@ -106,16 +106,16 @@ impl From<io::Error> for Trouble {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NameNotFound => f.write_str("the name is not found"),
+            Self::NameNotFound => f.write_str("the host name was not found"),
             Self::Broken(error) => write!(f, "{error}"),
-            Self::Closed => f.write_str("the other side closed the connection"),
-            Self::TimedOut => f.write_str("nothing came in time"),
+            Self::Closed => f.write_str("the server closed the connection"),
+            Self::TimedOut => f.write_str("timed out"),
             Self::Tls(error) => f.write_str(&shown(&certificates::reason(error))),
-            Self::NotMongo(what) => write!(f, "this is not a MongoDB server: {what}"),
-            Self::Unsendable(why) => f.write_str(why),
+            Self::NotMongoDb(what) => write!(f, "this is not a MongoDB server: {what}"),
+            Self::CannotEncode(why) => f.write_str(why),
         }
     }
 }
@@ -127,34 +127,35 @@ pub struct Connection {
     last_request: i32,
 }
 
-/// What commands are written to.
+/// The transport of commands.
 enum Stream {
-    Plain(Deadlined),
-    Tls(Box<StreamOwned<ClientConnection, Deadlined>>),
+    Plain(DeadlineStream),
+    Tls(Box<StreamOwned<ClientConnection, DeadlineStream>>),
 }
 
 /// A TCP connection whose every read and write ends by the deadline.
-struct Deadlined {
+struct DeadlineStream {
     tcp: TcpStream,
     deadline: Instant,
 }
 
 impl Connection {
-    /// Connects, by TLS if there are settings for it.
+    /// Connects, with TLS if a configuration is given.
     ///
     /// # Errors
     /// Why there is no connection by the deadline.
-    pub fn open(address: &Address, tls: Option<Arc<ClientConfig>>, deadline: Instant) -> Result<Self, Trouble> {
+    pub fn open(address: &Address, tls: Option<Arc<ClientConfig>>, deadline: Instant) -> Result<Self, Error> {
         let tcp = connect(&resolve(address, deadline)?, deadline)?;
         let peer = tcp.peer_addr()?;
         tcp.set_nodelay(true)?;
-        let mut tcp = Deadlined { tcp, deadline };
+        let mut tcp = DeadlineStream { tcp, deadline };
         let stream = match tls {
             None => Stream::Plain(tcp),
             Some(config) => {
-                let name = ServerName::try_from(address.host.clone())
-                    .map_err(|_| Trouble::Tls(rustls::Error::General("the host is not a name for TLS".to_owned())))?;
-                let mut tls = ClientConnection::new(config, name).map_err(Trouble::Tls)?;
+                let name = ServerName::try_from(address.host.clone()).map_err(|_| {
+                    Error::Tls(rustls::Error::General("the host is not valid as a name for TLS".to_owned()))
+                })?;
+                let mut tls = ClientConnection::new(config, name).map_err(Error::Tls)?;
                 while tls.is_handshaking() {
                     tls.complete_io(&mut tcp)?;
                 }
@@ -164,7 +165,7 @@ impl Connection {
         Ok(Self { stream, peer, last_request: 0 })
     }
 
-    /// Whom it is to.
+    /// The address of the server.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
@@ -179,22 +180,23 @@ impl Connection {
         }
     }
 
-    /// Sends a command and returns its reply, which may say `ok: 0`. What was sent is zeroed.
+    /// Sends a command and returns its reply, which may be an error of the server. The sent bytes are
+    /// zeroed, since they may contain a session token.
     ///
     /// # Errors
-    /// When there is no reply by the deadline, or it is none of MongoDB's.
-    pub fn command(&mut self, database: &str, mut command: RawDocumentBuf) -> Result<Document, Trouble> {
+    /// When there is no reply by the deadline, or it does not follow the protocol.
+    pub fn command(&mut self, database: &str, mut command: RawDocumentBuf) -> Result<Document, Error> {
         command.append(cstr!("$db"), database);
         let body = Zeroizing::new(command.into_bytes());
         self.last_request += 1;
         let length = HEADER_LENGTH + 4 + 1 + body.len();
         let header_length =
-            i32::try_from(length).map_err(|_| Trouble::Unsendable("the command is too long".to_owned()))?;
+            i32::try_from(length).map_err(|_| Error::CannotEncode("the command is too long".to_owned()))?;
         let mut message = Zeroizing::new(Vec::with_capacity(length));
         for field in [header_length, self.last_request, 0, OP_MSG, 0] {
             message.extend(field.to_le_bytes());
         }
-        message.push(0); // one section, of the kind "body"
+        message.push(0); // one section, of kind "body"
         message.extend_from_slice(&body);
         let io: &mut dyn ReadWrite = match &mut self.stream {
             Stream::Plain(tcp) => tcp,
@@ -210,17 +212,17 @@ trait ReadWrite: Read + Write {}
 impl<T: Read + Write> ReadWrite for T {}
 
 /// Reads one reply.
-fn receive(io: &mut dyn ReadWrite, request: i32) -> Result<Document, Trouble> {
+fn receive(io: &mut dyn ReadWrite, request: i32) -> Result<Document, Error> {
     let mut header = [0; HEADER_LENGTH];
     let mut read = 0;
     while read < HEADER_LENGTH {
         match io.read(&mut header[read..]) {
-            Ok(0) if read == 0 => return Err(Trouble::Closed),
-            Ok(0) => return Err(not_mongo(&header[..read])),
+            Ok(0) if read == 0 => return Err(Error::Closed),
+            Ok(0) => return Err(not_mongodb(&header[..read])),
             Ok(count) => read += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if read == 0 => return Err(error.into()),
-            Err(_) => return Err(not_mongo(&header[..read])),
+            Err(_) => return Err(not_mongodb(&header[..read])),
         }
     }
     let [length, _, response_to, code] = [0, 4, 8, 12].map(|at| {
@@ -229,19 +231,19 @@ fn receive(io: &mut dyn ReadWrite, request: i32) -> Result<Document, Trouble> {
         i32::from_le_bytes(field)
     });
     let length = usize::try_from(length).unwrap_or_default();
-    if code != OP_MSG || response_to != request || !(HEADER_LENGTH + 5..=MAX_MESSAGE_LENGTH).contains(&length) {
-        return Err(not_mongo(&header));
+    if code != OP_MSG || response_to != request || !(HEADER_LENGTH + 5..=MAX_REPLY_LENGTH).contains(&length) {
+        return Err(not_mongodb(&header));
     }
     let mut message = vec![0; length - HEADER_LENGTH];
     io.read_exact(&mut message)?;
     if message[4] != 0 {
-        return Err(Trouble::NotMongo("its reply has no body".to_owned()));
+        return Err(Error::NotMongoDb("its reply has no body".to_owned()));
     }
-    document(&message[5..]).ok_or_else(|| Trouble::NotMongo("its reply is not BSON".to_owned()))
+    document(&message[5..]).ok_or_else(|| Error::NotMongoDb("its reply is not BSON".to_owned()))
 }
 
-/// Reads one whole document from a server that may be anybody's. `None` for everything else, and for one that is nested so
-/// deep that reading it would take much memory: the reader copies each level, and calls itself.
+/// Reads one whole document from an untrusted server. Returns `None` for everything else, and for a
+/// document nested too deeply: its reader is recursive and copies each level.
 pub fn document(bytes: &[u8]) -> Option<Document> {
     let mut level = vec![RawDocument::from_bytes(bytes).ok()?];
     for _ in 0..MAX_DEPTH {
@@ -264,62 +266,62 @@ pub fn document(bytes: &[u8]) -> Option<Document> {
     None
 }
 
-fn not_mongo(began: &[u8]) -> Trouble {
-    Trouble::NotMongo(format!("its answer begins with {:?}", shown(&String::from_utf8_lossy(began))))
+fn not_mongodb(began: &[u8]) -> Error {
+    Error::NotMongoDb(format!("its reply begins with {:?}", shown(&String::from_utf8_lossy(began))))
 }
 
-/// Looks the name up, on a thread of its own since the system's resolver has no time limit.
-fn resolve(address: &Address, deadline: Instant) -> Result<Vec<SocketAddr>, Trouble> {
+/// Resolves the name, on a separate thread because the system's resolver has no time limit.
+fn resolve(address: &Address, deadline: Instant) -> Result<Vec<SocketAddr>, Error> {
     let (sender, receiver) = mpsc::channel();
     let target = (address.host.clone(), address.port);
     thread::Builder::new().spawn(move || {
-        // Nobody listens any more when it comes late.
+        // Fails if the deadline has passed.
         let _ = sender.send(target.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
     })?;
-    match receiver.recv_timeout(left(deadline)) {
+    match receiver.recv_timeout(remaining(deadline)) {
         Ok(Ok(found)) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(Trouble::NameNotFound),
-        Err(_) => Err(Trouble::TimedOut),
+        Ok(_) => Err(Error::NameNotFound),
+        Err(_) => Err(Error::TimedOut),
     }
 }
 
-/// Connects to the first address that answers; each has its share of the time.
-fn connect(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Trouble> {
-    let mut trouble = Trouble::TimedOut;
+/// Connects to the first address that accepts; each gets an equal share of the remaining time.
+fn connect(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Error> {
+    let mut last = Error::TimedOut;
     for (at, address) in addresses.iter().enumerate() {
-        let share = left(deadline) / u32::try_from(addresses.len() - at).unwrap_or(1);
+        let share = remaining(deadline) / u32::try_from(addresses.len() - at).unwrap_or(1);
         if share.is_zero() {
-            return Err(Trouble::TimedOut);
+            return Err(Error::TimedOut);
         }
         match TcpStream::connect_timeout(address, share) {
             Ok(tcp) => return Ok(tcp),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => trouble = Trouble::TimedOut,
-            Err(error) => trouble = Trouble::Broken(error),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => last = Error::TimedOut,
+            Err(error) => last = Error::Broken(error),
         }
     }
-    Err(trouble)
+    Err(last)
 }
 
-fn left(deadline: Instant) -> Duration {
+fn remaining(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-impl Deadlined {
+impl DeadlineStream {
     fn time_left(&self) -> io::Result<Duration> {
-        let left = left(self.deadline);
-        // The system takes no time for no limit.
+        let left = remaining(self.deadline);
+        // A timeout of 0 would mean no timeout.
         if left < Duration::from_millis(1) { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
 }
 
-impl Read for Deadlined {
+impl Read for DeadlineStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.tcp.set_read_timeout(Some(self.time_left()?))?;
         self.tcp.read(buffer)
     }
 }
 
-impl Write for Deadlined {
+impl Write for DeadlineStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.tcp.set_write_timeout(Some(self.time_left()?))?;
         self.tcp.write(bytes)
@@ -335,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_that_would_take_much_memory_is_none() {
+    fn a_reply_that_would_take_much_memory_is_refused() {
         let nested = |levels: usize| {
             let mut bytes = vec![5, 0, 0, 0, 0];
             for _ in 0..levels {
@@ -348,14 +350,14 @@ mod tests {
         assert!(document(&nested(MAX_DEPTH - 1)).is_some());
         assert!(document(&nested(MAX_DEPTH)).is_none());
         assert!(document(&nested(2_000)).is_none());
-        // A length that is not that of what is there is not believed.
+        // The stated length must be the actual one.
         for wrong in [&b"\xff\xff\xff\x7f\0"[..], b"\x05\0\0\0", b"", b"\x05\0\0\0\0\0"] {
             assert!(document(wrong).is_none(), "{wrong:?}");
         }
     }
 
     #[test]
-    fn an_address_is_a_host_and_perhaps_a_port() {
+    fn an_address_is_a_host_with_an_optional_port() {
         for (text, host, port, written) in [
             ("db1", "db1", 27017, "db1:27017"),
             ("db1.example.com:27018", "db1.example.com", 27018, "db1.example.com:27018"),

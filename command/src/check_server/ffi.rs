@@ -1,6 +1,6 @@
-//! The table and the checks of the C++ shim, applied to a file.
+//! The C++ shim's checks of a server, applied to a file.
 //!
-//! They are the ones that run when the object is preloaded: `build.rs` links the object files of the shim that hold them.
+//! They are those that run when the object is preloaded: `build.rs` links the shim's object files.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -12,22 +12,22 @@ use crate::server_file::ServerFile;
 /// One check of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// What it is about, in words.
+    /// What was checked.
     pub what: String,
-    /// Whether the server has it as the plugin needs it.
+    /// Whether the server has it in a form that the plugin knows.
     pub ok: bool,
-    /// The symbol, or what else it was found by; empty where there is nothing to name.
+    /// The symbol that was found; empty if there is none.
     pub found: String,
 }
 
-/// What came out of the checks of one server.
+/// The results for one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Whether it is a server at all. If not, nothing was checked.
+    /// Whether it is a server. If not, there are no checks.
     pub is_server: bool,
-    /// Whether the plugin would register in it.
+    /// Whether the plugin would register.
     pub supported: bool,
-    /// The checks, in their order.
+    /// The checks, in order.
     pub checks: Vec<Check>,
 }
 
@@ -51,7 +51,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// What the functions below work on.
+/// The state of one call of [`check`], for the functions that the shim calls.
 struct Run<'a> {
     file: &'a ServerFile,
     checks: RefCell<Vec<Check>>,
@@ -63,9 +63,9 @@ impl<'a> Run<'a> {
         Self { file, checks: RefCell::new(Vec::new()), panic: Cell::new(None) }
     }
 
-    /// Keeps a panic out of the C++ frames between here and [`check`], which goes on with it.
+    /// Catches a panic before it reaches the C++ frames; [`check`] resumes it.
     fn guard<T>(&self, on_panic: T, body: impl FnOnce() -> T) -> T {
-        // Unwind safety: the run is not used again after a panic but to take it out.
+        // Unwind safety: after a panic, the run is only used to take the payload.
         catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
             self.panic.set(Some(payload));
             on_panic
@@ -79,9 +79,9 @@ pub fn check(file: &ServerFile) -> Report {
     let context = (&raw const run).cast_mut().cast::<c_void>();
     let image = Image { context, find_symbol, read_word };
     let mut is_server = 0;
-    // SAFETY: the declarations are those of server_image.h. The function keeps no pointer after it returns, gives back
-    // the context as it is, and calls from this thread only; `run`, `image` and `is_server` live that long. What it
-    // gives to the functions below is as they need it.
+    // SAFETY: the declarations are those of server_image.h. The function keeps no pointer after it
+    // returns, passes the context unchanged, and calls from this thread only; `run`, `image` and
+    // `is_server` live until then. It calls the functions below as they require.
     let supported = unsafe { psmdb_aws_iam_check_image(&raw const image, report, context, &raw mut is_server) };
     if let Some(payload) = run.panic.take() {
         resume_unwind(payload);
@@ -91,20 +91,21 @@ pub fn check(file: &ServerFile) -> Report {
 }
 
 /// # Safety
-/// `context` is that of [`check`], `name` ends with a NUL, and the outputs may be written; `size_out` may be null.
+/// `context` is that of [`check`], `name` ends with a NUL, and the outputs are writable; `size_out`
+/// may be null.
 unsafe extern "C" fn find_symbol(
     context: *mut c_void,
     name: *const c_char,
     address_out: *mut u64,
     size_out: *mut u64,
 ) -> c_int {
-    // SAFETY: `check` made the context from such a reference, and waits for the end of the call that leads here.
+    // SAFETY: `check` made the context from such a reference, which outlives this call.
     let run = unsafe { &*context.cast_const().cast::<Run<'_>>() };
     run.guard(0, || {
-        // SAFETY: it ends with a NUL, as the caller promises.
+        // SAFETY: it ends with a NUL, as the caller guarantees.
         let name = unsafe { CStr::from_ptr(name) };
         let Some(export) = run.file.export(name.to_bytes()) else { return 0 };
-        // SAFETY: it may be written, and so may the other unless it is null, as the caller promises.
+        // SAFETY: both are writable, and `size_out` may be null, as the caller guarantees.
         unsafe {
             address_out.write(export.address);
             if let Some(size_out) = size_out.as_mut() {
@@ -116,25 +117,25 @@ unsafe extern "C" fn find_symbol(
 }
 
 /// # Safety
-/// `context` is that of [`check`], and the output may be written.
+/// `context` is that of [`check`], and the output is writable.
 unsafe extern "C" fn read_word(context: *mut c_void, address: u64, word_out: *mut u64) -> c_int {
-    // SAFETY: `check` made the context from such a reference, and waits for the end of the call that leads here.
+    // SAFETY: `check` made the context from such a reference, which outlives this call.
     let run = unsafe { &*context.cast_const().cast::<Run<'_>>() };
     run.guard(0, || {
         let Some(word) = run.file.word(address) else { return 0 };
-        // SAFETY: it may be written, as the caller promises.
+        // SAFETY: it is writable, as the caller guarantees.
         unsafe { word_out.write(word) };
         1
     })
 }
 
 /// # Safety
-/// `context` is that of [`check`], and both texts end with a NUL.
+/// `context` is that of [`check`], and both strings end with a NUL.
 unsafe extern "C" fn report(context: *mut c_void, what: *const c_char, ok: c_int, found: *const c_char) {
-    // SAFETY: `check` made the context from such a reference, and waits for the end of the call that leads here.
+    // SAFETY: `check` made the context from such a reference, which outlives this call.
     let run = unsafe { &*context.cast_const().cast::<Run<'_>>() };
     run.guard((), || {
-        // SAFETY: both end with a NUL, as the caller promises.
+        // SAFETY: both end with a NUL, as the caller guarantees.
         let (what, found) = unsafe { (CStr::from_ptr(what), CStr::from_ptr(found)) };
         let text = |text: &CStr| text.to_string_lossy().into_owned();
         run.checks.borrow_mut().push(Check { what: text(what), ok: ok == 1, found: text(found) });
@@ -147,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    /// The file of the test itself, which exists and is no server.
+    /// The test program itself, which is not a server.
     fn this_program() -> ServerFile {
         ServerFile::open(Path::new("/proc/self/exe")).unwrap()
     }
@@ -168,12 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_shim_asks_for_is_answered_from_the_file() {
+    fn the_shim_s_lookups_read_the_file() {
         let file = this_program();
         let run = Run::new(&file);
         let context = (&raw const run).cast_mut().cast::<c_void>();
         let (mut address, mut size, mut word) = (1, 2, 3);
-        // SAFETY: the context is a run's, the texts end with a NUL, and the outputs are variables.
+        // SAFETY: the context is a run, the strings end with a NUL, and the outputs are variables.
         unsafe {
             assert_eq!(find_symbol(context, c"no such symbol".as_ptr(), &raw mut address, &raw mut size), 0);
             assert_eq!(read_word(context, u64::MAX, &raw mut word), 0);

@@ -1,4 +1,4 @@
-//! What a server's configuration file lists as authenticationMechanisms, read as mongod reads it.
+//! The authenticationMechanisms of a server's configuration file, read as mongod does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -10,22 +10,22 @@ use crate::output::shown;
 /// The name of the parameter that lists the mechanisms.
 pub const MECHANISMS: &str = "authenticationMechanisms";
 
-/// How a configuration file is written.
+/// The format of a configuration file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Style {
-    /// YAML; an empty file, too.
+    /// YAML, or empty.
     #[default]
     Yaml,
     /// The older `name = value` lines.
     Ini,
 }
 
-/// What matters here of a configuration file.
+/// The relevant content of a configuration file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// How it is written.
+    /// Its format.
     pub style: Style,
-    /// The mechanisms that it lists; `None` when it has no list.
+    /// The mechanisms in it; `None` if it does not set them.
     pub mechanisms: Option<Vec<String>>,
 }
 
@@ -33,7 +33,7 @@ impl Config {
     /// Reads the text of a configuration file.
     ///
     /// # Errors
-    /// When mongod 6.0 would refuse it, or when the list is not known from the file alone.
+    /// When mongod 6.0 would refuse it, or the list comes from elsewhere.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -49,11 +49,11 @@ impl Config {
 /// The names in a list of mechanisms.
 ///
 /// # Errors
-/// When it is empty, or an entry cannot be a mechanism's name.
+/// When it is empty, or an entry is not a valid name.
 pub fn mechanisms(list: &str) -> Result<Vec<String>, String> {
     if list.trim().is_empty() {
         return Err(format!(
-            "{MECHANISMS} is empty: it must list what users log in by, or be removed, for the default"
+            "{MECHANISMS} is empty: it must list the mechanisms of your users, or be removed for the default"
         ));
     }
     let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
@@ -63,13 +63,13 @@ pub fn mechanisms(list: &str) -> Result<Vec<String>, String> {
             if is_name(name) {
                 Ok(name.to_owned())
             } else {
-                Err(format!("{MECHANISMS} has {name:?}, which is not a mechanism's name"))
+                Err(format!("{MECHANISMS} has {name:?}, which is not the name of a mechanism"))
             }
         })
         .collect()
 }
 
-/// Whether a line is `name = value`, which is never a line of YAML that mongod accepts as a configuration.
+/// Whether a line is `name = value`. In a YAML configuration, mongod accepts no such line.
 fn is_ini_line(line: &str) -> bool {
     line.split_once('=').is_some_and(|(name, _)| {
         let name = name.trim_end();
@@ -93,46 +93,44 @@ fn in_yaml(text: &str) -> Result<Option<String>, String> {
     let top = match &*top {
         Node::Map(top) => top,
         Node::Scalar(text) if matches!(&**text, "" | "~" | "null") => return Ok(None),
-        _ => return Err("it is neither a YAML map nor lines of name = value".to_owned()),
+        _ => return Err("it must be a YAML map, or lines of name = value".to_owned()),
     };
     expect_no_directive(top, "the file")?;
     if top.keys().any(|key| key.starts_with("setParameter.")) {
-        return Err("it has a dotted name that begins with setParameter, which mongod refuses: write a map".to_owned());
+        return Err("it has a dotted name that begins with setParameter, which mongod refuses: use a map".to_owned());
     }
     let Some(parameters) = top.get("setParameter") else { return Ok(None) };
     let Node::Map(parameters) = &**parameters else {
-        return Err("setParameter is not a map, and mongod refuses it".to_owned());
+        return Err("setParameter must be a map".to_owned());
     };
     expect_no_directive(parameters, "setParameter")?;
     let is_other = |name: &str, value: &Node| name != MECHANISMS && !matches!(value, Node::Scalar(_));
     if let Some((name, _)) = parameters.iter().find(|(name, value)| is_other(name, value)) {
-        return Err(format!("setParameter: the value of {} is a list or a map, which mongod refuses", shown(name)));
+        return Err(format!("setParameter: the value of {} must not be a list or a map", shown(name)));
     }
     match parameters.get(MECHANISMS).map(|list| &**list) {
         None => Ok(None),
         Some(Node::Scalar(list)) => Ok(Some(list.to_owned())),
         Some(Node::Map(list)) => {
             expect_no_directive(list, MECHANISMS)?;
-            Err(format!("{MECHANISMS} is a map: it must be one text, with commas between the names"))
+            Err(format!("{MECHANISMS} must be one string of comma-separated names, not a map"))
         }
-        Some(Node::List) => Err(format!(
-            "{MECHANISMS} is a YAML list, which mongod refuses: it must be one text, with commas between the names"
-        )),
+        Some(Node::List) => Err(format!("{MECHANISMS} must be one string of comma-separated names, not a YAML list")),
     }
 }
 
-/// Says when mongod gets a value from elsewhere.
+/// Checks that mongod does not get the value from elsewhere.
 fn expect_no_directive(map: &BTreeMap<String, Rc<Node>>, what: &str) -> Result<(), String> {
     match ["__exec", "__rest"].iter().find(|name| map.contains_key(**name)) {
         Some(name) => Err(format!(
-            "{what} has {name}, so that mongod gets the value from elsewhere and its {MECHANISMS} are not known here: \
-             add MONGODB-AWS to them where they come from"
+            "{what} has {name}, so mongod gets the value, with its {MECHANISMS}, from elsewhere: add MONGODB-AWS to \
+             them there"
         )),
         None => Ok(()),
     }
 }
 
-/// What matters here of a node of YAML. What a scalar stands for is mongod's affair, so each is its text.
+/// The relevant content of a YAML node. A scalar is kept as its text, whatever its type.
 enum Node {
     Scalar(String),
     List,
@@ -141,12 +139,12 @@ enum Node {
 
 struct Reader<'a> {
     parser: Parser<'a, StrInput<'a>>,
-    /// Nodes that aliases name. They are shared, so that a small file does not become a large tree.
+    /// The targets of aliases. They are shared, so a small file cannot become a large tree.
     anchors: HashMap<usize, Rc<Node>>,
 }
 
 impl<'a> Reader<'a> {
-    /// The root of the first document, the only one that mongod reads; `None` of an empty file.
+    /// The root of the first document, the only one that mongod reads; `None` if the file is empty.
     fn first_document(mut self) -> Result<Option<Rc<Node>>, String> {
         loop {
             match self.event()? {
@@ -157,7 +155,7 @@ impl<'a> Reader<'a> {
         }
         let first = self.event()?;
         let root = self.node(first, 0)?;
-        // An end that is not there, such as that of a flow map, shows here.
+        // Finds a missing end, such as that of a flow map.
         self.event()?;
         Ok(Some(root))
     }
@@ -171,7 +169,7 @@ impl<'a> Reader<'a> {
     }
 
     fn node(&mut self, (event, line): (Event<'a>, usize), depth: usize) -> Result<Rc<Node>, String> {
-        /// More than any configuration has, and less than the stack.
+        /// Bounds the recursion; no real configuration has as many levels.
         const MAX_DEPTH: usize = 50;
         if depth > MAX_DEPTH {
             return Err(format!("line {line} is nested more than {MAX_DEPTH} levels deep"));
@@ -198,15 +196,12 @@ impl<'a> Reader<'a> {
                         (event, line) => (self.node((event, line), depth + 1)?, line),
                     };
                     let Node::Scalar(key) = &*key else {
-                        return Err(format!("line {line} has a key that is not a text"));
+                        return Err(format!("line {line} has a key that is not a string"));
                     };
                     let event = self.event()?;
                     let value = self.node(event, depth + 1)?;
                     if map.insert(key.clone(), value).is_some() {
-                        return Err(format!(
-                            "line {line} has the key {} a second time, which mongod refuses",
-                            shown(key)
-                        ));
+                        return Err(format!("line {line} repeats the key {}, which mongod refuses", shown(key)));
                     }
                 }
                 (Node::Map(map), anchor)

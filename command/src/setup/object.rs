@@ -1,4 +1,5 @@
-//! The shared object: whether it is whole, and whether the server's user, and nobody else than root, can get at it.
+//! The shared object: whether it is complete, readable by the server's user, and writable only by
+//! root.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::system::Root;
 use crate::output::quoted;
-use crate::server_file::{ServerFile, Trouble};
+use crate::server_file::{Error, ServerFile};
 
-/// Where packages, and the README, put the object.
+/// The path of the object in packages and in the documents.
 pub const INSTALLED: &str = "/usr/lib/psmdb-aws-iam/libpsmdb_aws_iam.so";
 
 /// Its file name.
@@ -20,37 +21,37 @@ const EXPORTS: [&str; 3] = ["psmdb_aws_iam_loaded", "psmdb_aws_iam_conversation_
 
 /// The shared object.
 pub struct Object {
-    /// Where it is; `None` when it was not found.
+    /// Its path; `None` if it was not found.
     pub found: Option<PathBuf>,
-    /// Whether that is where it belongs.
+    /// Whether that is the path of packages.
     pub is_installed: bool,
 }
 
 impl Object {
-    /// The object that was named, else the installed one, else the one beside the command.
+    /// The object with the given path, else the installed one, else the one beside the command.
     ///
     /// # Errors
-    /// When the one that was named is not there, or one cannot be looked at.
+    /// When the given one does not exist, or a path cannot be read.
     pub fn find(root: &Root, named: Option<&Path>) -> Result<Self, String> {
-        let there = |path: &Path| match fs::metadata(path) {
+        let exists = |path: &Path| match fs::metadata(path) {
             Ok(metadata) if metadata.is_file() => Ok(true),
             Ok(_) => Err(format!("{} is not a regular file", path.display())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(format!("cannot read {}: {error}", path.display())),
         };
-        let installed = root.of(Path::new(INSTALLED));
+        let installed = root.resolve(Path::new(INSTALLED));
         let beside = || Some(std::env::current_exe().ok()?.parent()?.join(FILE_NAME)).filter(|path| path.is_file());
         let found = match named {
-            Some(path) if there(path)? => Some(path.to_owned()),
-            Some(path) => return Err(format!("--object: {} is not there", path.display())),
-            None if there(&installed)? => Some(installed.clone()),
+            Some(path) if exists(path)? => Some(path.to_owned()),
+            Some(path) => return Err(format!("--object: {} does not exist", path.display())),
+            None if exists(&installed)? => Some(installed.clone()),
             None => beside(),
         };
         let same = |found: &PathBuf| found.canonicalize().ok() == installed.canonicalize().ok();
         Ok(Self { is_installed: found.as_ref().is_some_and(same), found })
     }
 
-    /// Why the file cannot be the object; `None` when it is.
+    /// Why the file is not a complete object; `None` if it is, or was not found.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -61,40 +62,41 @@ impl Object {
                 let missing = EXPORTS.iter().find(|name| file.export(name.as_bytes()).is_none());
                 Ok(missing.map(|name| format!("{} is not {FILE_NAME}: it does not export {name}", path.display())))
             }
-            Err(Trouble::Unfit(reason)) => {
+            Err(Error::Unsupported(reason)) => {
                 Ok(Some(format!("{} is not a usable {FILE_NAME}: {reason}", path.display())))
             }
-            Err(Trouble::Unreadable(reason)) => Err(format!("cannot read {}: {reason}", path.display())),
+            Err(Error::Unreadable(reason)) => Err(format!("cannot read {}: {reason}", path.display())),
         }
     }
 
-    /// Whether it is of another version than this command.
-    pub fn is_of_another_version(&self) -> bool {
-        // What the object calls itself when it asks STS.
+    /// Whether its version differs from this command's.
+    pub fn has_another_version(&self) -> bool {
+        // The object's name in its requests to STS.
         const AGENT: &str = concat!("psmdb-aws-iam/", env!("CARGO_PKG_VERSION"));
         let bytes = self.found.as_ref().and_then(|path| fs::read(path).ok());
         bytes.is_some_and(|bytes| !String::from_utf8_lossy(&bytes).contains(AGENT))
     }
 
-    /// Why others than its owner may write a file that is still to be copied.
-    pub fn is_writable(&self) -> Option<String> {
+    /// Why users other than the owner can write an object that is not installed yet; `None` if they
+    /// cannot.
+    pub fn write_risk(&self) -> Option<String> {
         let found = self.found.as_ref().filter(|_| !self.is_installed)?;
         for path in [Some(found.as_path()), found.parent()].into_iter().flatten() {
             let Ok(metadata) = fs::metadata(path) else { continue };
             let mode = metadata.mode();
-            // The sticky bit of a folder such as /tmp keeps others from replacing it.
+            // The sticky bit of a folder such as /tmp prevents others from replacing the file.
             if mode & 0o022 != 0 && !(metadata.is_dir() && mode & 0o1000 != 0) {
-                return Some(format!("{} is writable by others than its owner", path.display()));
+                return Some(format!("{} is writable by users other than its owner", path.display()));
             }
         }
         None
     }
 }
 
-/// Who owns a file or folder, and who may do what with it.
+/// The owner and the permissions of a file or folder.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Where it is, as the system knows it.
+    /// Its path on the system.
     path: PathBuf,
     is_folder: bool,
     owner: u32,
@@ -103,19 +105,19 @@ pub struct Access {
 }
 
 impl Access {
-    /// The object where it belongs, and every folder above it, as far as they are there: those of the path, and those
-    /// of the file that a symbolic link stands for.
+    /// The installed object and every folder above it, if they exist: those of its path, and those of
+    /// the target of a symbolic link.
     ///
     /// # Errors
-    /// When one cannot be looked at.
+    /// When the permissions of one cannot be read.
     pub fn to_object(root: &Root) -> Result<Vec<Self>, String> {
-        let named = root.of(Path::new(INSTALLED));
+        let named = root.resolve(Path::new(INSTALLED));
         let mut paths: Vec<PathBuf> = named.ancestors().map(Path::to_owned).collect();
         if let Ok(real) = named.canonicalize() {
             paths.extend(real.ancestors().map(Path::to_owned));
         }
         let tops = [root.0.clone(), root.0.canonicalize().unwrap_or_default()];
-        // The root folder itself counts where it is the system's.
+        // The root folder itself counts only on this system.
         paths.retain(|path| root.is_system() || tops.iter().any(|top| path.starts_with(top) && path != top));
         paths.retain(|path| !path.as_os_str().is_empty());
         paths.sort();
@@ -135,7 +137,7 @@ impl Access {
                     mode: metadata.mode() & 0o7777,
                 }),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(format!("cannot look at {}: {error}", there.display())),
+                Err(error) => return Err(format!("cannot read the permissions of {}: {error}", there.display())),
             }
         }
         Ok(found)
@@ -146,7 +148,7 @@ impl Access {
         self.is_folder
     }
 
-    /// Whether the server's user can read the file, or reach what is in the folder.
+    /// Whether the server's user can read the file, or enter the folder.
     fn admits(&self, user: &User) -> bool {
         if user.id == Some(0) {
             return true;
@@ -166,15 +168,15 @@ impl Access {
 /// The user that runs the server.
 #[derive(Debug, Default)]
 pub struct User {
-    /// What the unit calls it; empty when no unit says so.
+    /// Its name in the unit; empty without a unit.
     pub name: String,
-    /// `None` when it is not known; then what everybody may do counts.
+    /// `None` if unknown; then only the permissions of all users count.
     pub id: Option<u32>,
-    /// The groups that are known.
+    /// Its known groups.
     pub groups: Vec<u32>,
 }
 
-/// What must be changed before the object is safe and readable: what is wrong, and the command that changes it.
+/// What makes the object unsafe or unreadable: each problem, with the command that fixes it.
 pub fn faults(accesses: &[Access], trusted_owner: u32, user: &User) -> Vec<(String, String)> {
     let mut faults = Vec::new();
     for access in accesses {
@@ -182,8 +184,8 @@ pub fn faults(accesses: &[Access], trusted_owner: u32, user: &User) -> Vec<(Stri
         if access.owner != trusted_owner {
             faults.push((
                 format!(
-                    "{path} belongs to the user id {}; it must belong to root, since whoever can replace the object can log \
-                     in as anybody",
+                    "{path} is owned by the user id {} and must be owned by root: users who can replace the object can log \
+                     in as any user",
                     access.owner
                 ),
                 format!("sudo chown root:root {word}"),
@@ -192,8 +194,8 @@ pub fn faults(accesses: &[Access], trusted_owner: u32, user: &User) -> Vec<(Stri
         if access.mode & 0o022 != 0 {
             faults.push((
                 format!(
-                    "{path} is writable by others than its owner (mode {:04o}). Whoever can write the object can log in \
-                     as anybody",
+                    "{path} is writable by users other than its owner (mode {:04o}): users who can write the object can \
+                     log in as any user",
                     access.mode
                 ),
                 format!("sudo chmod go-w {word}"),
@@ -208,7 +210,7 @@ pub fn faults(accesses: &[Access], trusted_owner: u32, user: &User) -> Vec<(Stri
             let (cannot, allow) = if access.is_folder { ("enter", "a+x") } else { ("read", "a+r") };
             faults.push((
                 format!(
-                    "{who} cannot {cannot} {path} (mode {:04o}), and the loader ignores an object that it cannot read",
+                    "{who} cannot {cannot} {path} (mode {:04o}), and the loader ignores an unreadable object",
                     access.mode
                 ),
                 format!("sudo chmod {allow} {word}"),
@@ -235,7 +237,7 @@ mod tests {
         };
         let good = [access("/usr", 0, 0, 0o755), access("/usr/x.so", 0, 0, 0o755)];
         assert!(commands(&good, 0, &mongod).is_empty());
-        // An image that an ordinary user unpacked.
+        // An image unpacked by an ordinary user.
         assert_eq!(commands(&good, 1000, &mongod), ["sudo chown root:root /usr", "sudo chown root:root /usr/x.so"]);
         for (name, access, user, expected) in [
             ("another owner", access("/x.so", 1000, 0, 0o755), &mongod, &["sudo chown root:root /x.so"][..]),

@@ -21,13 +21,14 @@ impl Root {
     }
 
     /// The location of a path of the system.
-    pub fn of(&self, path: &Path) -> PathBuf {
+    pub fn resolve(&self, path: &Path) -> PathBuf {
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// The server in the folders of PATH.
     pub fn in_path(&self, path: &str) -> Option<PathBuf> {
-        let folders = || path.split(':').filter(|folder| !folder.is_empty()).map(|folder| self.of(Path::new(folder)));
+        let folders =
+            || path.split(':').filter(|folder| !folder.is_empty()).map(|folder| self.resolve(Path::new(folder)));
         ["mongod", "mongos"]
             .iter()
             .find_map(|name| folders().map(|folder| folder.join(name)).find(|file| file.is_file()))

@@ -1,4 +1,5 @@
-//! A server's unit of systemd with its drop-ins and environment files: what it runs, as whom, and what it preloads.
+//! A server's systemd unit with its drop-ins and environment files: its command line, its user, and
+//! the preloaded objects.
 //!
 //! Source: systemd.unit(5), systemd.service(5), systemd.exec(5).
 
@@ -13,7 +14,7 @@ use super::object::User;
 use super::system::{Root, read};
 use crate::output::shown;
 
-/// Where systemd looks for units, the first first.
+/// The folders in which systemd searches units, in order of precedence.
 const FOLDERS: [&str; 5] = [
     "etc/systemd/system",
     "run/systemd/system",
@@ -22,16 +23,16 @@ const FOLDERS: [&str; 5] = [
     "lib/systemd/system",
 ];
 
-/// What the servers' packages call their units.
+/// The units of the servers' packages.
 const NAMES: [&str; 3] = ["mongod", "mongos", "mongodb"];
 
 /// The variable that makes the loader preload objects.
 pub const LD_PRELOAD: &str = "LD_PRELOAD";
 
-/// The file name of the drop-in that this command advises.
+/// The file name of the drop-in that this command prints.
 pub const DROP_IN: &str = "psmdb-aws-iam.conf";
 
-/// A line of a file, the file's path as the system knows it.
+/// A line of a file, with the file's path on the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub file: PathBuf,
@@ -52,36 +53,36 @@ struct Directive {
     place: Place,
 }
 
-/// A variable's value, and where it is set.
+/// A variable's value, and the place that sets it.
 #[derive(Clone, Debug)]
 pub struct Variable {
     pub value: String,
     pub place: Place,
 }
 
-/// What the unit preloads in the end.
+/// The LD_PRELOAD that results from all files of the unit.
 #[derive(Debug, Default)]
 pub struct Preload {
-    /// The assignment that counts.
+    /// The effective assignment.
     pub assigned: Option<Variable>,
-    /// Where LD_PRELOAD is removed again, whatever it is set to.
+    /// The place that removes LD_PRELOAD from the environment.
     pub removed: Option<Place>,
-    /// Where the last empty `Environment=` discards the ones before it.
+    /// The last empty `Environment=`, which discards those before it.
     pub reset: Option<Place>,
-    /// Where systemd's own LD_PRELOAD is passed on, which any assignment replaces.
+    /// The place that passes systemd's own LD_PRELOAD, which any assignment overrides.
     pub passed: Option<Place>,
 }
 
-/// What the unit starts.
+/// The command line of the unit.
 #[derive(Debug, Default)]
 pub struct Start {
-    /// The server, as the system knows it; `None` when the command line does not show it.
+    /// The server's path on the system; `None` if the command line does not contain it.
     pub server: Option<PathBuf>,
-    /// The configuration file that the server is given.
+    /// The configuration file on the command line.
     pub config: Option<PathBuf>,
-    /// The mechanisms that its command line lists, which replace those of the file, and where.
+    /// The mechanisms on the command line, which override those of the file.
     pub mechanisms: Option<Variable>,
-    /// An LD_PRELOAD on the command line, which replaces that of the environment.
+    /// An LD_PRELOAD on the command line, which overrides that of the environment.
     preload: Option<Variable>,
 }
 
@@ -89,25 +90,25 @@ pub struct Start {
 pub struct Unit {
     /// Without `.service`.
     pub name: String,
-    /// The folders of its drop-ins, those that come first in precedence first.
+    /// The names and paths of its file and its drop-ins, in the order in which they apply.
     sources: Vec<(String, PathBuf)>,
     root: Root,
 }
 
 impl Unit {
-    /// The unit that is named, else that of this server, else the first one.
+    /// The unit with the given name, else that of this server, else the first one.
     ///
     /// # Errors
-    /// When a unit that is named is not there, or only templates are.
+    /// When the given unit does not exist, or there are only templates.
     pub fn find(root: &Root, named: Option<&str>, server: Option<&Path>) -> Result<Option<Self>, String> {
         if let Some(name) = named {
             let name = name.strip_suffix(".service").unwrap_or(name);
             let is_name = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
             if name.is_empty() || !name.chars().all(is_name) {
-                return Err(format!("--unit: {name:?} is not a unit's name; it must be one such as mongod"));
+                return Err(format!("--unit: {name:?} must be a name such as mongod"));
             }
             let found = Self::read(root, name)?;
-            return found.map(Some).ok_or_else(|| format!("--unit: no {name}.service is found, or it is masked"));
+            return found.map(Some).ok_or_else(|| format!("--unit: {name}.service does not exist, or is masked"));
         }
         let wanted = server.and_then(Path::file_name).and_then(|name| name.to_str());
         let mut names = NAMES;
@@ -119,7 +120,7 @@ impl Unit {
         }
         for name in names {
             if FOLDERS.iter().any(|folder| root.0.join(folder).join(format!("{name}@.service")).exists()) {
-                return Err(format!("{name}@.service is a template: name the instance, such as --unit {name}@NAME"));
+                return Err(format!("{name}@.service is a template: give the instance, as --unit {name}@NAME"));
             }
         }
         Ok(None)
@@ -145,12 +146,12 @@ impl Unit {
         Ok(Some(Self { name: name.to_owned(), sources, root: root.clone() }))
     }
 
-    /// Where the drop-in of this command belongs.
+    /// The path of the drop-in that this command prints.
     pub fn drop_in(&self) -> PathBuf {
         Path::new("/etc/systemd/system").join(format!("{}.service.d", self.name)).join(DROP_IN)
     }
 
-    /// The assignments of all files in their order, with this text instead of what the drop-in of this command has.
+    /// The assignments of all files in order, with this text as the drop-in of this command.
     fn directives(&self, drop_in: Option<&str>) -> Result<Vec<Directive>, String> {
         let mut sources = self.sources.clone();
         if drop_in.is_some() {
@@ -168,10 +169,10 @@ impl Unit {
         Ok(directives)
     }
 
-    /// What is preloaded in the end, with this text as the drop-in of this command.
+    /// The effective LD_PRELOAD, with this text as the drop-in of this command.
     ///
     /// # Errors
-    /// When a file cannot be read or understood.
+    /// When a file cannot be read or parsed.
     pub fn preload(&self, drop_in: Option<&str>) -> Result<Preload, String> {
         let directives = self.directives(drop_in)?;
         let (mut variables, reset) = self.environment(&directives)?;
@@ -196,20 +197,20 @@ impl Unit {
         })
     }
 
-    /// What is started.
+    /// The command line.
     ///
     /// # Errors
-    /// When a file cannot be read or understood.
+    /// When a file cannot be read or parsed.
     pub fn start(&self) -> Result<Start, String> {
         let directives = self.directives(None)?;
         let (variables, _) = self.environment(&directives)?;
         self.start_of(&directives, &variables)
     }
 
-    /// The user that runs the server, and its groups, as far as the root's own files know them.
+    /// The user that runs the server, and its groups, from passwd and group of this root.
     ///
     /// # Errors
-    /// When a file cannot be read or understood.
+    /// When a file cannot be read or parsed.
     pub fn user(&self) -> Result<User, String> {
         let directives = self.directives(None)?;
         let last = |key: &str| {
@@ -240,7 +241,7 @@ impl Unit {
         Ok(User { name, id, groups: ids.iter().filter_map(|id| id.parse().ok()).collect() })
     }
 
-    /// The variables, and where the last empty `Environment=` is.
+    /// The variables, and the place of the last empty `Environment=`.
     fn environment(&self, directives: &[Directive]) -> Result<(HashMap<String, Variable>, Option<Place>), String> {
         let (mut variables, mut files, mut reset) = (HashMap::new(), Vec::new(), None);
         for directive in directives {
@@ -262,14 +263,14 @@ impl Unit {
                 _ => {}
             }
         }
-        // They are read last, and so replace what Environment= sets.
+        // systemd reads them last, so they override Environment=.
         for directive in files {
             let value = self.specified(&directive.value);
             let (path, is_optional) = value.strip_prefix('-').map_or((&*value, false), |path| (path, true));
             let why = if path.contains(['*', '?', '[']) {
-                "it is a pattern, which is not supported here"
+                "patterns are not supported"
             } else if path.contains('%') {
-                "it has a specifier that is not known here"
+                "its specifier is not supported"
             } else if !path.starts_with('/') {
                 "it must be an absolute path"
             } else {
@@ -279,7 +280,7 @@ impl Unit {
                         continue;
                     }
                     None if is_optional => continue,
-                    None => "it is not there, so that systemd does not start the unit",
+                    None => "the file does not exist, so systemd cannot start the unit",
                 }
             };
             return Err(format!("{}: EnvironmentFile={}: {why}", directive.place, directive.value));
@@ -294,25 +295,25 @@ impl Unit {
         for word in self.words(start)? {
             let value = |name: &str| variables.get(name).map_or("", |variable| variable.value.as_str());
             match word.strip_prefix('$').filter(|name| is_name(name)) {
-                // A variable that is a word of its own may be several.
+                // A variable that is a whole word may expand to several.
                 Some(name) => words.extend(split(value(name)).map_err(|why| format!("${name}: {why}"))?),
                 None => words.push(substituted(&word, &value)),
             }
         }
-        // ExecStart=@-:+!| may stand before the path.
+        // Prefixes of ExecStart.
         if let Some(first) = words.first_mut() {
             *first = first.trim_start_matches(['@', '-', ':', '+', '!', '|']).to_owned();
         }
         if !words.iter().any(|word| is_server(word)) {
-            // The server may be in a text for a shell: bash -c "... mongod $OPTIONS > FILE".
+            // The server may be in a shell command: bash -c "... mongod $OPTIONS > FILE".
             let mut inner = Vec::new();
             for word in words {
-                let in_it = split(&word).unwrap_or_default();
-                if in_it.iter().any(|word| is_server(word)) { inner.extend(in_it) } else { inner.push(word) }
+                let parts = split(&word).unwrap_or_default();
+                if parts.iter().any(|part| is_server(part)) { inner.extend(parts) } else { inner.push(word) }
             }
             words = inner;
         }
-        // Another program, such as numactl or env, may stand before the server.
+        // Another program, such as numactl or env, may start the server.
         let Some(at) = words.iter().position(|word| is_server(word)) else { return Ok(Start::default()) };
         let preload = words[..at].iter().filter_map(|word| word.strip_prefix("LD_PRELOAD=")).next_back();
         let here = |value: &str| Variable { value: value.trim_end_matches(';').to_owned(), place: start.place.clone() };
@@ -332,13 +333,13 @@ impl Unit {
             if name != "--setParameter" {
                 if !value.starts_with('/') || value.contains(|c: char| c.is_control() || "%$`".contains(c)) {
                     return Err(format!(
-                        "{}: the configuration file {value:?} is not known here: give --config",
+                        "{}: the configuration file {value:?} must be an absolute path without variables: give --config",
                         start.place
                     ));
                 }
                 found.config = Some(PathBuf::from(value));
             } else if let Some(list) = value.strip_prefix(config::MECHANISMS).and_then(|rest| rest.strip_prefix('=')) {
-                // It may come from a variable.
+                // The option may come from a variable.
                 let wanted = format!("{}={list}", config::MECHANISMS);
                 let place = variables.values().find(|variable| variable.value.contains(&wanted));
                 let place = place.map_or(&start.place, |variable| &variable.place).clone();
@@ -353,7 +354,7 @@ impl Unit {
         Ok(words.iter().map(|word| self.specified(word)).collect())
     }
 
-    /// The text with the specifiers that only depend on the unit's name; others stay as they are.
+    /// The text with specifiers of the unit's name expanded. Others are kept.
     fn specified(&self, text: &str) -> String {
         let (prefix, instance) = self.name.split_once('@').unwrap_or((&self.name, ""));
         let mut specified = String::new();
@@ -364,7 +365,7 @@ impl Unit {
             match &rest[at..end] {
                 "%%" => specified.push('%'),
                 "%i" => specified.push_str(instance),
-                // An escaped name is another text.
+                // An escaped name would have to be unescaped.
                 "%I" if !instance.contains(['-', '\\']) => specified.push_str(instance),
                 "%p" => specified.push_str(prefix),
                 "%N" => specified.push_str(&self.name),
@@ -377,23 +378,24 @@ impl Unit {
     }
 }
 
-/// The text of a file of the system: `None` when it is not there, empty when it is masked.
+/// The text of a file of the system: `None` if it does not exist, empty if it is masked.
 fn text_of(root: &Root, path: &Path) -> Result<Option<String>, String> {
-    let there = root.of(path);
+    let there = root.resolve(path);
     if there.canonicalize().is_ok_and(|real| real == Path::new("/dev/null")) {
         return Ok(Some(String::new()));
     }
     read(&there)
 }
 
-/// The drop-ins of a unit with these names, by their file names: of two with the same, the first one counts.
+/// The drop-ins of a unit with these names, sorted by file name. Of two with one name, the first
+/// counts.
 fn drop_ins(root: &Root, names: &[&str]) -> Result<Vec<(String, PathBuf)>, String> {
     let mut found: Vec<(String, PathBuf)> = Vec::new();
-    // Those for all services come last in precedence.
+    // Those for all services have the lowest precedence.
     let names = names.iter().map(|name| format!("{name}.service.d")).chain(["service.d".to_owned()]);
     for folder in names.flat_map(|name| FOLDERS.map(|folder| Path::new("/").join(folder).join(&name))) {
         let cannot = |error| format!("cannot read {}: {error}", folder.display());
-        let entries = match fs::read_dir(root.of(&folder)) {
+        let entries = match fs::read_dir(root.resolve(&folder)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(cannot(error)),
@@ -401,9 +403,9 @@ fn drop_ins(root: &Root, names: &[&str]) -> Result<Vec<(String, PathBuf)>, Strin
         for entry in entries {
             let name = entry.map_err(cannot)?.file_name();
             let name =
-                name.to_str().ok_or_else(|| format!("{} has a file whose name is not UTF-8", folder.display()))?;
+                name.to_str().ok_or_else(|| format!("{} contains a file whose name is not UTF-8", folder.display()))?;
             if name.contains(char::is_control) {
-                return Err(format!("{} has a file with a control character in its name", folder.display()));
+                return Err(format!("{} contains a file with a control character in its name", folder.display()));
             }
             if name.ends_with(".conf") && found.iter().all(|(other, _)| other != name) {
                 found.push((name.to_owned(), folder.join(name)));
@@ -418,7 +420,7 @@ fn drop_ins(root: &Root, names: &[&str]) -> Result<Vec<(String, PathBuf)>, Strin
 fn parse(text: &str, file: &Path) -> Result<Vec<Directive>, String> {
     let mut directives = Vec::new();
     let (mut in_service, mut continued) = (false, None::<(usize, String)>);
-    // The end of the file ends a line that would go on, too.
+    // The end of the file ends a continued line too.
     for (number, line) in (1..).zip(text.lines().chain([""])) {
         let line = line.trim_start();
         if line.starts_with(['#', ';']) {
@@ -437,12 +439,12 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Directive>, String> {
         let place = Place { file: file.to_owned(), line: number };
         if whole.starts_with('[') {
             if !whole.ends_with(']') {
-                return Err(format!("{place} is not a section's name: {}", shown(whole)));
+                return Err(format!("{place} must be a section in brackets: {}", shown(whole)));
             }
             in_service = whole == "[Service]";
         } else if in_service && !whole.is_empty() {
             let Some((key, value)) = whole.split_once('=') else {
-                return Err(format!("{place} is not an assignment: {}", shown(whole)));
+                return Err(format!("{place} must be an assignment, KEY=VALUE: {}", shown(whole)));
             };
             directives.push(Directive { key: key.trim().to_owned(), value: value.trim().to_owned(), place });
         }
@@ -450,7 +452,7 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Directive>, String> {
     Ok(directives)
 }
 
-/// The variables of an environment file. What systemd ignores in it is ignored.
+/// The variables of an environment file. Lines that systemd ignores are ignored.
 fn parse_environment(text: &str, file: &Path) -> Vec<(String, Variable)> {
     let mut variables = Vec::new();
     let mut rest = text.chars().peekable();
@@ -463,7 +465,7 @@ fn parse_environment(text: &str, file: &Path) -> Vec<(String, Variable)> {
         }
         let start = line;
         let is_comment = matches!(first, '#' | ';');
-        // A line without "=" has no value; a comment goes on after a backslash.
+        // A line without "=" has no value; a backslash continues a comment.
         let (mut name, mut has_value) = (String::new(), false);
         while let Some(c) = rest.next() {
             match c {
@@ -482,7 +484,7 @@ fn parse_environment(text: &str, file: &Path) -> Vec<(String, Variable)> {
         if !has_value {
             continue;
         }
-        // Spaces at the end count where they are quoted or escaped.
+        // Trailing spaces count only if they are quoted or escaped.
         let (mut value, mut kept, mut quote, mut is_begun) = (String::new(), 0, None, false);
         while let Some(c) = rest.next() {
             line += usize::from(c == '\n');
@@ -530,7 +532,7 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// A word with the values of `${NAME}` in it, and `$` for `$$`.
+/// The word with `${NAME}` replaced by values, and `$$` by `$`.
 fn substituted<'a>(word: &str, value: &impl Fn(&str) -> &'a str) -> String {
     let mut text = String::new();
     let mut rest = word;
@@ -549,7 +551,7 @@ fn substituted<'a>(word: &str, value: &impl Fn(&str) -> &'a str) -> String {
     text + rest
 }
 
-/// The words of a text as systemd splits it.
+/// The words of a text, split as systemd does.
 fn split(text: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     let mut rest = text.chars();
@@ -563,7 +565,7 @@ fn split(text: &str) -> Result<Vec<String>, String> {
                 't' => '\t',
                 'n' => '\n',
                 '"' | '\'' | '\\' | ' ' | '$' | ';' | '%' => escaped,
-                _ => return Err(format!("the escape \\{escaped} is not supported here")),
+                _ => return Err(format!("the escape \\{escaped} is not supported")),
             };
             word.get_or_insert_default().push(meant);
         } else if quote.is_none() && matches!(c, '"' | '\'') {

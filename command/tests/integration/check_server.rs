@@ -1,4 +1,4 @@
-//! The command `check-server` on real servers and on what is none.
+//! `check-server` on real servers and on other files.
 
 use std::fs;
 use std::panic;
@@ -15,9 +15,9 @@ fn check_server(arguments: &[&str], path: &Path) -> Output {
     command.output().expect("the command runs")
 }
 
-/// The exit status and the text of a check that must have nothing to complain of.
-fn text_of(path: &Path) -> (i32, String) {
-    let output = check_server(&[], path);
+/// The exit status and the text of a run without a message on standard error.
+fn text_of(arguments: &[&str], path: &Path) -> (i32, String) {
+    let output = check_server(arguments, path);
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     (output.status.code().expect("an end by itself"), String::from_utf8(output.stdout).unwrap())
 }
@@ -28,7 +28,7 @@ fn json_of(path: &Path) -> (i32, Value) {
     (output.status.code().expect("an end by itself"), value)
 }
 
-/// The mongod of a version; `None` for one that was not fetched, except for the one that tests need anyway.
+/// The mongod of a version; `None` if it was not fetched. The default one must have been.
 fn fetched(version: &str) -> Option<PathBuf> {
     if version == DEFAULT_VERSION {
         return Some(binary_of(version));
@@ -41,7 +41,7 @@ fn fetched(version: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn every_known_server_is_supported_and_its_version_is_told() {
+fn every_known_server_is_supported_and_its_version_is_printed() {
     for version in ["4.4.2", "5.0.4", "6.0.5", "6.0.24", "6.0.27"] {
         let Some(path) = fetched(version) else { continue };
         let (status, json) = json_of(&path);
@@ -58,19 +58,20 @@ fn every_known_server_is_supported_and_its_version_is_told() {
             assert!(!check["what"].as_str().unwrap().is_empty() && check["found"].is_string(), "{check}");
         }
 
-        let (status, text) = text_of(&path);
-        assert_eq!(status, 0, "{text}");
         let plugin = env!("CARGO_PKG_VERSION");
-        assert!(text.starts_with(&format!("{}\nmongod {version}\n\n  ok ", path.display())), "{text}");
-        assert!(text.ends_with(&format!("\n\npsmdb-aws-iam {plugin} works in this server.\n")), "{text}");
+        let summary = format!("psmdb-aws-iam {plugin} supports {} (mongod {version}).\n", path.display());
+        assert_eq!(text_of(&[], &path), (0, summary.clone()));
+        let (status, text) = text_of(&["--verbose"], &path);
+        assert_eq!(status, 0, "{text}");
+        assert!(text.starts_with(&format!("{summary}\n  ok      ")), "{text}");
         assert_eq!(text.matches("\n  ok      ").count(), checks.len(), "{text}");
     }
 }
 
 #[test]
-fn another_program_is_told_apart_from_a_server() {
+fn another_program_is_not_a_server() {
     let expected = "this is not a mongod or mongos, or it is stripped of its symbols";
-    let (status, text) = text_of(Path::new("/bin/ls"));
+    let (status, text) = text_of(&[], Path::new("/bin/ls"));
     assert_eq!(status, 1);
     assert!(text.contains(expected), "{text}");
     let (status, json) = json_of(Path::new("/bin/ls"));
@@ -81,23 +82,23 @@ fn another_program_is_told_apart_from_a_server() {
     assert_eq!(json["checks"].as_array().unwrap().len(), 0);
 }
 
-/// The first place of some bytes. The names that the loader uses are before those for debuggers.
+/// The first place of some bytes. Names for the loader precede those for debuggers.
 fn place_of(bytes: &[u8], wanted: &[u8]) -> usize {
     bytes.windows(wanted.len()).position(|window| window == wanted).expect("a place")
 }
 
 #[test]
-fn copies_of_a_server_that_were_changed_are_judged_by_the_change() {
+fn changed_copies_of_a_server_are_judged_by_the_change() {
     let mut bytes = fs::read(binary_of(DEFAULT_VERSION)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("server");
 
     fs::write(&copy, &bytes[..10_000_000]).unwrap();
-    let (status, text) = text_of(&copy);
+    let (status, text) = text_of(&[], &copy);
     assert_eq!(status, 1);
-    assert!(text.contains("the file is cut off: it has 10000000 bytes"), "{text}");
+    assert!(text.contains("the file is truncated: it has 10000000 of at least "), "{text}");
 
-    // `strip` leaves a server what the plugin needs.
+    // `strip` keeps the symbols that the plugin needs.
     fs::write(&copy, &bytes).unwrap();
     let stripped = Command::new("strip").arg("--strip-all").arg(&copy).status().expect("strip, of binutils");
     assert!(stripped.success());
@@ -109,32 +110,34 @@ fn copies_of_a_server_that_were_changed_are_judged_by_the_change() {
         place_of(&bytes, b"\0_ZNK5mongo27SASLServerMechanismRegistry27_mechanismSupportedByConfigENS_10StringDataE\0");
     bytes[name + 1] = b'#';
     fs::write(&copy, &bytes).unwrap();
-    let (status, text) = text_of(&copy);
+    let (status, text) = text_of(&[], &copy);
     assert_eq!(status, 1);
     let difference = "the check of authenticationMechanisms";
+    let plugin = env!("CARGO_PKG_VERSION");
+    let summary = format!("psmdb-aws-iam {plugin} does not support {} (mongod {DEFAULT_VERSION}): ", copy.display());
+    assert!(text.starts_with(&format!("{summary}it differs in: {difference}.\n\n  ok      ")), "{text}");
     assert!(text.contains(&format!("\n  FAILED  {difference}\n")), "{text}");
-    assert!(text.contains(&format!("would not register in this server: it differs in: {difference}.\n")), "{text}");
     let (_, json) = json_of(&copy);
     assert_eq!(json["version"], DEFAULT_VERSION);
     let failed: Vec<_> = json["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == false).collect();
     assert_eq!(failed, [&serde_json::json!({"what": difference, "ok": false, "found": ""})]);
 
-    // The dynamic section is gone, as far as the program headers say.
+    // The program headers name no dynamic section.
     let word =
         |at: usize, size: usize| bytes[at..at + size].iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
     let (start, size, count) = (word(32, 8), word(54, 2), word(56, 2));
     let dynamic = (0..count).map(|index| start + index * size).find(|&at| word(at, 4) == 2).expect("PT_DYNAMIC");
     bytes[dynamic..dynamic + 4].fill(0);
     fs::write(&copy, &bytes).unwrap();
-    let (status, text) = text_of(&copy);
+    let (status, text) = text_of(&[], &copy);
     assert_eq!(status, 1);
     assert!(text.contains("it is stripped of its symbols. If it is a server, use the file from"), "{text}");
 }
 
 #[test]
-fn the_virtual_functions_are_compared_in_the_file() {
+fn virtual_functions_are_compared_in_the_file() {
     let mut bytes = fs::read(binary_of(DEFAULT_VERSION)).unwrap();
-    // The name of a function that has to be in a slot now leads to nothing; the slot itself is as before.
+    // The symbol of a function in a slot is renamed; the slot keeps the function.
     let name = place_of(&bytes, b"\0_ZNK5mongo18PLAINServerFactory23canMakeMechanismForUserEPKNS_4UserE\0");
     bytes[name + 1] = b'#';
     let folder = tempfile::tempdir().unwrap();
@@ -146,7 +149,7 @@ fn the_virtual_functions_are_compared_in_the_file() {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_on_standard_error_with_status_2() {
+fn a_file_that_cannot_be_read_ends_with_status_2() {
     let folder = tempfile::tempdir().unwrap();
     for path in [folder.path().join("missing"), folder.path().to_owned()] {
         for arguments in [&[][..], &["--json"]] {
@@ -164,14 +167,4 @@ fn what_cannot_be_read_is_said_on_standard_error_with_status_2() {
     let version = run(&["--version"]);
     assert!(version.status.success());
     assert_eq!(version.stdout, concat!("psmdb-aws-iam ", env!("CARGO_PKG_VERSION"), "\n").as_bytes());
-}
-
-#[test]
-fn the_command_s_parts_are_not_in_the_shared_object() {
-    let plugin = fs::read(crate::support::plugin()).unwrap();
-    let contains = |wanted: &[u8]| plugin.windows(wanted.len()).any(|window| window == wanted);
-    assert!(contains(b"MONGODB-AWS"));
-    for part in [&b"the file is cut off"[..], b"AWS_SHARED_CREDENTIALS_FILE", b"connectionStatus", b"compgen"] {
-        assert!(!contains(part), "{}", String::from_utf8_lossy(part));
-    }
 }

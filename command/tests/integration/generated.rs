@@ -1,14 +1,14 @@
-//! What is made from the declarations of the command line: help, completions, manual pages.
+//! Help, completions and manual pages.
 
 use std::fs;
 
 use super::{command, run};
 
-/// Those that operators see.
+/// The commands that --help lists.
 const COMMANDS: [&str; 7] = ["check-server", "check-sts", "user", "whoami", "login", "setup", "completions"];
 
 #[test]
-fn every_command_explains_itself_with_examples_and_exit_statuses() {
+fn the_help_of_every_command_has_examples_and_exit_statuses() {
     let overview = run(&mut command(&["--help"])).printed();
     for name in COMMANDS {
         assert!(overview.contains(&format!("\n  {name} ")), "{overview}");
@@ -18,7 +18,7 @@ fn every_command_explains_itself_with_examples_and_exit_statuses() {
         {
             assert!(help.contains(part), "{name}: no {part:?} in\n{help}");
         }
-        // What is laid out by hand fits a terminal; clap's own lines are the terminal's to break.
+        // Preformatted text must fit a terminal; the terminal breaks clap's own lines.
         let notes = help.split_once("Print help").expect("the last option").1;
         let wide = notes.lines().skip(1).find(|line| line.len() > 82);
         assert_eq!(wide, None, "{name}");
@@ -60,7 +60,7 @@ fn a_manual_page_is_written_for_every_command() {
         assert!(page.contains("\n.SH NOTES\n.nf\n") && page.contains("\n.fi\n"), "{name}: {page}");
     }
 
-    // A folder that cannot be one.
+    // A folder that cannot be created.
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let said = run(&mut command(&["manual", file.join("x").to_str().unwrap()])).refused(2);

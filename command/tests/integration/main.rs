@@ -1,6 +1,6 @@
-//! The operator's command: what it prints, and with which exit status it ends.
+//! The operator's command: its output and its exit status.
 
-// A server with the plugin, an STS and their clients, as the tests of the shared object have them.
+// Servers with the plugin, an STS and clients, shared with the tests of the shared object.
 #[path = "../../../tests/support/mod.rs"]
 mod support;
 
@@ -16,16 +16,16 @@ use std::process::{Command, Output};
 
 use local_sts::Identity;
 
-/// The command with these arguments, and none of the environment's credentials.
+/// The command with these arguments, and without credentials of the environment.
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_psmdb-aws-iam"));
     command.args(arguments).env_clear().env("HOME", "/nonexistent").env("PATH", "/usr/bin:/bin");
-    // The machine of the tests may be an instance with a role.
+    // The tests may run on an instance with a role.
     command.env("AWS_EC2_METADATA_DISABLED", "true");
     command
 }
 
-/// How a run ended, and what it wrote.
+/// The result of a run.
 struct Ended {
     status: i32,
     stdout: String,
@@ -39,13 +39,13 @@ fn run(command: &mut Command) -> Ended {
 }
 
 impl Ended {
-    /// What it printed, of a run that must have nothing to complain of.
+    /// The standard output of a run that must succeed without a message.
     fn printed(self) -> String {
         assert_eq!((self.status, &*self.stderr), (0, ""), "{}", self.stdout);
         self.stdout
     }
 
-    /// The message on standard error, of a run that ended with this status and printed nothing.
+    /// The message of a run that must end with this status and print nothing.
     fn refused(self, status: i32) -> String {
         assert_eq!((self.status, &*self.stdout), (status, ""), "{}", self.stderr);
         assert!(self.stderr.starts_with("psmdb-aws-iam: ") && self.stderr.ends_with('\n'), "{}", self.stderr);
@@ -53,7 +53,7 @@ impl Ended {
     }
 }
 
-/// Gives a run these credentials in its environment.
+/// Sets these credentials in the environment of a run.
 fn with_credentials(command: &mut Command, identity: &Identity) {
     command.env("AWS_ACCESS_KEY_ID", &identity.access_key_id);
     command.env("AWS_SECRET_ACCESS_KEY", &identity.secret_access_key);
@@ -62,7 +62,7 @@ fn with_credentials(command: &mut Command, identity: &Identity) {
     }
 }
 
-/// Asserts that nothing in the text is secret.
+/// Asserts that the text contains no secret.
 fn assert_hides(text: &str, identity: &Identity) {
     assert!(!text.contains(&identity.secret_access_key), "{text}");
     assert!(identity.session_token.as_ref().is_none_or(|token| !text.contains(token)), "{text}");

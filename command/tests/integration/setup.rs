@@ -1,4 +1,4 @@
-//! `setup` on systems that are made up in a folder.
+//! `setup` on systems in a folder.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -29,7 +29,8 @@ impl System {
         self.0.path()
     }
 
-    /// Where a path of the system is, in folders that nobody else can write, whatever the umask of the tests.
+    /// The location of a path of the system. Its folders are created writable only by their owner,
+    /// whatever the umask of the tests.
     fn path(&self, path: &str) -> PathBuf {
         let mut folder = self.root().to_owned();
         let path = Path::new(&path[1..]);
@@ -93,23 +94,23 @@ ExecStart=/usr/bin/mongod $OPTIONS
 ";
 
 #[test]
-fn what_is_printed_is_for_the_machine_s_unit_and_server() {
+fn the_printed_text_is_for_the_machine_s_unit_and_server() {
     let system = System::new();
     system.file("/usr/lib/systemd/system/mongod.service", UNIT);
     system.object(OBJECT);
     system.file("/etc/mongo/mongod.conf", "# nothing yet\n");
     let expected = format!(
-        "# {}/usr/bin/mongod, mongod {DEFAULT_VERSION}: psmdb-aws-iam {} works in it.\n\
-         \n# 1. The object is where it belongs: {OBJECT}\n\
+        "# psmdb-aws-iam {} supports {}/usr/bin/mongod (mongod {DEFAULT_VERSION}).\n\
+         \n# 1. The object is installed: {OBJECT}\n\
          \n# 2. /etc/systemd/system/mongod.service.d/psmdb-aws-iam.conf:\n[Service]\nEnvironment=LD_PRELOAD={OBJECT}\n\
-         \n# 3. /etc/mongo/mongod.conf, into the sections that are there:\n\
-         # The list replaces the server's default: name what your users log in by.\n\
+         \n# 3. /etc/mongo/mongod.conf, in its existing sections:\n\
+         # The list replaces the server's default: include the mechanisms of your users.\n\
          security:\n  authorization: enabled\nsetParameter:\n  authenticationMechanisms: MONGODB-AWS,SCRAM-SHA-256\n  \
          awsStsHost: sts.eu-west-1.amazonaws.com\n\
-         \n# Then restart the server and look for id 88000001 in its log.\n\
+         \n# Then restart the server, and check its log for id 88000001.\n\
          sudo systemctl daemon-reload\nsudo systemctl restart mongod\n",
-        system.root().display(),
         env!("CARGO_PKG_VERSION"),
+        system.root().display(),
     );
     let before = list(system.root());
     assert_eq!(system.printed(&["--region", "eu-west-1"]), expected);
@@ -130,7 +131,7 @@ fn list(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn an_object_that_is_nowhere_is_to_be_installed() {
+fn an_object_that_is_not_found_must_be_installed() {
     let system = System::new();
     // A build may have left an object beside the command; there is none beside this copy.
     let copy = system.root().join("psmdb-aws-iam");
@@ -138,11 +139,11 @@ fn an_object_that_is_nowhere_is_to_be_installed() {
     let mut command = Command::new(copy);
     let text =
         run(command.args(["setup", "--root", system.root().to_str().unwrap(), "--region", "eu-west-1"])).printed();
-    assert!(text.contains("\n# 1. The object is not found. Install the package"), "{text}");
+    assert!(text.contains("\n# 1. The object was not found. Install the package"), "{text}");
 }
 
 #[test]
-fn what_is_there_is_kept() {
+fn existing_configuration_is_kept() {
     let system = System::new();
     system.object(OBJECT);
     system.file("/etc/systemd/system/mongod.service", UNIT);
@@ -157,7 +158,7 @@ fn what_is_there_is_kept() {
     let text = system.printed(&["--region", "cn-north-1"]);
     for part in [
         &*format!(
-            "psmdb-aws-iam.conf, which keeps what the unit preloads:\n[Service]\nEnvironment=LD_PRELOAD=/usr/lib/libjemalloc.so.2:{OBJECT}\n"
+            "psmdb-aws-iam.conf, which keeps the unit's preloaded objects:\n[Service]\nEnvironment=LD_PRELOAD=/usr/lib/libjemalloc.so.2:{OBJECT}\n"
         ),
         "\n  authenticationMechanisms: MONGODB-AWS,SCRAM-SHA-256,MONGODB-X509\n",
         "\n  awsStsHost: sts.cn-north-1.amazonaws.com.cn\n",
@@ -166,7 +167,7 @@ fn what_is_there_is_kept() {
     }
     assert!(!text.contains("replaces the server's default"), "{text}");
 
-    // A second time there is less to do.
+    // The second time, less is left to do.
     system
         .file("/etc/systemd/system/mongod.service.d/20.conf", &format!("[Service]\nEnvironment=LD_PRELOAD={OBJECT}\n"));
     system.file("/etc/mongo/mongod.conf", "setParameter:\n  authenticationMechanisms: MONGODB-AWS,SCRAM-SHA-1\n");
@@ -174,7 +175,7 @@ fn what_is_there_is_kept() {
     for part in [
         "\n# 2. The unit mongod preloads the object.\n",
         "\n  authenticationMechanisms: MONGODB-AWS,SCRAM-SHA-1\n",
-        "\n  awsStsHost: sts.REGION.amazonaws.com    # REGION is yours; or give --region\n",
+        "\n  awsStsHost: sts.REGION.amazonaws.com    # replace REGION, or give --region\n",
     ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
@@ -185,11 +186,14 @@ fn the_server_is_that_of_the_unit_or_of_path_or_the_one_that_is_named() {
     let system = System::new();
     system.object(OBJECT);
     system.file("/opt/db.conf", "");
-    let shown = |path: &str| format!("# {}{path}, mongod {DEFAULT_VERSION}: ", system.root().display());
+    let shown = |path: &str| {
+        let version = env!("CARGO_PKG_VERSION");
+        format!("# psmdb-aws-iam {version} supports {}{path} (mongod {DEFAULT_VERSION}).\n", system.root().display())
+    };
     // PATH is /usr/bin:/bin.
     let text = system.printed(&[]);
     assert!(text.starts_with(&shown("/usr/bin/mongod")), "{text}");
-    assert!(text.contains("\n# 2. No unit of systemd is found."), "{text}");
+    assert!(text.contains("\n# 2. There is no systemd unit."), "{text}");
     assert!(text.contains(&format!("\nLD_PRELOAD={OBJECT}\n")), "{text}");
     assert!(text.contains("\n# 3. /etc/mongod.conf, ") && !text.contains("systemctl"), "{text}");
 
@@ -258,14 +262,14 @@ fn the_region_is_looked_for_where_the_aws_cli_does() {
         assert!(said.contains(config.to_str().unwrap()), "{said}");
     }
     let said = system.setup(&["--region", "Europe"]).refused(2);
-    assert!(said.contains("\"Europe\" is not a region; it must be a name such as eu-west-1"), "{said}");
+    assert!(said.contains("the region \"Europe\" is not valid: it must be a name such as eu-west-1"), "{said}");
 }
 
 #[test]
-fn a_server_that_does_not_fit_or_is_not_there_is_a_no() {
+fn a_server_that_is_not_supported_or_not_found_is_refused() {
     let system = System::new();
     let said = system.setup(&["--server", "/bin/true"]).refused(1);
-    assert!(said.contains("the plugin does not work in /bin/true: this is not a mongod or mongos"), "{said}");
+    assert!(said.contains(" does not support /bin/true: this is not a mongod or mongos"), "{said}");
     let said = system.setup(&["--server", "/nonexistent/mongod"]).refused(2);
     assert!(said.contains("cannot read /nonexistent/mongod: "), "{said}");
     for root in ["/nonexistent", "/dev/null"] {
@@ -274,10 +278,7 @@ fn a_server_that_does_not_fit_or_is_not_there_is_a_no() {
     }
     let empty = tempfile::tempdir().unwrap();
     let said = run(&mut command(&["setup", "--root", empty.path().to_str().unwrap()])).refused(2);
-    assert!(
-        said.contains("no mongod or mongos is found, neither in a unit of systemd nor in PATH: give --server"),
-        "{said}"
-    );
+    assert!(said.contains("there is no mongod or mongos in a systemd unit or in PATH: give --server"), "{said}");
 }
 
 /// The lines that are printed for the configuration file.
@@ -285,7 +286,7 @@ fn configuration(text: &str) -> &str {
     text.split_once("\n# 3. ").expect("the third part").1.split_once("\n\n").expect("its end").0
 }
 
-/// What the server of the tests makes of a configuration file: its list of mechanisms, or its refusal.
+/// The mechanisms that the server reads from a configuration file, or its error.
 fn mechanisms_in_server(file: &Path) -> Result<Option<String>, String> {
     let output = command_of(DEFAULT_VERSION).arg("--outputConfig").arg("-f").arg(file).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -361,26 +362,32 @@ fn a_configuration_that_the_server_refuses_or_gets_from_elsewhere_prints_nothing
         ("setParameter:\n  authenticationMechanisms: *m\n", "it is not valid YAML: "),
         (
             "setParameter:\n  authenticationMechanisms: [SCRAM-SHA-1, SCRAM-SHA-256]\n",
-            "a YAML list, which mongod refuses",
+            "must be one string of comma-separated names, not a YAML list",
         ),
-        ("setParameter:\n  authenticationMechanisms:\n  - SCRAM-SHA-1\n", "a YAML list, which mongod refuses"),
-        ("setParameter:\n  authenticationMechanisms: {a: b}\n", "authenticationMechanisms is a map"),
+        (
+            "setParameter:\n  authenticationMechanisms:\n  - SCRAM-SHA-1\n",
+            "must be one string of comma-separated names, not a YAML list",
+        ),
+        (
+            "setParameter:\n  authenticationMechanisms: {a: b}\n",
+            "must be one string of comma-separated names, not a map",
+        ),
         (
             "setParameter:\n  <<: {authenticationMechanisms: SCRAM-SHA-1}\n",
-            "setParameter: the value of << is a list or a map",
+            "setParameter: the value of << must not be a list or a map",
         ),
         (
             "setParameter:\n  authenticationMechanisms: SCRAM-SHA-1\n  authenticationMechanisms: PLAIN\n",
-            "line 3 has the key authenticationMechanisms a second time",
+            "line 3 repeats the key authenticationMechanisms",
         ),
         (
             "setParameter: {authenticationMechanisms: SCRAM-SHA-1}\nsetParameter: {ttlMonitorEnabled: false}\n",
-            "line 2 has the key setParameter a second time",
+            "line 2 repeats the key setParameter",
         ),
         ("setParameter.authenticationMechanisms: SCRAM-SHA-1\n", "a dotted name that begins with setParameter"),
-        ("setParameter:\n", "setParameter is not a map"),
-        ("setParameter: authenticationMechanisms=SCRAM-SHA-1\n", "setParameter is not a map"),
-        ("- setParameter\n", "neither a YAML map nor lines of name = value"),
+        ("setParameter:\n", "setParameter must be a map"),
+        ("setParameter: authenticationMechanisms=SCRAM-SHA-1\n", "setParameter must be a map"),
+        ("- setParameter\n", "it must be a YAML map, or lines of name = value"),
         ("[setParameter]\nauthenticationMechanisms=SCRAM-SHA-1\n", ""),
         (
             "setParameter=authenticationMechanisms=SCRAM-SHA-1\nsetParameter = authenticationMechanisms=PLAIN\n",
@@ -393,7 +400,7 @@ fn a_configuration_that_the_server_refuses_or_gets_from_elsewhere_prints_nothing
         ("setParameter: {__rest: \"https://example.com/\", type: yaml}\n", "setParameter has __rest"),
         (
             "__exec: \"cat /etc/mongod.conf\"\ntype: yaml\n",
-            "the file has __exec, so that mongod gets the value from elsewhere",
+            "the file has __exec, so mongod gets the value, with its authenticationMechanisms, from elsewhere",
         ),
         (&deep, "is nested more than 50 levels deep"),
     ] {
@@ -402,17 +409,17 @@ fn a_configuration_that_the_server_refuses_or_gets_from_elsewhere_prints_nothing
         let said = system.setup(&[]).refused(2);
         assert!(said.contains("/etc/mongo/mongod.conf: ") && said.contains(why), "{text:?}\n{said}");
     }
-    // The server starts with these, without a mechanism or with one that nobody meant.
+    // The server starts with these, without a mechanism or with an unintended one.
     for (text, why) in [
         ("setParameter:\n  authenticationMechanisms: \"SCRAM-SHA-1\n", "it is not valid YAML: "),
         ("setParameter:\n  authenticationMechanisms:\n", "authenticationMechanisms is empty"),
-        ("setParameter:\n  authenticationMechanisms: \"A\\nb: c\"\n", "which is not a mechanism's name"),
+        ("setParameter:\n  authenticationMechanisms: \"A\\nb: c\"\n", "which is not the name of a mechanism"),
     ] {
         fs::write(&file, text).unwrap();
         let said = system.setup(&[]).refused(2);
         assert!(said.contains(why), "{text:?}\n{said}");
     }
-    // What cannot be read: a folder stands for a file without permission, which root could read all the same.
+    // Unreadable files: a folder, since root can read a file without permission.
     for (path, why) in [
         ("/etc/mongo/mongod.conf", "/etc/mongo/mongod.conf: it is not a regular file"),
         ("/etc/systemd/system/mongod.service.d/10.conf", "/mongod.service.d/10.conf: it is not a regular file"),
@@ -427,7 +434,7 @@ fn a_configuration_that_the_server_refuses_or_gets_from_elsewhere_prints_nothing
     }
     fs::remove_file(&file).unwrap();
     let said = system.setup(&[]).refused(2);
-    assert!(said.contains("/etc/mongo/mongod.conf: it is not there, and the server needs it"), "{said}");
+    assert!(said.contains("/etc/mongo/mongod.conf: it does not exist, and the server requires it"), "{said}");
 }
 
 #[test]
@@ -448,7 +455,7 @@ fn a_server_starts_with_what_is_printed_and_has_every_mechanism() {
         let mechanisms: Vec<_> =
             reply.get_array("authenticationMechanisms").unwrap().iter().map(|m| m.as_str().unwrap()).collect();
         assert_eq!(mechanisms, ["MONGODB-AWS", "SCRAM-SHA-1", "SCRAM-SHA-256"], "{text}");
-        // Nothing is left to do to the list.
+        // The list needs no further change.
         let again = system.printed(&["--region", "eu-west-1"]);
         assert_eq!(configuration(&again), configuration(&printed));
     }
@@ -462,7 +469,7 @@ fn unit(lines: &str) -> String {
 }
 
 #[test]
-fn the_drop_in_keeps_what_the_unit_preloads() {
+fn the_drop_in_keeps_the_unit_s_preloaded_objects() {
     let drop_in = "/etc/systemd/system/mongod.service.d/";
     let one = format!("Environment=LD_PRELOAD={JEMALLOC}");
     for (name, lines, files, kept) in [
@@ -518,10 +525,10 @@ fn the_drop_in_keeps_what_the_unit_preloads() {
             format!("{drop_in}psmdb-aws-iam.conf"),
             if kept.is_empty() { OBJECT.to_owned() } else { format!("{kept}:{OBJECT}") },
         );
-        let keeps = if kept.is_empty() { "" } else { ", which keeps what the unit preloads" };
+        let keeps = if kept.is_empty() { "" } else { ", which keeps the unit's preloaded objects" };
         let expected = format!("\n# 2. {path}{keeps}:\n[Service]\nEnvironment=LD_PRELOAD={value}\n\n");
         assert!(text.contains(&expected), "{name}: no {expected} in\n{text}");
-        // Done as it says, nothing is left to do.
+        // After the change, nothing is left to do.
         system.file(&path, &format!("[Service]\nEnvironment=LD_PRELOAD={value}\n"));
         let text = system.printed(&[]);
         assert!(text.contains("\n# 2. The unit mongod preloads the object.\n"), "{name}: {text}");
@@ -529,7 +536,7 @@ fn the_drop_in_keeps_what_the_unit_preloads() {
 }
 
 #[test]
-fn what_replaces_the_drop_in_is_named_with_the_line_to_change() {
+fn a_line_that_overrides_the_drop_in_is_printed_with_its_change() {
     let je = format!("LD_PRELOAD={JEMALLOC}");
     let later = format!("[Service]\n# ours\nEnvironment=A=b {je}\n");
     let quoted = format!("# c\nOTHER='x\ny'\n\nLD_PRELOAD=\"{JEMALLOC}\"\n");
@@ -573,13 +580,13 @@ fn what_replaces_the_drop_in_is_named_with_the_line_to_change() {
         let value = if old.is_empty() { OBJECT.to_owned() } else { format!("{old}:{OBJECT}") };
         let expected = format!("\n# 2. Change {place}, from\nLD_PRELOAD={old}\nto\nLD_PRELOAD={value}\n\n");
         let mut before = None;
-        // A drop-in, as it was advised before, does not end the advice.
+        // A drop-in does not change the advice.
         for _ in 0..2 {
             let ended = system.setup(&["--region", "eu-west-1"]);
             assert_eq!(ended.status, 1, "{name}: {}", ended.stdout);
             assert!(ended.stdout.contains(&expected), "{name}: no {expected} in\n{}", ended.stdout);
             assert!(
-                ended.stderr.contains(&format!("{place} sets LD_PRELOAD, and replaces what a drop-in sets")),
+                ended.stderr.contains(&format!("{place} sets LD_PRELOAD and overrides the drop-in")),
                 "{}",
                 ended.stderr
             );
@@ -589,7 +596,7 @@ fn what_replaces_the_drop_in_is_named_with_the_line_to_change() {
                 &format!("[Service]\nEnvironment=LD_PRELOAD={JEMALLOC}:{OBJECT}\n"),
             );
         }
-        // Changed as it says, nothing is left to do.
+        // After the change, nothing is left to do.
         fs::remove_file(system.path(&format!("{dir}/psmdb-aws-iam.conf"))).unwrap();
         let changed = if old.is_empty() {
             text.replace("LD_PRELOAD=", &format!("LD_PRELOAD={value}"))
@@ -603,7 +610,7 @@ fn what_replaces_the_drop_in_is_named_with_the_line_to_change() {
 }
 
 #[test]
-fn an_environment_that_is_cleared_or_passed_on_is_named() {
+fn an_environment_that_is_cleared_or_passed_is_reported() {
     for (lines, path, text, problem) in [
         (
             "UnsetEnvironment=A LD_PRELOAD",
@@ -621,7 +628,7 @@ fn an_environment_that_is_cleared_or_passed_on_is_named() {
             "PassEnvironment=LD_PRELOAD",
             "/etc/x",
             "",
-            "line 3 of /usr/lib/systemd/system/mongod.service passes the LD_PRELOAD",
+            "line 3 of /usr/lib/systemd/system/mongod.service passes systemd's own LD_PRELOAD",
         ),
     ] {
         let system = System::with_unit(&unit(lines));
@@ -629,7 +636,7 @@ fn an_environment_that_is_cleared_or_passed_on_is_named() {
         let ended = system.setup(&[]);
         assert_eq!(ended.status, 1, "{}", ended.stdout);
         assert!(ended.stderr.contains(problem), "{problem}: {}", ended.stderr);
-        // Done as it says, nothing is left to do.
+        // After the change, nothing is left to do.
         let value = format!("Environment=LD_PRELOAD={OBJECT}\n");
         assert!(ended.stdout.contains(&value), "{}", ended.stdout);
         system.file("/usr/lib/systemd/system/mongod.service", &unit(&lines.replace(" LD_PRELOAD", "")));
@@ -640,13 +647,13 @@ fn an_environment_that_is_cleared_or_passed_on_is_named() {
     }
     for (lines, why) in [
         ("Environment=\"LD_PRELOAD=/a.so", "line 3 of /usr/lib/systemd/system/mongod.service: a quote is not closed"),
-        ("Environment", "line 3 of /usr/lib/systemd/system/mongod.service is not an assignment"),
-        ("Environment=LD_PRELOAD=%h/a.so", "LD_PRELOAD has \"%h/a.so\", whose characters are not supported"),
+        ("Environment", "line 3 of /usr/lib/systemd/system/mongod.service must be an assignment"),
+        ("Environment=LD_PRELOAD=%h/a.so", "LD_PRELOAD has \"%h/a.so\", which contains unsupported characters"),
         (
             "EnvironmentFile=/etc/default/none",
-            "EnvironmentFile=/etc/default/none: it is not there, so that systemd does not start",
+            "EnvironmentFile=/etc/default/none: the file does not exist, so systemd cannot start",
         ),
-        ("EnvironmentFile=-/etc/default/*.env", "it is a pattern, which is not supported"),
+        ("EnvironmentFile=-/etc/default/*.env", "patterns are not supported"),
     ] {
         let said = System::with_unit(&unit(lines)).setup(&[]).refused(2);
         assert!(said.contains(why), "{said}");
@@ -668,7 +675,7 @@ fn the_configuration_and_the_mechanisms_are_those_of_the_command_line() {
         system.file("/etc/default/mongod", "OPTIONS=\"-f /etc/mongo/main.conf\"\nSTDOUT=/dev/null\n");
         system.file("/etc/mongo/main.conf", "setParameter: {authenticationMechanisms: PLAIN}\n");
         let text = system.printed(&[]);
-        assert!(text.contains("\n# 3. /etc/mongo/main.conf, into"), "{line}: {text}");
+        assert!(text.contains("\n# 3. /etc/mongo/main.conf, in"), "{line}: {text}");
         assert!(text.contains("authenticationMechanisms: MONGODB-AWS,PLAIN\n"), "{line}: {text}");
     }
     for (line, options, place) in [
@@ -691,7 +698,7 @@ fn the_configuration_and_the_mechanisms_are_those_of_the_command_line() {
         let new = "authenticationMechanisms=MONGODB-AWS,SCRAM-SHA-1,PLAIN";
         assert!(ended.stdout.contains(&format!("\n# 3. Change {place}, from\n{old}\nto\n{new}\n")), "{}", ended.stdout);
         assert!(
-            ended.stderr.contains(&format!("{place} lists authenticationMechanisms on the server's command line")),
+            ended.stderr.contains(&format!("{place} sets authenticationMechanisms on the server's command line")),
             "{}",
             ended.stderr
         );
@@ -705,35 +712,40 @@ fn the_configuration_and_the_mechanisms_are_those_of_the_command_line() {
     let system = System::with_unit(&start("/usr/local/bin/start-database"));
     let named = system.root().join("usr/bin/mongod");
     let said = system.setup(&["--server", named.to_str().unwrap()]).refused(2);
-    assert!(said.contains("the ExecStart of the unit mongod shows no mongod or mongos"), "{said}");
+    assert!(said.contains("the ExecStart of the unit mongod contains no mongod or mongos"), "{said}");
     let config = system.path("/etc/mongo/mongod.conf");
     let text = system.printed(&["--config", config.to_str().unwrap()]);
-    assert!(text.contains(&format!("\n# 3. {}, into", config.display())), "{text}");
+    assert!(text.contains(&format!("\n# 3. {}, in", config.display())), "{text}");
 
     let text = System::with_unit(&start("/usr/bin/mongod --auth")).printed(&[]);
-    assert!(text.contains("add --config /etc/mongod.conf to its ExecStart. In it:"), "{text}");
+    assert!(text.contains("add --config /etc/mongod.conf to the server's ExecStart. Content:"), "{text}");
     let said = System::with_unit(&start("/usr/bin/mongod -f mongod.conf")).setup(&[]).refused(2);
-    assert!(said.contains("the configuration file \"mongod.conf\" is not known here: give --config"), "{said}");
+    assert!(
+        said.contains(
+            "the configuration file \"mongod.conf\" must be an absolute path without variables: give --config"
+        ),
+        "{said}"
+    );
 }
 
 #[test]
-fn a_unit_of_another_name_or_an_instance_of_a_template_is_named() {
+fn a_unit_of_another_name_or_an_instance_of_a_template_can_be_given() {
     let system = System::new();
     system.object(OBJECT);
     let said = system.setup(&["--unit", "mongod@shop"]).refused(2);
-    assert!(said.contains("no mongod@shop.service is found, or it is masked"), "{said}");
+    assert!(said.contains("mongod@shop.service does not exist, or is masked"), "{said}");
     system.file("/lib/systemd/system/mongod@.service", "[Service]\nExecStart=/usr/bin/mongod -f /etc/mongo/%i.conf\n");
     let said = system.setup(&[]).refused(2);
-    assert!(said.contains("mongod@.service is a template: name the instance, such as --unit mongod@NAME"), "{said}");
+    assert!(said.contains("mongod@.service is a template: give the instance, as --unit mongod@NAME"), "{said}");
     system.file("/etc/mongo/shop.conf", "setParameter: {authenticationMechanisms: PLAIN}\n");
     system.file("/etc/systemd/system/mongod@.service.d/10.conf", "[Service]\nEnvironment=LD_PRELOAD=/a.so\n");
     let text = system.printed(&["--unit", "mongod@shop.service"]);
     for part in [
         &*format!(
-            "\n# 2. /etc/systemd/system/mongod@shop.service.d/psmdb-aws-iam.conf, which keeps what the unit preloads:\n\
+            "\n# 2. /etc/systemd/system/mongod@shop.service.d/psmdb-aws-iam.conf, which keeps the unit's preloaded objects:\n\
              [Service]\nEnvironment=LD_PRELOAD=/a.so:{OBJECT}\n"
         ),
-        "\n# 3. /etc/mongo/shop.conf, into the sections that are there:\n",
+        "\n# 3. /etc/mongo/shop.conf, in its existing sections:\n",
         "authenticationMechanisms: MONGODB-AWS,PLAIN\n",
         "\nsudo systemctl restart mongod@shop\n",
     ] {
@@ -741,29 +753,29 @@ fn a_unit_of_another_name_or_an_instance_of_a_template_is_named() {
     }
     symlink("/dev/null", system.path("/etc/systemd/system/mongod@shop.service")).unwrap();
     let said = system.setup(&["--unit", "mongod@shop"]).refused(2);
-    assert!(said.contains("no mongod@shop.service is found, or it is masked"), "{said}");
+    assert!(said.contains("mongod@shop.service does not exist, or is masked"), "{said}");
     let said = system.setup(&["--unit", "x\nreboot"]).refused(2);
-    assert!(said.contains("is not a unit's name"), "{said}");
+    assert!(said.contains("must be a name such as mongod"), "{said}");
 }
 
 #[test]
-fn what_is_not_the_whole_object_is_refused() {
+fn a_file_other_than_the_complete_object_is_refused() {
     let system = System::new();
     let object = system.object(OBJECT);
     let said = system.setup(&["--object", "/bin/ls"]).refused(1);
     assert!(said.contains("/bin/ls is not libpsmdb_aws_iam.so: it does not export psmdb_aws_iam_loaded"), "{said}");
     let said = system.setup(&["--object", "/nonexistent/x.so"]).refused(2);
-    assert!(said.contains("--object: /nonexistent/x.so is not there"), "{said}");
+    assert!(said.contains("--object: /nonexistent/x.so does not exist"), "{said}");
     let said = system.setup(&["--object", "/etc"]).refused(2);
     assert!(said.contains("/etc is not a regular file"), "{said}");
     let whole = fs::read(&object).unwrap();
     for length in [0, 100, 100_000, whole.len() - 1] {
         fs::write(&object, &whole[..length]).unwrap();
         let said = system.setup(&[]).refused(1);
-        let why = if length == 0 { "the file is empty" } else { "the file is cut off" };
+        let why = if length == 0 { "the file is empty" } else { "the file is truncated" };
         assert!(said.contains(&format!("libpsmdb_aws_iam.so: {why}")), "{length}: {said}");
     }
-    // One of another version is used, and said to be one.
+    // An object of another version is used, with a warning.
     let agent = format!("psmdb-aws-iam/{}", env!("CARGO_PKG_VERSION"));
     let at = whole.windows(agent.len()).position(|part| part == agent.as_bytes()).expect("the name in requests");
     let mut other = whole.clone();
@@ -773,20 +785,20 @@ fn what_is_not_the_whole_object_is_refused() {
     assert_eq!(ended.status, 0, "{}", ended.stderr);
     let version = env!("CARGO_PKG_VERSION");
     assert!(
-        ended.stderr.contains(&format!("warning: the object is not of version {version}, as this command is")),
+        ended.stderr.contains(&format!("warning: the object's version is not {version}, that of this command")),
         "{}",
         ended.stderr
     );
 }
 
 #[test]
-fn an_object_that_others_can_write_or_the_server_cannot_read_is_to_be_changed_first() {
+fn an_object_that_others_can_write_or_the_server_cannot_read_must_be_changed_first() {
     let system = System::with_unit(&unit(""));
     let object = system.path(OBJECT);
     for (path, mode, problem, command) in [
-        (OBJECT, 0o666, "is writable by others than its owner (mode 0666)", "go-w"),
-        ("/usr/lib/psmdb-aws-iam", 0o775, "is writable by others than its owner (mode 0775)", "go-w"),
-        ("/usr/lib", 0o1777, "is writable by others than its owner (mode 1777)", "go-w"),
+        (OBJECT, 0o666, "is writable by users other than its owner (mode 0666)", "go-w"),
+        ("/usr/lib/psmdb-aws-iam", 0o775, "is writable by users other than its owner (mode 0775)", "go-w"),
+        ("/usr/lib", 0o1777, "is writable by users other than its owner (mode 1777)", "go-w"),
         (
             OBJECT,
             0o600,
@@ -801,14 +813,14 @@ fn an_object_that_others_can_write_or_the_server_cannot_read_is_to_be_changed_fi
         assert!(ended.stderr.contains(problem), "{problem}: {}", ended.stderr);
         let command = format!("sudo chmod {command} {path}");
         assert!(
-            ended.stdout.contains(&format!("\n# 1. The object is where it belongs: {OBJECT}\n{command}\n")),
+            ended.stdout.contains(&format!("\n# 1. The object is installed: {OBJECT}\n{command}\n")),
             "{}",
             ended.stdout
         );
         set_mode(&system.path(path), 0o755);
         assert_eq!(system.setup(&[]).stderr, "");
     }
-    // The server's user by its name, its group and the groups that it is in.
+    // The server's user by name, primary group and supplementary groups.
     let metadata = fs::metadata(&object).unwrap();
     let (other, group) = (metadata.uid() + 1, metadata.gid());
     let user = |group: u32| format!("db:x:{other}:{group}::/:/bin/false\n");
@@ -829,13 +841,13 @@ fn an_object_that_others_can_write_or_the_server_cannot_read_is_to_be_changed_fi
         assert_eq!(system.setup(&[]).status, status, "{lines} {passwd} {groups}");
     }
     set_mode(&object, 0o755);
-    // A copy that others can write is warned of.
+    // A copy that others can write causes a warning.
     let copy = system.object("/srv/copy.so");
     set_mode(&copy, 0o777);
     let ended = system.setup(&["--object", copy.to_str().unwrap()]);
     assert_eq!(ended.status, 0, "{}", ended.stderr);
     assert!(
-        ended.stderr.contains("copy.so is writable by others than its owner. Whoever can write"),
+        ended.stderr.contains("copy.so is writable by users other than its owner: users who can write"),
         "{}",
         ended.stderr
     );

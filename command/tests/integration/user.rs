@@ -1,4 +1,4 @@
-//! `user`, and that it says what the plugin does.
+//! `user`, compared with the plugin.
 
 use psmdb_aws_iam::principal::{Principal, RoleUserFormat};
 use serde_json::{Value, json};
@@ -99,11 +99,11 @@ fn every_principal_that_can_log_in_has_the_user_that_the_plugin_gives_it() {
             let text = run(&mut command(&["user", "--format", format, arn])).printed();
             assert_eq!(text, format!("{name}\n\n{line}\n"), "{arn}");
 
-            // A role's ARN is never an answer of STS; that of a session of it is.
+            // STS never returns a role's ARN, but that of a session.
             let session = || iam_role.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/any-session";
-            let answered = if kind == "role" { session() } else { arn.to_owned() };
+            let returned = if kind == "role" { session() } else { arn.to_owned() };
             let roles = if format == "iamRole" { RoleUserFormat::IamRole } else { RoleUserFormat::AssumedRole };
-            assert_eq!(Principal::parse(&answered).unwrap().user_name(roles), name, "{arn} by the plugin");
+            assert_eq!(Principal::parse(&returned).unwrap().user_name(roles), name, "{arn} by the plugin");
         }
         // The default of the server is the default here.
         assert_eq!(run(&mut command(&["user", arn])).printed().lines().next(), Some(iam_role));
@@ -115,54 +115,57 @@ fn an_arn_that_no_login_can_have_is_refused_with_the_reason() {
     let long_name = format!("arn:aws:iam::123456789012:role/{}", "n".repeat(65));
     let long = format!("arn:aws:iam::123456789012:user/{}/alice", "p".repeat(2048));
     for (arn, why) in [
-        ("", "not of the form arn:PARTITION"),
-        ("alice", "not of the form arn:PARTITION"),
-        ("AKIAIOSFODNN7EXAMPLE", "not of the form arn:PARTITION"),
-        ("ARN:aws:iam::123456789012:root", "not of the form arn:PARTITION"),
-        ("arn:aws:iam::123456789012:group/admins", "nobody logs in as a group"),
-        ("arn:aws:iam::123456789012:policy/p", "a policy is not somebody"),
-        ("arn:aws:iam::aws:policy/AdministratorAccess", "\"aws\" is not an account id of 12 digits"),
-        ("arn:aws:iam::123456789012:instance-profile/web", "an instance profile holds a role"),
-        ("arn:aws:iam::123456789012:saml-provider/corp", "it is of the kind \"saml-provider\""),
-        ("arn:aws:iam::123456789012:mfa/alice", "it is of the kind \"mfa\""),
-        ("arn:aws:iam::123456789012:rolex/app", "it is of the kind \"rolex\""),
-        ("arn:aws:iam::123456789012:assumed-role/app/s", "has the service sts in place of iam"),
-        ("arn:aws:sts::123456789012:role/app", "has the service iam in place of sts"),
-        ("arn:aws:sts::123456789012:user/alice", "has the service iam in place of sts"),
-        ("arn:aws:s3:::bucket", "of the service \"s3\""),
-        ("arn:aws:ec2:eu-west-1:123456789012:instance/i-0abc", "of the service \"ec2\""),
-        ("arn:aws:iam:us-east-1:123456789012:user/alice", "have no region"),
-        ("arn:aws:iam::12345678901:user/alice", "not an account id of 12 digits"),
-        ("arn:aws:iam::1234-5678-9012:user/alice", "not an account id of 12 digits"),
-        ("arn:aws:iam::*:role/app", "not an account id of 12 digits"),
-        ("arn:awsx:iam::123456789012:root", "\"awsx\" is not a partition"),
-        ("arn::iam::123456789012:role/app", "\"\" is not a partition"),
-        ("arn:aws:iam::123456789012:role", "there is no name after role/"),
-        ("arn:aws:iam::123456789012:role/", "there is no name after role/"),
-        ("arn:aws:iam::123456789012:user/", "there is no name after user/"),
-        ("arn:aws:iam::123456789012:role/apps/", "a path begins after the first slash and ends with a slash"),
-        ("arn:aws:iam::123456789012:role//app", "a path begins after the first slash"),
-        ("arn:aws:iam::123456789012:user//alice", "a path begins after the first slash"),
+        ("", "it must have the form arn:PARTITION"),
+        ("alice", "it must have the form arn:PARTITION"),
+        ("AKIAIOSFODNN7EXAMPLE", "it must have the form arn:PARTITION"),
+        ("ARN:aws:iam::123456789012:root", "it must have the form arn:PARTITION"),
+        ("arn:aws:iam::123456789012:group/admins", "a group cannot log in"),
+        ("arn:aws:iam::123456789012:policy/p", "a policy is not a principal"),
+        ("arn:aws:iam::aws:policy/AdministratorAccess", "the account \"aws\" must be an account id of 12 digits"),
+        ("arn:aws:iam::123456789012:instance-profile/web", "an instance profile cannot log in"),
+        ("arn:aws:iam::123456789012:saml-provider/corp", "\"saml-provider\" cannot log in"),
+        ("arn:aws:iam::123456789012:mfa/alice", "\"mfa\" cannot log in"),
+        ("arn:aws:iam::123456789012:rolex/app", "\"rolex\" cannot log in"),
+        ("arn:aws:iam::123456789012:assumed-role/app/s", "the service of an ARN of assumed-role must be sts, not iam"),
+        ("arn:aws:sts::123456789012:role/app", "the service of an ARN of role must be iam, not sts"),
+        ("arn:aws:sts::123456789012:user/alice", "the service of an ARN of user must be iam, not sts"),
+        ("arn:aws:s3:::bucket", "the service must be iam or sts, not \"s3\""),
+        ("arn:aws:ec2:eu-west-1:123456789012:instance/i-0abc", "the service must be iam or sts, not \"ec2\""),
+        ("arn:aws:iam:us-east-1:123456789012:user/alice", "the region must be empty"),
+        ("arn:aws:iam::12345678901:user/alice", "must be an account id of 12 digits"),
+        ("arn:aws:iam::1234-5678-9012:user/alice", "must be an account id of 12 digits"),
+        ("arn:aws:iam::*:role/app", "must be an account id of 12 digits"),
+        ("arn:awsx:iam::123456789012:root", "the partition \"awsx\" must be"),
+        ("arn::iam::123456789012:role/app", "the partition \"\" must be"),
+        ("arn:aws:iam::123456789012:role", "a name must follow role/"),
+        ("arn:aws:iam::123456789012:role/", "a name must follow role/"),
+        ("arn:aws:iam::123456789012:user/", "a name must follow user/"),
+        ("arn:aws:iam::123456789012:role/apps/", "a path must not begin with a slash and must end with one"),
+        ("arn:aws:iam::123456789012:role//app", "a path must not begin with a slash"),
+        ("arn:aws:iam::123456789012:user//alice", "a path must not begin with a slash"),
         ("arn:aws:iam::123456789012:role/*", "a wildcard"),
         ("arn:aws:sts::123456789012:assumed-role/app/*", "a wildcard"),
-        ("arn:aws:sts::123456789012:assumed-role/app", "not of the form assumed-role/ROLE/SESSION"),
-        ("arn:aws:sts::123456789012:assumed-role/apps/app/session", "not of the form assumed-role/ROLE/SESSION"),
-        ("arn:aws:sts::123456789012:federated-user/", "there is no name after federated-user/"),
-        ("arn:aws:sts::123456789012:federated-user/a/b", "a name has 1 to 64 letters"),
-        ("arn:aws:iam::123456789012:root/x", "ends with root"),
-        ("arn:aws:iam::123456789012:role/a b", "it holds a space"),
-        (" arn:aws:iam::123456789012:root", "it holds a space"),
-        ("arn:aws:iam::123456789012:role/appl\u{e9}", "not printable ASCII"),
+        ("arn:aws:sts::123456789012:assumed-role/app", "a session must have the form assumed-role/ROLE/SESSION"),
+        (
+            "arn:aws:sts::123456789012:assumed-role/apps/app/session",
+            "a session must have the form assumed-role/ROLE/SESSION",
+        ),
+        ("arn:aws:sts::123456789012:federated-user/", "a name must follow federated-user/"),
+        ("arn:aws:sts::123456789012:federated-user/a/b", "a name must have 1 to 64 letters"),
+        ("arn:aws:iam::123456789012:root/x", "must end with root"),
+        ("arn:aws:iam::123456789012:role/a b", "it must consist of printable ASCII"),
+        (" arn:aws:iam::123456789012:root", "it must consist of printable ASCII"),
+        ("arn:aws:iam::123456789012:role/appl\u{e9}", "it must consist of printable ASCII"),
         ("arn:aws:iam::123456789012:role/a:b", "1 to 64 letters"),
         (&long_name, "1 to 64 letters"),
-        (&long, "at most 2048 are allowed"),
+        (&long, "it must have at most 2048 bytes"),
     ] {
         for arguments in [&["user", "--", arn][..], &["user", "--json", "--", arn]] {
             let said = run(&mut command(arguments)).refused(1);
             assert!(said.contains(": no login can have this ARN: "), "{arn:?}: {said}");
             assert!(said.contains(why), "{arn:?}: {said}");
         }
-        // The plugin has the same opinion.
+        // The plugin refuses it too.
         assert!(Principal::parse(arn).is_err(), "{arn:?}");
     }
 }

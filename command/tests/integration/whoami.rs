@@ -18,7 +18,7 @@ use crate::support::proxy::TunnelProxy;
 use crate::support::sts::TestSts;
 
 impl TestSts {
-    /// Returns the command that sends a request to this STS with these credentials.
+    /// A request to this STS with these credentials.
     fn whoami(&self, identity: &Identity, arguments: &[&str]) -> Command {
         let mut command = command(&["whoami", "--endpoint", &self.sts.endpoint(), "--ca-file"]);
         command.arg(self.ca_file()).args(arguments);
@@ -26,7 +26,7 @@ impl TestSts {
         command
     }
 
-    /// Returns the error of a refused request, which must contain no secret.
+    /// The error of a request that fails, which must contain no secret.
     fn refused(&self, identity: &Identity, arguments: &[&str], status: i32) -> String {
         let said = run(&mut self.whoami(identity, arguments)).refused(status);
         assert_hides(&said, identity);
@@ -41,7 +41,7 @@ fn printed(ended: Ended, identity: &Identity) -> String {
 }
 
 #[test]
-fn sts_s_answer_is_told_with_the_user_s_name_and_what_took_how_long() {
+fn the_response_is_printed_with_the_user_s_name_and_the_durations() {
     let setting = TestSts::new();
     for (identity, kind, iam_role, assumed_role) in [
         (&setting.user, "user", &*setting.user.arn, &*setting.user.arn),
@@ -67,9 +67,12 @@ fn sts_s_answer_is_told_with_the_user_s_name_and_what_took_how_long() {
             assert_eq!(json[field], expected, "{field}");
         }
         assert_eq!(json["users"], serde_json::json!({"iamRole": iam_role, "assumedRole": assumed_role}));
-        let laps = json["milliseconds"].as_object().expect("times");
-        assert_eq!(laps.keys().collect::<Vec<_>>(), ["answer", "connect", "nameResolution", "tls"]);
-        assert!(laps["tls"].as_f64().expect("a number") > 0.0 && laps["answer"].as_f64().expect("a number") > 0.0);
+        let durations = json["milliseconds"].as_object().expect("times");
+        assert_eq!(durations.keys().collect::<Vec<_>>(), ["connect", "nameResolution", "response", "tls"]);
+        assert!(
+            durations["tls"].as_f64().expect("a number") > 0.0
+                && durations["response"].as_f64().expect("a number") > 0.0
+        );
 
         let text = printed(run(&mut setting.whoami(identity, &[])), identity);
         let about =
@@ -77,8 +80,8 @@ fn sts_s_answer_is_told_with_the_user_s_name_and_what_took_how_long() {
         assert!(text.starts_with(&about), "{text}");
         assert!(text.contains(&format!("\n  {iam_role}")), "{text}");
         assert_eq!(text.contains(":assumed-role/reporting/*    (awsIamRoleUserFormat: assumedRole)"), kind != "user");
-        for lap in ["name resolution", "connect", "TLS", "answer"] {
-            assert!(text.contains(&format!("\n  {lap:16}")), "{lap}: {text}");
+        for phase in ["name resolution", "connect", "TLS", "response"] {
+            assert!(text.contains(&format!("\n  {phase:16}")), "{phase}: {text}");
         }
 
         let one = printed(run(&mut setting.whoami(identity, &["--json", "--format", "assumedRole"])), identity);
@@ -152,7 +155,7 @@ fn keys_are_taken_from_a_profile() {
 }
 
 #[test]
-fn a_no_of_sts_is_told_in_the_plugin_s_words() {
+fn a_refusal_of_sts_has_the_plugin_s_words() {
     let setting = TestSts::new();
     let mut wrong_secret = setting.user.clone();
     wrong_secret.secret_access_key = "c2VjcmV0LXRoYXQtaXMtd3Jvbmc".to_owned();
@@ -178,7 +181,7 @@ fn a_no_of_sts_is_told_in_the_plugin_s_words() {
         let said = setting.refused(identity, &["--json"], 1);
         assert!(said.contains(why) && said.contains("; TLS ") && said.contains(", failed)"), "{name}: {said}");
     }
-    // It is asked once.
+    // There is one request each.
     assert_eq!(setting.sts.request_count(), 4);
 }
 
@@ -197,7 +200,7 @@ fn a_refusal_that_this_machine_s_clock_causes_names_the_clock() {
 }
 
 #[test]
-fn what_stands_between_here_and_sts_is_named_with_its_part() {
+fn a_network_failure_is_named_with_its_phase() {
     let setting = TestSts::new();
     let other = LocalSts::builder().start().expect("another STS");
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
@@ -249,31 +252,31 @@ fn what_stands_between_here_and_sts_is_named_with_its_part() {
         b"HTTP/1.1 302 Found\r\nLocation: http://login\r\nContent-Length: 0\r\n\r\n".to_vec(),
     ));
     let said = setting.refused(&setting.user, &[], 2);
-    assert!(said.contains("STS returned 302 without an STS error code (") && said.contains("; answer "), "{said}");
+    assert!(said.contains("STS returned 302 without an STS error code (") && said.contains("; response "), "{said}");
     setting.sts.set_response(StsResponse::Verified);
     setting.sts.set_processing_time(Duration::from_secs(2));
     let said = setting.refused(&setting.user, &["--timeout-ms", "500"], 2);
-    assert!(said.contains("no response from sts.amazonaws.com (") && said.contains("; answer "), "{said}");
+    assert!(said.contains("no response from sts.amazonaws.com (") && said.contains("; response "), "{said}");
 }
 
 #[test]
-fn a_proxy_is_gone_through_and_measured() {
+fn a_proxy_is_used_and_measured() {
     let setting = TestSts::new();
     let proxy = TunnelProxy::start(None);
     let url = format!("http://{}", proxy.address);
     let json = printed(run(&mut setting.whoami(&setting.role, &["--proxy", &url, "--json"])), &setting.role);
     let json: Value = serde_json::from_str(&json).expect("one JSON document");
     assert_eq!(json["arn"], setting.role.arn);
-    let laps = json["milliseconds"].as_object().expect("times");
-    assert_eq!(laps.keys().collect::<Vec<_>>(), ["answer", "connect", "nameResolution", "tls", "tunnel"]);
+    let durations = json["milliseconds"].as_object().expect("times");
+    assert_eq!(durations.keys().collect::<Vec<_>>(), ["connect", "nameResolution", "response", "tls", "tunnel"]);
     assert_eq!(proxy.requests().len(), 1);
 
     let refusing = TunnelProxy::start(Some("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"));
     let said = setting.refused(&setting.role, &["--proxy", &format!("http://{}", refusing.address)], 2);
     assert!(said.contains(&format!("the proxy {} answered 407 to CONNECT, after ", refusing.address)), "{said}");
-    assert!(said.contains("; proxy's tunnel "), "{said}");
+    assert!(said.contains("; proxy tunnel "), "{said}");
 
-    // The environment's is not used, as the plugin does not use it.
+    // As in the plugin, the environment's proxy is not used.
     let ended = run(setting
         .whoami(&setting.user, &[])
         .env("HTTPS_PROXY", "http://127.0.0.1:9")
