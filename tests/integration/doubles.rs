@@ -9,8 +9,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
 use bson::{Bson, Document, bson, doc};
 use object::LittleEndian;
@@ -20,6 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::aws_client::{Credentials, MECHANISM, Signer, client_first, client_second};
+use crate::support::doubles::double_of;
 use crate::support::fixture::{ROLE_USER_NAME, STS_HOST, credentials};
 use crate::support::memory;
 use crate::support::plugin;
@@ -62,45 +62,6 @@ macro_rules! in_each_series {
             }
         }
     )*};
-}
-
-/// The double of a series, which a definition may change. All tests share one build of it.
-fn double_of(series: &str, definition: Option<&str>) -> PathBuf {
-    type Builds = Mutex<HashMap<String, Arc<OnceLock<PathBuf>>>>;
-    static BUILDS: OnceLock<Builds> = OnceLock::new();
-    let mut name = definition.map_or_else(|| series.to_owned(), |definition| format!("{series}-{definition}"));
-    if memory::is_sanitized() {
-        name += "-sanitized";
-    }
-    let build = BUILDS.get_or_init(Builds::default).lock().unwrap().entry(name.clone()).or_default().clone();
-    build.get_or_init(|| compile(&name, series, definition)).clone()
-}
-
-fn compile(name: &str, series: &str, definition: Option<&str>) -> PathBuf {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server-doubles");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("server-doubles");
-    fs::create_dir_all(&folder).expect("a folder in the target folder");
-    let program = folder.join(format!("double-{name}"));
-    let modified = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
-    let newest = fs::read_dir(&sources).expect("the sources").map(|entry| modified(&entry.unwrap().path())).max();
-    if modified(&program) > newest.expect("there are sources") {
-        return program;
-    }
-    // Another process may build the same program at the same time. The last one wins.
-    let unfinished = folder.join(format!("double-{name}.{}", process::id()));
-    let mut command = Command::new("c++");
-    command
-        .args(["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-rdynamic", "-pthread"])
-        .args(memory::compiler_flags())
-        .arg(format!("-DSERIES=\"series_{series}.h\""))
-        .args(definition.map(|definition| format!("-D{definition}=1")))
-        .args(["server.cpp", "main.cpp"].map(|file| sources.join(file)))
-        .arg("-o")
-        .arg(&unfinished);
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
-    fs::rename(&unfinished, &program).expect("a file in the target folder");
-    program
 }
 
 /// How a copy of a double differs from it: in what the plugin reads of it, not in what it does.

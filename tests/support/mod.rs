@@ -5,6 +5,7 @@
 
 pub mod aws_client;
 pub mod dns;
+pub mod doubles;
 pub mod fixture;
 pub mod memory;
 pub mod mongod;

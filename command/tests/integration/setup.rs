@@ -10,10 +10,14 @@ use psmdb_aws_iam::aws::PARTITIONS;
 use tempfile::TempDir;
 
 use super::{Ended, command, run};
+use crate::support::doubles::file_of;
 use crate::support::mongod::{DEFAULT_VERSION, Mongod, binary_of, command_of};
 use crate::support::plugin;
 
 const OBJECT: &str = "/usr/lib/psmdb-aws-iam/libpsmdb_aws_iam.so";
+
+/// The version of the servers at [`System::server`].
+const VERSION: &str = "6.0.5";
 
 /// A folder that looks like a machine with a server.
 struct System(TempDir);
@@ -48,9 +52,10 @@ impl System {
         fs::write(self.path(path), text).unwrap();
     }
 
-    /// A real server at this path.
+    /// A server at this path: a double, since it takes a debug build of the command half a second to
+    /// read a real one.
     fn server(&self, path: &str) {
-        symlink(binary_of(DEFAULT_VERSION), self.path(path)).unwrap();
+        symlink(file_of("6_0"), self.path(path)).unwrap();
     }
 
     /// The object at this path.
@@ -96,6 +101,9 @@ ExecStart=/usr/bin/mongod $OPTIONS
 #[test]
 fn the_printed_text_is_for_the_machine_s_unit_and_server() {
     let system = System::new();
+    let server = system.path("/usr/bin/mongod");
+    fs::remove_file(&server).unwrap();
+    symlink(binary_of(DEFAULT_VERSION), &server).unwrap();
     system.file("/usr/lib/systemd/system/mongod.service", UNIT);
     system.object(OBJECT);
     system.file("/etc/mongo/mongod.conf", "# nothing yet\n");
@@ -188,7 +196,7 @@ fn the_server_is_that_of_the_unit_or_of_path_or_the_one_that_is_named() {
     system.file("/opt/db.conf", "");
     let shown = |path: &str| {
         let version = env!("CARGO_PKG_VERSION");
-        format!("# psmdb-aws-iam {version} supports {}{path} (mongod {DEFAULT_VERSION}).\n", system.root().display())
+        format!("# psmdb-aws-iam {version} supports {}{path} (mongod {VERSION}).\n", system.root().display())
     };
     // PATH is /usr/bin:/bin.
     let text = system.printed(&[]);
