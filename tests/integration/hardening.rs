@@ -1,4 +1,4 @@
-//! The linker's protections against exploits, read in the files themselves.
+//! Hardening by the linker, read from the files: it makes a defect harder to exploit.
 
 use std::fs;
 use std::path::PathBuf;
@@ -52,29 +52,28 @@ fn the_object_and_the_command_are_hardened() {
         let name = &image.name;
         assert_eq!(image.kind, elf::ET_DYN.0, "{name} is loaded at a fixed address");
 
-        // Everything is bound at load, and the tables of what is bound can then not be written any
-        // more.
+        // Symbols are bound at load, and their tables are read-only afterwards.
         let now = image.has_flags(elf::DT_FLAGS, elf::DF_BIND_NOW.0);
         assert!(now && image.has_flags(elf::DT_FLAGS_1, elf::DF_1_NOW.0), "{name} is bound lazily");
         let of_kind = |kind| image.segments.iter().find(move |segment| segment.p_type(ENDIAN) == kind);
         let relro = of_kind(elf::PT_GNU_RELRO).unwrap_or_else(|| panic!("{name} has no RELRO"));
         let table = image.value(elf::DT_PLTGOT).unwrap();
         let end = relro.p_vaddr(ENDIAN) + relro.p_memsz(ENDIAN);
-        assert!((relro.p_vaddr(ENDIAN)..end).contains(&table), "{name}: addresses of functions can be written");
+        assert!((relro.p_vaddr(ENDIAN)..end).contains(&table), "{name}: the table of function addresses is writable");
 
         let stack =
-            of_kind(elf::PT_GNU_STACK).unwrap_or_else(|| panic!("{name} does not declare its stack's permissions"));
-        assert_eq!(stack.p_flags(ENDIAN).0 & elf::PF_X.0, 0, "{name} needs an executable stack");
+            of_kind(elf::PT_GNU_STACK).unwrap_or_else(|| panic!("{name} does not state the permissions of its stack"));
+        assert_eq!(stack.p_flags(ENDIAN).0 & elf::PF_X.0, 0, "{name} requires an executable stack");
         for segment in &image.segments {
             let both = elf::PF_W.0 | elf::PF_X.0;
-            assert_ne!(segment.p_flags(ENDIAN).0 & both, both, "{name} has memory that can be written and run");
+            assert_ne!(segment.p_flags(ENDIAN).0 & both, both, "{name} has memory that is writable and executable");
         }
-        assert_eq!(image.value(elf::DT_TEXTREL), None, "{name} has text relocations");
+        assert_eq!(image.value(elf::DT_TEXTREL), None, "{name} has relocations in code");
         assert!(!image.has_flags(elf::DT_FLAGS, elf::DF_TEXTREL.0), "{name}");
         for path in [elf::DT_RPATH, elf::DT_RUNPATH] {
-            assert_eq!(image.value(path), None, "{name} has its own library path");
+            assert_eq!(image.value(path), None, "{name} has a search path for libraries");
         }
     }
     let command = Image::read(command());
-    assert!(command.has_flags(elf::DT_FLAGS_1, elf::DF_1_PIE.0), "{} is no PIE", command.name);
+    assert!(command.has_flags(elf::DT_FLAGS_1, elf::DF_1_PIE.0), "{} is not a PIE", command.name);
 }

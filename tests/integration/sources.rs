@@ -1,14 +1,14 @@
-//! Rules that the sources keep, checked by reading them.
+//! Rules for the sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::root;
 
-/// Where raw pointers may be handled: the C ABI, and the command's bridge to the C++ shim.
+/// The places of unsafe code: the C ABI, and the command's bridge to the C++ shim.
 const UNSAFE: [&str; 2] = ["src/ffi", "command/src/check_server/ffi.rs"];
 
-/// The Rust files below a folder, or the one file that it is.
+/// The Rust files below a folder, or the file itself.
 pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
     if folder.is_file() {
         return vec![folder.to_owned()];
@@ -69,9 +69,9 @@ fn unsafe_code_is_in_the_bridges_only() {
     }
 }
 
-/// A new block changes a number in CONTRIBUTING.md, where a reviewer sees it.
+/// A new block changes a number in CONTRIBUTING.md, which a reviewer sees.
 #[test]
-fn every_unsafe_block_is_counted_and_every_unsafe_function_says_what_it_needs() {
+fn every_unsafe_block_is_counted_and_every_unsafe_function_has_a_safety_section() {
     let document = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
     for file in UNSAFE.into_iter().flat_map(|place| rust_files(&root().join(place))) {
         let source = fs::read_to_string(&file).unwrap();
@@ -94,7 +94,7 @@ fn every_unsafe_block_is_counted_and_every_unsafe_function_says_what_it_needs() 
     }
 }
 
-/// A threat model that names tests which are not there proves nothing.
+/// The threat model relies on tests; each must exist.
 #[test]
 fn every_test_that_the_threat_model_names_is_there() {
     let document = fs::read_to_string(root().join("docs/threat-model.md")).unwrap();
@@ -106,7 +106,7 @@ fn every_test_that_the_threat_model_names_is_there() {
     }
     let mut named = 0;
     for row in document.lines().filter(|line| line.starts_with('|')) {
-        // Names of tests are sentences; other code in the tables has no underscores.
+        // Names of tests are sentences; other code in the tables has fewer underscores.
         for name in row.split('`').skip(1).step_by(2).filter(|code| code.matches('_').count() > 2) {
             let there = sources.contains(&format!("fn {name}()")) || sources.contains(&format!("mod {name} "));
             assert!(there, "{name} is not a test");
