@@ -10,8 +10,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::ffi::{Check, Report, check};
-use crate::output::{Outcome, print};
-use crate::server_file::{self, Kind, ServerFile};
+use crate::output::{CommandResult, print};
+use crate::server_file::{self, ServerFile, ServerKind};
 
 const HELP: &str = "\
 The file is only read, not run. The checks are those that the plugin makes when it
@@ -57,7 +57,7 @@ pub struct CheckServer {
 ///
 /// # Errors
 /// When the file cannot be read, or standard output cannot be written.
-pub fn run(arguments: &CheckServer) -> Outcome {
+pub fn run(arguments: &CheckServer) -> CommandResult {
     let verdict = Verdict::read(&arguments.path)?;
     print(&if arguments.json { format!("{:#}\n", verdict.json()) } else { verdict.text(arguments.verbose) })?;
     Ok(verdict.supported())
@@ -66,7 +66,7 @@ pub fn run(arguments: &CheckServer) -> Outcome {
 /// The result for a file.
 pub struct Verdict {
     file: String,
-    kind: Option<Kind>,
+    kind: Option<ServerKind>,
     version: Option<String>,
     checks: Vec<Check>,
     /// Why the plugin would not register; `None` when it would.
@@ -102,7 +102,7 @@ impl Verdict {
     }
 
     /// Which server it is, if that is known.
-    pub fn kind(&self) -> Option<Kind> {
+    pub fn kind(&self) -> Option<ServerKind> {
         self.kind
     }
 
@@ -111,7 +111,7 @@ impl Verdict {
         let plugin = concat!("psmdb-aws-iam ", env!("CARGO_PKG_VERSION"));
         let mut server = self.file.clone();
         if !self.checks.is_empty() {
-            let kind = self.kind.map_or("mongod or mongos", Kind::name);
+            let kind = self.kind.map_or("mongod or mongos", ServerKind::name);
             let version = self.version.as_deref().unwrap_or("of unknown version");
             server = format!("{server} ({kind} {version})");
         }
@@ -139,7 +139,7 @@ impl Verdict {
         json!({
             "file": self.file,
             "version": self.version,
-            "kind": self.kind.map(Kind::name),
+            "kind": self.kind.map(ServerKind::name),
             "supported": self.supported(),
             "reason": self.reason,
             "checks": checks.collect::<Vec<_>>(),
@@ -179,7 +179,7 @@ mod tests {
         let report = Report { is_server: true, supported, checks };
         let reason = reason_of(&report);
         let version = Some("6.0.5".to_owned());
-        Verdict { file: "/a/mongod".to_owned(), kind: Some(Kind::Mongod), version, checks: report.checks, reason }
+        Verdict { file: "/a/mongod".to_owned(), kind: Some(ServerKind::Mongod), version, checks: report.checks, reason }
     }
 
     fn check(what: &str, ok: bool) -> Check {

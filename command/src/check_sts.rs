@@ -9,7 +9,7 @@ use psmdb_aws_iam::sts::client::{Client, Failure};
 use psmdb_aws_iam::sts::connection::Step;
 use psmdb_aws_iam::sts::health::Outcome;
 
-use crate::output::{self, print};
+use crate::output::{CommandResult, print};
 use crate::route::RouteOptions;
 use crate::steps::{Phase, Steps, milliseconds};
 
@@ -43,7 +43,7 @@ pub struct CheckSts {
 ///
 /// # Errors
 /// When an option is wrong, or standard output cannot be written.
-pub fn run(arguments: &CheckSts) -> output::Outcome {
+pub fn run(arguments: &CheckSts) -> CommandResult {
     let settings = arguments.route.settings()?;
     let host = settings.sts().first_host();
     let mut text = format!("{}:\n", host.name());

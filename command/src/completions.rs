@@ -3,7 +3,7 @@
 use clap::{Args, Command, ValueEnum};
 use clap_complete::Shell as Completer;
 
-use crate::output::{NAME, Outcome, print_bytes};
+use crate::output::{CommandResult, NAME, print_bytes};
 
 const HELP: &str = "\
 Prints the script to standard output and installs nothing. Packages install it.
@@ -36,7 +36,7 @@ enum Shell {
 ///
 /// # Errors
 /// When standard output cannot be written.
-pub fn run(arguments: &Completions, mut command: Command) -> Outcome {
+pub fn run(arguments: &Completions, mut command: Command) -> CommandResult {
     let shell = match arguments.shell {
         Shell::Bash => Completer::Bash,
         Shell::Zsh => Completer::Zsh,

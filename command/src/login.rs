@@ -17,7 +17,7 @@ use rustls::CertificateError;
 use zeroize::Zeroizing;
 
 use crate::credentials::{Credentials, SOURCES_HELP, Sources, variable};
-use crate::output::{Failure, Outcome, print, quoted, shown, warn};
+use crate::output::{CommandError, CommandResult, print, quoted, shown, warn};
 use crate::settings::{path_value, settings};
 use crate::signing::sign_identity_request;
 use crate::user_name::session_of_role;
@@ -96,7 +96,7 @@ pub struct Login {
 ///
 /// # Errors
 /// A negative result when the server refuses the login; otherwise when it cannot be attempted.
-pub fn run(arguments: &Login) -> Outcome {
+pub fn run(arguments: &Login) -> CommandResult {
     let address = Address::parse(&arguments.address)?;
     let settings =
         settings(&[("--tls-ca-file", "awsStsCAFile", path_value("--tls-ca-file", arguments.tls_ca_file.as_ref())?)])?;
@@ -150,7 +150,7 @@ struct Challenge {
 
 impl Attempt<'_> {
     /// Asks for the server's version and kind.
-    fn hello(&mut self) -> Result<(), Failure> {
+    fn hello(&mut self) -> Result<(), CommandError> {
         const STEP: &str = "2 hello";
         let mut reply = self.command(STEP, "admin", rawdoc! { "hello": 1 })?;
         // Servers before 4.4.2 have no hello.
@@ -178,7 +178,7 @@ impl Attempt<'_> {
     }
 
     /// Starts the conversation, and reads the STS host to sign for.
-    fn sasl_start(&mut self) -> Result<Challenge, Failure> {
+    fn sasl_start(&mut self) -> Result<Challenge, CommandError> {
         const STEP: &str = "3 saslStart";
         let mut nonce = [0; NONCE_LENGTH];
         getrandom::fill(&mut nonce).map_err(|error| format!("the system provides no random bytes: {error}"))?;
@@ -189,7 +189,7 @@ impl Attempt<'_> {
             return Err(refused(STEP, code, &message, &self.sasl_start_advice(code, &message)));
         }
         let invalid = |what: &str| {
-            Failure::No(format!(
+            CommandError::Negative(format!(
                 "{STEP}: the server's reply is not a valid {MECHANISM} message: {what}. Nothing was signed. Check that \
                  this is your server, and the version of its plugin"
             ))
@@ -203,7 +203,7 @@ impl Attempt<'_> {
         let both = both.ok_or_else(|| invalid("its nonce does not begin with the client's"))?;
         let named = payload.get_str("h").map_err(|_| invalid("it names no STS host"))?;
         let host = StsHost::parse(named).map_err(|why| {
-            Failure::No(format!(
+            CommandError::Negative(format!(
                 "{STEP}: the server requests a signature for {:?}, with which no login can succeed. Set awsStsHost on \
                  the server: it {why}",
                 shown(named)
@@ -217,7 +217,7 @@ impl Attempt<'_> {
     }
 
     /// Sends the signed request, which the server forwards to STS.
-    fn sasl_continue(&mut self, challenge: &Challenge, request: &IdentityRequest) -> Result<(), Failure> {
+    fn sasl_continue(&mut self, challenge: &Challenge, request: &IdentityRequest) -> Result<(), CommandError> {
         const STEP: &str = SASL_CONTINUE;
         let mut second = RawDocumentBuf::new();
         second.append(cstr!("a"), request.authorization.to_header().expose());
@@ -234,14 +234,14 @@ impl Attempt<'_> {
             return Err(refused(STEP, code, &message, &self.sasl_continue_advice(code, &message, &challenge.host)));
         }
         if !reply.get_bool("done").unwrap_or_default() {
-            return Err(Failure::No(format!("{STEP}: the server's reply does not end the login")));
+            return Err(CommandError::Negative(format!("{STEP}: the server's reply does not end the login")));
         }
         print(&format!("{STEP}: logged in; {}\n", self.keys()))?;
         Ok(())
     }
 
     /// Asks for the user of the connection, and its roles.
-    fn connection_status(&mut self) -> Result<(), Failure> {
+    fn connection_status(&mut self) -> Result<(), CommandError> {
         const STEP: &str = "5 connectionStatus";
         let reply = self.command(STEP, "admin", rawdoc! { "connectionStatus": 1 })?;
         if let Some((code, message)) = error_of(&reply) {
@@ -260,18 +260,18 @@ impl Attempt<'_> {
         };
         let (users, roles) = (list("authenticatedUsers", "user"), list("authenticatedUserRoles", "role"));
         if users.is_empty() {
-            return Err(Failure::No(format!("{STEP}: the server reports no logged-in user")));
+            return Err(CommandError::Negative(format!("{STEP}: the server reports no logged-in user")));
         }
         let roles = if roles.is_empty() { "none; grant the user its roles".to_owned() } else { roles.join(", ") };
         print(&format!("{STEP}: user {}\n  roles: {roles}\n", users.join(", ")))?;
         Ok(())
     }
 
-    fn command(&mut self, step: &str, database: &str, command: RawDocumentBuf) -> Result<Document, Failure> {
+    fn command(&mut self, step: &str, database: &str, command: RawDocumentBuf) -> Result<Document, CommandError> {
         self.connection.command(database, command).map_err(|error| self.failed(step, &error))
     }
 
-    fn failed(&self, step: &str, error: &wire::Error) -> Failure {
+    fn failed(&self, step: &str, error: &wire::Error) -> CommandError {
         let advice = match error {
             wire::Error::Closed if self.connection.tls_version().is_none() => {
                 "the server may require TLS (--tls), refuse connections from here, or not be a MongoDB server"
@@ -386,12 +386,12 @@ fn error_of(reply: &Document) -> Option<(i32, String)> {
     (!is_ok).then(|| (code, shown(reply.get_str("errmsg").unwrap_or("no reason given"))))
 }
 
-fn refused(step: &str, code: i32, message: &str, advice: &str) -> Failure {
-    Failure::No(format!("{step}: refused: {message} (code {code})\n{advice}"))
+fn refused(step: &str, code: i32, message: &str, advice: &str) -> CommandError {
+    CommandError::Negative(format!("{step}: refused: {message} (code {code})\n{advice}"))
 }
 
-fn cannot(step: &str, error: &wire::Error, advice: &str) -> Failure {
-    Failure::Cannot(format!("{step}: {error}\n{advice}"))
+fn cannot(step: &str, error: &wire::Error, advice: &str) -> CommandError {
+    CommandError::Failed(format!("{step}: {error}\n{advice}"))
 }
 
 fn connect_advice(error: &wire::Error, address: &Address, timeout: Duration) -> String {

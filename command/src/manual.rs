@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Command};
 use clap_mangen::Man;
 
-use crate::output::Outcome;
+use crate::output::CommandResult;
 
 /// Write the manual pages into a folder: psmdb-aws-iam.1 and one for each command
 #[derive(Args)]
@@ -21,7 +21,7 @@ pub struct Manual {
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn run(arguments: &Manual, command: Command) -> Outcome {
+pub fn run(arguments: &Manual, command: Command) -> CommandResult {
     let folder = &arguments.folder;
     let cannot = |error| format!("cannot write to {}: {error}", folder.display());
     fs::create_dir_all(folder).map_err(cannot)?;

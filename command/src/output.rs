@@ -7,38 +7,38 @@ use std::process::ExitCode;
 pub const NAME: &str = "psmdb-aws-iam";
 
 /// The exit status of a command that could not do its task. Wrong usage has the same.
-const CANNOT: u8 = 2;
+const FAILED: u8 = 2;
 
 /// The end of a command: whether the printed result is positive, or why nothing was printed.
-pub type Outcome = Result<bool, Failure>;
+pub type CommandResult = Result<bool, CommandError>;
 
 /// Why a command printed no result. The text goes to standard error.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum CommandError {
     /// The result is negative.
-    No(String),
+    Negative(String),
     /// The command could not do its task.
-    Cannot(String),
+    Failed(String),
 }
 
-impl From<String> for Failure {
+impl From<String> for CommandError {
     fn from(message: String) -> Self {
-        Self::Cannot(message)
+        Self::Failed(message)
     }
 }
 
 /// The exit status of a command, after its message, if any, is written to standard error.
-pub fn exit_code(outcome: Outcome) -> ExitCode {
-    match outcome {
+pub fn exit_code(result: CommandResult) -> ExitCode {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(Failure::No(message)) => {
+        Err(CommandError::Negative(message)) => {
             warn(&message);
             ExitCode::FAILURE
         }
-        Err(Failure::Cannot(message)) => {
+        Err(CommandError::Failed(message)) => {
             warn(&message);
-            ExitCode::from(CANNOT)
+            ExitCode::from(FAILED)
         }
     }
 }

@@ -49,14 +49,14 @@ fn damaged(what: &str) -> Error {
 
 /// Which of the two servers it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ServerKind {
     /// The database.
     Mongod,
     /// The router of a sharded cluster.
     Mongos,
 }
 
-impl Kind {
+impl ServerKind {
     /// The name of the program.
     pub fn name(self) -> &'static str {
         match self {
@@ -67,13 +67,13 @@ impl Kind {
 }
 
 /// Functions and tables that only one of the two servers has.
-const KIND_SYMBOLS: [(&str, Kind); 3] = [
+const KIND_SYMBOLS: [(&str, ServerKind); 3] = [
     // 5.0 and newer
-    ("_ZN5mongo11mongod_mainEiPPc", Kind::Mongod),
+    ("_ZN5mongo11mongod_mainEiPPc", ServerKind::Mongod),
     // By analogy: not seen in a real file. Where it is missing, the file name decides.
-    ("_ZN5mongo11mongos_mainEiPPc", Kind::Mongos),
+    ("_ZN5mongo11mongos_mainEiPPc", ServerKind::Mongos),
     // 4.4: the storage engine
-    ("_ZTVN5mongo18WiredTigerKVEngineE", Kind::Mongod),
+    ("_ZTVN5mongo18WiredTigerKVEngineE", ServerKind::Mongod),
 ];
 
 /// The location of an exported symbol, in the file's own addresses.
@@ -161,9 +161,10 @@ impl ServerFile {
     }
 
     /// Which server it is, by its exports or else its file name. Only valid for a server.
-    pub fn kind(&self) -> Option<Kind> {
+    pub fn kind(&self) -> Option<ServerKind> {
         let found = KIND_SYMBOLS.iter().find(|(symbol, _)| self.export(symbol.as_bytes()).is_some());
-        let by_name = || [Kind::Mongos, Kind::Mongod].into_iter().find(|kind| self.name.contains(kind.name()));
+        let by_name =
+            || [ServerKind::Mongos, ServerKind::Mongod].into_iter().find(|kind| self.name.contains(kind.name()));
         found.map(|&(_, kind)| kind).or_else(by_name)
     }
 
@@ -711,10 +712,10 @@ mod tests {
         let built = program(&["-pie", "-fPIE"]);
         let neither = built.bytes();
         for (bytes, name, kind) in [
-            (&mongod, "mongos", Some(Kind::Mongod)),
-            (&mongos, "mongod", Some(Kind::Mongos)),
-            (&neither, "mongod-6.0", Some(Kind::Mongod)),
-            (&neither, "mongos", Some(Kind::Mongos)),
+            (&mongod, "mongos", Some(ServerKind::Mongod)),
+            (&mongos, "mongod", Some(ServerKind::Mongos)),
+            (&neither, "mongod-6.0", Some(ServerKind::Mongod)),
+            (&neither, "mongos", Some(ServerKind::Mongos)),
             (&neither, "server", None),
         ] {
             assert_eq!(built.open_as(name, bytes).unwrap().kind(), kind, "{name}");

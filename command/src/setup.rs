@@ -18,9 +18,9 @@ use self::system::{Root, plain, read};
 use self::unit::{LD_PRELOAD, Start, Unit};
 use crate::check_server::Verdict;
 use crate::credentials::{Sources, variable};
-use crate::output::{Failure, Outcome, print, quoted, warn};
+use crate::output::{CommandError, CommandResult, print, quoted, warn};
 use crate::route::sts_host;
-use crate::server_file::Kind;
+use crate::server_file::ServerKind;
 
 const HELP: &str = "\
 Prints three steps, with the text to copy: the location of the object, the systemd
@@ -90,10 +90,10 @@ pub struct Setup {
 /// # Errors
 /// A negative result when the plugin does not support the server or the object is not usable;
 /// otherwise when a value is wrong, there is no server, or a file cannot be read or parsed.
-pub fn run(arguments: &Setup) -> Outcome {
+pub fn run(arguments: &Setup) -> CommandResult {
     let (text, problems) = advice(arguments).map_err(|failure| match failure {
-        Failure::No(message) => Failure::No(plain(&message)),
-        Failure::Cannot(message) => Failure::Cannot(plain(&message)),
+        CommandError::Negative(message) => CommandError::Negative(plain(&message)),
+        CommandError::Failed(message) => CommandError::Failed(plain(&message)),
     })?;
     print(&plain(&text))?;
     for problem in &problems {
@@ -103,7 +103,7 @@ pub fn run(arguments: &Setup) -> Outcome {
 }
 
 /// The text to print, and the problems that must be fixed for it to have an effect.
-fn advice(arguments: &Setup) -> Result<(String, Vec<String>), Failure> {
+fn advice(arguments: &Setup) -> Result<(String, Vec<String>), CommandError> {
     match fs::metadata(&arguments.root) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return Err(format!("--root: {} must be a folder", arguments.root.display()).into()),
@@ -125,11 +125,11 @@ fn advice(arguments: &Setup) -> Result<(String, Vec<String>), Failure> {
     let verdict = Verdict::read(&server)?;
     if !verdict.supported() {
         let server = quoted(&server.display().to_string());
-        return Err(Failure::No(format!("{} See psmdb-aws-iam check-server {server}", verdict.summary())));
+        return Err(CommandError::Negative(format!("{} See psmdb-aws-iam check-server {server}", verdict.summary())));
     }
     let object = Object::find(&root, arguments.object.as_deref())?;
     if let Some(why) = object.defect()? {
-        return Err(Failure::No(format!("{why}: give another one with --object")));
+        return Err(CommandError::Negative(format!("{why}: give another one with --object")));
     }
     if object.has_another_version() {
         warn(&format!("warning: the object's version is not {}, that of this command", env!("CARGO_PKG_VERSION")));
@@ -138,7 +138,7 @@ fn advice(arguments: &Setup) -> Result<(String, Vec<String>), Failure> {
         warn(&plain(&format!("warning: {risk}: users who can write the object can log in as any user")));
     }
     let setup = Advice {
-        is_mongos: verdict.kind() == Some(Kind::Mongos),
+        is_mongos: verdict.kind() == Some(ServerKind::Mongos),
         root: &root,
         unit: unit.as_ref(),
         start: &start,

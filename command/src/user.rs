@@ -5,7 +5,7 @@ use psmdb_aws_iam::mongosh;
 use psmdb_aws_iam::principal::{self, Principal, RoleUserFormat};
 use serde_json::{Value, json};
 
-use crate::output::{Failure, Outcome, print, shown};
+use crate::output::{CommandError, CommandResult, print, shown};
 use crate::user_name::{Format, kind_name, session_of_role};
 
 const HELP: &str = "\
@@ -50,8 +50,8 @@ pub struct User {
 ///
 /// # Errors
 /// A negative result when no login can have the ARN; when standard output cannot be written.
-pub fn run(arguments: &User) -> Outcome {
-    let user = ExternalUser::from_arn(&arguments.arn, arguments.format.into()).map_err(Failure::No)?;
+pub fn run(arguments: &User) -> CommandResult {
+    let user = ExternalUser::from_arn(&arguments.arn, arguments.format.into()).map_err(CommandError::Negative)?;
     print(&if arguments.json { format!("{:#}\n", user.json()) } else { user.text() })?;
     Ok(true)
 }

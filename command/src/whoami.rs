@@ -11,7 +11,7 @@ use psmdb_aws_iam::sts::response::CallerIdentity;
 use serde_json::{Map, Value, json};
 
 use crate::credentials::{Credentials, SOURCES_HELP, Sources, variable};
-use crate::output::{Failure, Outcome, print};
+use crate::output::{CommandError, CommandResult, print};
 use crate::route::RouteOptions;
 use crate::signing::sign_identity_request;
 use crate::steps::{PhaseResult, Steps, milliseconds};
@@ -75,7 +75,7 @@ pub struct WhoAmI {
 /// # Errors
 /// A negative result when STS refuses. Otherwise when an option is wrong, there are no credentials,
 /// or STS does not respond.
-pub fn run(arguments: &WhoAmI) -> Outcome {
+pub fn run(arguments: &WhoAmI) -> CommandResult {
     let settings = arguments.route.settings()?;
     let sources = Sources { profile: arguments.profile.as_deref(), environment: &variable };
     let credentials = sources.credentials()?;
@@ -157,7 +157,7 @@ impl Report<'_> {
 }
 
 /// The reason of the failure, with the duration of each phase.
-fn failure(denial: &Denial, phases: &[PhaseResult]) -> Failure {
+fn failure(denial: &Denial, phases: &[PhaseResult]) -> CommandError {
     let mut message = denial.reason().to_owned();
     let durations: Vec<_> = phases
         .iter()
@@ -169,9 +169,9 @@ fn failure(denial: &Denial, phases: &[PhaseResult]) -> Failure {
     let _ = write!(message, " ({})", durations.join("; "));
     match (denial.kind(), denial.cause()) {
         // The request was signed with this machine's date, so the clock is the caller's to fix.
-        (Kind::RefusedBySts | Kind::AccountNotAllowed, _) | (_, Cause::ClockSkew) => Failure::No(message),
+        (Kind::RefusedBySts | Kind::AccountNotAllowed, _) | (_, Cause::ClockSkew) => CommandError::Negative(message),
         (Kind::MalformedMessage | Kind::Throttled | Kind::StsUnavailable | Kind::Internal, _) => {
-            Failure::Cannot(message)
+            CommandError::Failed(message)
         }
     }
 }
