@@ -203,7 +203,7 @@ impl Advice<'_> {
     fn unit_text(&self, problems: &mut Vec<String>) -> Result<String, String> {
         let Some(unit) = self.unit else {
             return Ok(format!(
-                "There is no systemd unit. Set this in the environment of the server only, or of its container:\n\
+                "There is no systemd unit for the server. Set this in the environment of the server only, or of its container:\n\
                  {LD_PRELOAD}={INSTALLED}"
             ));
         };

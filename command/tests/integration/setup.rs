@@ -201,7 +201,7 @@ fn the_server_is_that_of_the_unit_or_of_path_or_the_one_that_is_named() {
     // PATH is /usr/bin:/bin.
     let text = system.printed(&[]);
     assert!(text.starts_with(&shown("/usr/bin/mongod")), "{text}");
-    assert!(text.contains("\n# 2. There is no systemd unit."), "{text}");
+    assert!(text.contains("\n# 2. There is no systemd unit for the server."), "{text}");
     assert!(text.contains(&format!("\nLD_PRELOAD={OBJECT}\n")), "{text}");
     assert!(text.contains("\n# 3. /etc/mongod.conf, ") && !text.contains("systemctl"), "{text}");
 
