@@ -313,7 +313,7 @@ impl Attempt<'_> {
     fn sasl_continue_advice(&self, code: i32, message: &str, host: &StsHost) -> String {
         match code {
             code::USER_NOT_FOUND => {
-                // Could not find user "NAME" for db "$external"; a NAME may contain quotation marks.
+                // Could not find user "NAME" for db "$external"; a name may contain quotes.
                 let name = message.split_once("user \"").and_then(|(_, rest)| rest.rsplit_once("\" for db \""));
                 match name.map(|(name, _)| name).filter(|name| is_user_name(name)) {
                     Some(name) => format!(

@@ -229,8 +229,8 @@ impl ServerFile {
         self.source.read(segment.offset + into, size)
     }
 
-    /// The number of symbols. The file does not state it, but the last exported symbol ends the last
-    /// chain of the hash table.
+    /// The number of symbols. The file does not state it, but the last exported symbol ends the
+    /// last chain of the hash table.
     fn count_by_gnu_hash(&self, table: u64) -> Result<u64, Error> {
         const HEADER: u64 = 16;
         let header = self.loaded(table, HEADER)?;
@@ -286,7 +286,7 @@ impl Loaded {
     }
 }
 
-/// The file, read in parts: servers have hundreds of megabytes, or gigabytes with debug information.
+/// The file, read in parts: servers have hundreds of megabytes, gigabytes with debug information.
 #[derive(Debug)]
 struct Source {
     file: File,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use psmdb_aws_iam::parameters;
 use psmdb_aws_iam::settings::{Settings, Store};
 
-/// The settings with these options: each has its name here, the parameter's name, and its value if it
-/// was given.
+/// The settings with these options: each has its name here, the parameter's name, and its value if
+/// it was given.
 ///
 /// # Errors
 /// The plugin's message about a value, after the option's name.
@@ -24,8 +24,8 @@ pub fn settings(options: &[(&str, &str, Option<String>)]) -> Result<Arc<Settings
     Ok(store.current())
 }
 
-/// The value for a parameter that is a path. The plugin requires an absolute one, since a server may
-/// run in any folder.
+/// The value for a parameter that is a path. The plugin requires an absolute one, since a server
+/// may run in any folder.
 ///
 /// # Errors
 /// When it is not UTF-8.

@@ -180,8 +180,8 @@ impl Connection {
         }
     }
 
-    /// Sends a command and returns its reply, which may be an error of the server. The sent bytes are
-    /// zeroed, since they may contain a session token.
+    /// Sends a command and returns its reply, which may be an error of the server. The sent bytes
+    /// are zeroed, since they may contain a session token.
     ///
     /// # Errors
     /// When there is no reply by the deadline, or it does not follow the protocol.

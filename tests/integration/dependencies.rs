@@ -1,5 +1,5 @@
-//! What the shared object is linked from: its own dependencies, and nothing that only the command or
-//! the tests need.
+//! What the shared object is linked from: its own dependencies, and nothing that only the command
+//! or the tests need.
 
 use std::collections::BTreeSet;
 use std::fs;

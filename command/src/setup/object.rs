@@ -105,8 +105,8 @@ pub struct Access {
 }
 
 impl Access {
-    /// The installed object and every folder above it, if they exist: those of its path, and those of
-    /// the target of a symbolic link.
+    /// The installed object and every folder above it, if they exist: those of its path, and those
+    /// of the target of a symbolic link.
     ///
     /// # Errors
     /// When the permissions of one cannot be read.

@@ -52,7 +52,7 @@ impl System {
         fs::write(self.path(path), text).unwrap();
     }
 
-    /// A server at this path: a double, since it takes a debug build of the command half a second to
+    /// A server at this path: a double, since a debug build of the command needs half a second to
     /// read a real one.
     fn server(&self, path: &str) {
         symlink(file_of("6_0"), self.path(path)).unwrap();
