@@ -1,5 +1,6 @@
 //! `check-server` on real servers and on other files.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,10 @@ fn every_known_server_is_supported_and_its_version_is_printed() {
             assert_eq!(check["ok"], true, "{check}");
             assert!(!check["what"].as_str().unwrap().is_empty() && check["found"].is_string(), "{check}");
         }
+
+        // Each check has its own name.
+        let names: BTreeSet<_> = checks.iter().map(|check| check["what"].as_str().unwrap()).collect();
+        assert_eq!(names.len(), checks.len(), "{json:#}");
 
         let plugin = env!("CARGO_PKG_VERSION");
         let summary = format!("psmdb-aws-iam {plugin} supports {} (mongod {version}).\n", path.display());
