@@ -261,7 +261,10 @@ mod tests {
         assert!(challenged().step(&client_second(), sevens, after(60)).is_ok());
         let denial = challenged().step(&client_second(), sevens, after(61)).unwrap_err();
         assert_eq!(denial.cause(), Cause::ExpiredConversation);
-        assert!(denial.reason().contains("arrived 61 seconds after the first, and the limit is 60 seconds"), "{denial}");
+        assert!(
+            denial.reason().contains("arrived 61 seconds after the first, and the limit is 60 seconds"),
+            "{denial}"
+        );
         assert!(denial.reason().ends_with("; the client claimed access key id AKIDEXAMPLE"), "{denial}");
         // The server's own clock may be set back or ahead meanwhile.
         let set_back = Moment { unix_seconds: after(0).unix_seconds, ..after(61) };
