@@ -2,24 +2,22 @@
 //! calls [`Sts::ask`].
 //!
 //! Inside, [`hosts`] holds the hosts, [`health`] decides whether one can be reached, and [`failover`]
-//! which one new logins use. [`admission`] and [`pacing`] say when a request may be sent; [`request`]
-//! is what is sent, [`client`] sends it by a [`route`], and [`response`] reads the response.
+//! which one new logins use. [`gate`] decides when a request may be sent; [`request`] is what is
+//! sent, [`client`] sends it by a [`route`], and [`response`] reads the response.
 //! [`endpoint`] has the grammars of addresses, [`resolver`] looks them up, and [`connection`], with
 //! [`proxy`] and [`tls`], connects. [`roots`] holds the trusted certificates. [`certificates`],
 //! [`unreached`] and [`errors`] describe what is wrong with other certificates, why there is no
 //! response, and what errors of libraries mean.
 
-pub mod admission;
 pub mod certificates;
 pub mod client;
 pub mod connection;
 pub mod endpoint;
 pub mod errors;
 pub mod failover;
+pub mod gate;
 pub mod health;
 pub mod hosts;
-pub mod known_keys;
-pub mod pacing;
 pub mod proxy;
 pub mod request;
 pub mod resolver;
@@ -33,13 +31,12 @@ pub use route::{Config, HostConfig};
 
 use crate::denial::{Cause, Denial, Retry};
 use crate::process::Process;
-use admission::Admission;
 use client::{Client, Failure};
 use endpoint::StsHost;
+use gate::{Gate, Refused};
 use health::{CheckReason, Outage, Outcome};
 use hosts::{Host, Hosts};
 use once_cell::sync::OnceCell;
-use pacing::Pacing;
 use request::IdentityRequest;
 use response::CallerIdentity;
 use roots::CaFile;
@@ -85,8 +82,7 @@ pub struct Sts {
 /// What outlives a change of the configuration.
 #[derive(Debug, Default)]
 struct Shared {
-    admission: Admission,
-    pacing: Pacing,
+    gate: Gate,
     outage: Outage,
 }
 
@@ -148,18 +144,14 @@ impl Sts {
         let timeout = self.config.timeout;
         let deadline = Instant::now() + timeout;
         let latest_start = deadline - MIN_ATTEMPT_TIME.min(timeout / client::STALE_CONNECTION_SHARE);
-        let (metrics, Shared { admission, pacing, .. }) = (&self.process.metrics, &*self.shared);
-        let claimed = admission.claim(request.authorization.claimed_access_key_id());
+        let (metrics, gate) = (&self.process.metrics, &self.shared.gate);
+        let caller = gate.caller(request.authorization.claimed_access_key_id(), Instant::now());
         let (mut last, mut has_stale_connections) = (None, false);
         for attempt in 0_u32.. {
             let queued = metrics.sts_queued.hold();
-            if pacing.wait(claimed, latest_start).is_err() {
-                return Err(last.unwrap_or_else(|| {
-                    self.queue_timeout(Cause::Throttled, "STS is limiting the account's requests")
-                }));
-            }
-            let Some(permit) = admission.enter(claimed, latest_start) else {
-                return Err(last.unwrap_or_else(|| self.queue_timeout(Cause::QueueTimeout, "too many logins at once")));
+            let permit = match gate.enter(&caller, latest_start) {
+                Ok(permit) => permit,
+                Err(refused) => return Err(last.unwrap_or_else(|| self.refused(refused))),
             };
             drop(queued);
             if attempt > 0 {
@@ -173,8 +165,7 @@ impl Sts {
             self.record_outcome(host, outcome);
             let Failure { denial, retry_after, .. } = match result {
                 Ok(identity) => {
-                    // A refusal does not count: anybody can get one for any account.
-                    pacing.answered(claimed);
+                    gate.confirmed(&caller, Instant::now());
                     return Ok(identity);
                 }
                 Err(failure) => failure,
@@ -183,7 +174,7 @@ impl Sts {
                 Retry::Never => return Err(denial),
                 Retry::AfterThrottling => {
                     metrics.sts_throttled.add();
-                    pacing.throttled(claimed, retry_after);
+                    gate.throttled(&caller, retry_after, Instant::now());
                 }
                 Retry::AfterPause => {}
             }
@@ -216,13 +207,13 @@ impl Sts {
     /// Remembers an access key whose login has succeeded now, and the account that STS has named for
     /// it. Its later logins do not wait among those of newcomers.
     pub fn remember(&self, access_key_id: &str, account: &str) {
-        self.shared.admission.remember(access_key_id, account);
+        self.shared.gate.remember(access_key_id, account, Instant::now());
     }
 
     /// Whether this access key is one that [`Sts::remember`] remembers.
     #[cfg(test)]
     pub fn is_known(&self, access_key_id: &str) -> bool {
-        self.shared.admission.claim(access_key_id).is_confirmed
+        self.shared.gate.caller(access_key_id, Instant::now()).is_known()
     }
 
     /// The counters and events of the process.
@@ -264,7 +255,11 @@ impl Sts {
         client.check(client::CHECK_TIMEOUT).map_or_else(|failure| failure.outcome, |_| Outcome::Reached)
     }
 
-    fn queue_timeout(&self, cause: Cause, why: &str) -> Denial {
+    fn refused(&self, refused: Refused) -> Denial {
+        let (cause, why) = match refused {
+            Refused::Throttled => (Cause::Throttled, "STS is limiting the account's requests"),
+            Refused::QueueTimeout => (Cause::QueueTimeout, "too many logins at once"),
+        };
         let timeout = self.config.timeout.as_millis();
         Denial::new(cause, format!("{why}: timed out after {timeout} ms waiting for a free STS request slot"))
     }

@@ -15,7 +15,7 @@ use crate::support::wire::sasl_continue;
 const STRANGERS: usize = 500;
 /// Each holds its part of the strangers' connections.
 const THREADS: usize = 5;
-/// As src/sts/admission.rs has it.
+/// As src/sts/gate/mod.rs has it.
 const LANE_WIDTH: usize = 64;
 /// How long this STS thinks about a bad signature. The crowd of them takes it seven times as long.
 const THOUGHT: Duration = Duration::from_millis(200);

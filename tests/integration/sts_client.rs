@@ -150,23 +150,22 @@ fn what_is_sent_is_counted_and_nothing_else() {
 /// Whoever claims to be of a throttled account stands beside those whom STS has confirmed, not before them.
 #[test]
 fn strangers_do_not_stand_before_confirmed_callers_of_a_throttled_account() {
-    use psmdb_aws_iam::sts::admission::Admission;
-    use psmdb_aws_iam::sts::pacing::Pacing;
+    use psmdb_aws_iam::sts::gate::Gate;
     const KEY: &str = "AKIAABCDEFGH2345WXYZ";
-    let (admission, pacing) = (Admission::default(), Pacing::default());
-    let stranger = admission.claim("AKIAABCDEFGH2666WXYZ");
-    admission.remember(KEY, "123456789012");
-    let victim = admission.claim(KEY);
-    let soon = || std::time::Instant::now() + Duration::from_secs(5);
+    let (gate, now) = (Gate::default(), Instant::now());
+    let stranger = gate.caller("AKIAABCDEFGH2666WXYZ", now);
+    gate.remember(KEY, "123456789012", now);
+    let victim = gate.caller(KEY, now);
     // Both are throttled; only the strangers are many.
-    pacing.throttled(victim, None);
-    pacing.throttled(stranger, Some(Duration::from_secs(4)));
+    gate.throttled(&victim, None, now);
+    gate.throttled(&stranger, Some(Duration::from_secs(4)), now);
+    let enter = |caller, seconds| gate.enter(caller, Instant::now() + Duration::from_secs(seconds)).map(drop);
     thread::scope(|scope| {
-        let pacing = &pacing;
-        let crowd: Vec<_> = (0..50).map(|_| scope.spawn(move || pacing.wait(stranger, soon()))).collect();
+        let (enter, stranger) = (&enter, &stranger);
+        let crowd: Vec<_> = (0..50).map(|_| scope.spawn(move || enter(stranger, 5))).collect();
         thread::sleep(Duration::from_millis(100));
         for _ in 0..20 {
-            assert_eq!(pacing.wait(victim, std::time::Instant::now() + Duration::from_secs(1)), Ok(()));
+            assert_eq!(enter(&victim, 1), Ok(()));
         }
         assert!(crowd.iter().all(|thread| !thread.is_finished()));
     });

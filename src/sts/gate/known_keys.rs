@@ -1,9 +1,10 @@
-//! The access key ids whose logins have succeeded lately: a bounded memory that no account can take from the others.
+//! The access key ids whose logins have succeeded lately: bounded, and no account can take the room
+//! of the others.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// How many keys are remembered, at most.
+/// The maximum number of keys.
 pub const MAX_KEYS: usize = 16_384;
 
 /// How long a key is remembered after its last successful login.
@@ -11,8 +12,9 @@ pub const KNOWN_FOR: Duration = Duration::from_secs(3600);
 
 /// Keys and accounts as keyed hashes, which nobody outside the process can choose.
 ///
-/// Anybody can have any number of keys of an account of their own, since each session of a role has one. So when the
-/// memory is full, the account that has the most keys in it loses its oldest one: each account keeps a fair share.
+/// Anybody can have any number of keys of an account of their own, since each session of a role has
+/// one. So when the maximum is reached, the account with the most keys loses its oldest one: each
+/// account keeps a fair share.
 #[derive(Debug, Default)]
 pub struct KnownKeys {
     keys: HashMap<u64, Known>,
@@ -98,7 +100,7 @@ mod tests {
         flood.clone().for_each(|key| known.insert(key, STRANGER, now));
         assert_eq!(count(&known, 0..1000, now), 1000);
         assert_eq!(count(&known, flood, now), MAX_KEYS - 1000);
-        // One that comes after the flood finds room, too.
+        // A key that comes after the flood is remembered, too.
         known.insert(1000, VICTIM, now);
         assert_eq!(count(&known, 0..1001, now), 1001);
         assert_eq!((known.keys.len(), known.accounts.len()), (MAX_KEYS, 2));
@@ -123,7 +125,7 @@ mod tests {
         known.insert(1, VICTIM, late);
         assert!(known.contains(1, late + KNOWN_FOR - Duration::from_millis(1)));
         assert!(!known.contains(1, late + KNOWN_FOR));
-        // It is not kept for longer than until the account's next login.
+        // An expired key is removed at the account's next login.
         known.insert(2, VICTIM, late + KNOWN_FOR);
         assert_eq!((known.keys.len(), known.accounts[&VICTIM].len()), (1, 1));
         known.insert(2, STRANGER, late + KNOWN_FOR);
