@@ -11,6 +11,8 @@
 //! refused at once.
 
 mod known_keys;
+#[cfg(test)]
+mod model;
 mod pace;
 mod room;
 

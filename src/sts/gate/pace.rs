@@ -162,7 +162,8 @@ impl Supply for Pace {
 }
 
 impl Pace {
-    fn new(now: Instant) -> Self {
+    /// The first pace of an account.
+    pub fn new(now: Instant) -> Self {
         Self { rate: INITIAL_RATE, next: now, throttled: now, cut: None, confirmed: 0 }
     }
 
@@ -171,7 +172,8 @@ impl Pace {
         self.rate += RISE;
     }
 
-    fn throttled(&mut self, now: Instant, retry_after: Option<Duration>) {
+    /// STS has throttled a request, and may have said how long to wait.
+    pub fn throttled(&mut self, now: Instant, retry_after: Option<Duration>) {
         self.throttled = now;
         let since = self.cut.map(|cut| now.saturating_duration_since(cut));
         match since {

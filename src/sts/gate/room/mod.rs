@@ -120,9 +120,9 @@ impl<S: Supply, T: Threading> Room<S, T> {
         loop {
             let now = self.threading.now();
             let in_time = now < deadline;
-            if !in_time {
-                // A unit that was granted at the last moment is passed on.
-                queue.leave(ticket, me.ended.get().copied());
+            if !in_time && me.ended.get() == Some(&Outcome::Granted) {
+                // It was granted in time, but the thread ran too late: the next may have it.
+                queue.supply_mut().give_back();
             }
             let woken = settle(&mut queue, now);
             let outcome = if in_time { me.ended.get().copied() } else { Some(Outcome::Refused) };

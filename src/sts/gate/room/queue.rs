@@ -78,17 +78,9 @@ impl<S: Supply, W: Clone> Queue<S, W> {
         ticket
     }
 
-    /// Removes a waiter, whose wait may have ended before. [`settle`](Self::settle) must follow.
-    pub fn leave(&mut self, ticket: Ticket, ended: Option<Outcome>) {
-        match ended {
-            Some(Outcome::Granted) => self.supply.give_back(),
-            Some(Outcome::Refused) => {}
-            None => _ = self.waiters.remove(&ticket),
-        }
-    }
-
-    /// Grants and refuses all that can be granted or refused now. Returns the waiters to wake: those
-    /// whose wait has ended, and the one, with None, that has to ask anew until when to sleep.
+    /// Grants and refuses all that can be granted or refused now: nobody whose deadline has come waits
+    /// on. Returns the waiters to wake: those whose wait has ended, and the one, with None, that has
+    /// to ask anew until when to sleep.
     pub fn settle(&mut self, now: Instant) -> Vec<(W, Option<Outcome>)> {
         let mut wakes = Vec::new();
         while let Some(first) = self.waiters.first_entry() {
@@ -166,27 +158,22 @@ mod tests {
         queue.enter(at(9), "a");
         assert_eq!(queue.settle(now), [("a", GRANTED)]);
         let b = queue.enter(at(1), "b");
-        let c = queue.enter(at(3), "c");
-        let d = queue.enter(at(3), "d");
+        queue.enter(at(3), "c");
+        queue.enter(at(3), "d");
         let e = queue.enter(at(2), "e");
         assert_eq!(queue.settle(now), []);
         assert_eq!([b, e].map(|ticket| queue.sleeps_until(ticket, now)), [at(1), at(2)]);
 
-        // One that wakes by itself is gone; one that does not is refused by the next that looks.
-        queue.leave(e, None);
         assert_eq!(queue.settle(at(1)), [("b", REFUSED)]);
-        queue.leave(b, REFUSED);
+        // A slot that is given back passes over those whose deadline has come meanwhile.
         queue.supply_mut().give_back();
-        assert_eq!(queue.settle(at(2)), [("c", GRANTED)]);
-        // Its thread ran too late to use it.
-        queue.leave(c, GRANTED);
-        assert_eq!(queue.settle(at(2)), [("d", GRANTED)]);
-        queue.leave(d, GRANTED);
-        assert_eq!(queue.settle(at(2)), []);
+        assert_eq!(queue.settle(at(2)), [("e", REFUSED), ("c", GRANTED)]);
+        queue.supply_mut().give_back();
+        assert_eq!(queue.settle(at(3)), [("d", REFUSED)]);
         assert_eq!((queue.supply().free(), queue.len()), (1, 0));
 
-        queue.enter(at(2), "f");
-        assert_eq!(queue.settle(at(2)), [("f", REFUSED)], "a free slot is of no use after the deadline");
+        queue.enter(at(3), "f");
+        assert_eq!(queue.settle(at(3)), [("f", REFUSED)], "a free slot is of no use after the deadline");
         assert_eq!(queue.supply().free(), 1);
     }
 }
