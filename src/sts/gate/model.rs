@@ -1,9 +1,9 @@
 //! Rooms under a model checker: loom runs each model in every order of its threads' steps that has
 //! at most a given number of preemptions.
 //!
-//! Loom has no timeouts. Here, one thread of a model sets the clock and wakes the threads whose time
-//! has come, at any point that loom chooses, but never for a deadline of [`NEVER`]. So a waiter whose
-//! wake-up is lost sleeps for ever: loom reports a deadlock, or too many branches.
+//! Loom has no timeouts. Here, one thread of a model sets the clock and wakes the threads whose
+//! time has come, at any point that loom chooses, but never for a deadline of [`NEVER`]. So a
+//! waiter whose wake-up is lost sleeps for ever: loom reports a deadlock, or too many branches.
 
 use super::pace::Pace;
 use super::room::queue::Supply;
@@ -18,15 +18,17 @@ use std::time::{Duration, Instant};
 /// A deadline that does not come.
 const NEVER: u64 = 1_000_000;
 
+type Alarm = (Instant, Arc<Condvar>);
+
 /// Threads of loom, and a clock of milliseconds that [`Model::pass_time`] sets.
 #[derive(Clone)]
 struct Modelled {
     /// Plants a defect, for a test that shows that models can fail.
     loses_wakes: bool,
     clock: Arc<AtomicU64>,
-    /// Until when each thread sleeps. Loom need not see this lock, since it switches between threads
-    /// only at steps of its own types.
-    alarms: Arc<std::sync::Mutex<Vec<(Instant, Arc<Condvar>)>>>,
+    /// Until when each thread sleeps. Loom need not see this lock, since it switches between
+    /// threads only at steps of its own types.
+    alarms: Arc<std::sync::Mutex<Vec<Alarm>>>,
 }
 
 impl Threading for Modelled {

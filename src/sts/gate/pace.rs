@@ -107,8 +107,9 @@ fn is_over(room: &Room<Pace>, now: Instant) -> bool {
     room.read(|pace, waiting| waiting == 0 && pace.is_over(now))
 }
 
-/// The number of the account that an access key id is of, in keys of today's form: the 40 bits after
-/// the first of what follows the prefix of four (AKIA, ASIA), in base 32 (RFC 4648, section 6).
+/// The number of the account that an access key id is of, in keys of today's form: the 40 bits
+/// after the first of what follows the prefix of four (AKIA, ASIA), in base 32 (RFC 4648, section
+/// 6).
 ///
 /// AWS does not document that. Only the pace depends on it; where there is no such number, each key
 /// has a pace of its own.

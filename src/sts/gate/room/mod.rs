@@ -1,5 +1,5 @@
-//! A waiting room: threads block in it until what they wait for is theirs, or until it is clear that
-//! they cannot have it before their deadline.
+//! A waiting room: threads block in it until what they wait for is theirs, or until it is clear
+//! that they cannot have it before their deadline.
 //!
 //! [`queue`] decides; this file locks, sleeps and wakes. Each waiter is woken by itself, and only
 //! when its own wait ends or when it is the one that has to wake for the next unit.

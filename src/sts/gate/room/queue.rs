@@ -45,7 +45,8 @@ pub struct Queue<S, W> {
     supply: S,
     waiters: BTreeMap<Ticket, W>,
     arrivals: u64,
-    /// The waiter that sleeps only until the next unit is available; all others until their deadline.
+    /// The waiter that sleeps only until the next unit is available; all others until their
+    /// deadline.
     watching: Option<Ticket>,
 }
 
@@ -70,7 +71,8 @@ impl<S: Supply, W: Clone> Queue<S, W> {
         self.waiters.len()
     }
 
-    /// Adds a waiter that has to be served before the deadline. [`settle`](Self::settle) must follow.
+    /// Adds a waiter that has to be served before the deadline. [`settle`](Self::settle) must
+    /// follow.
     pub fn enter(&mut self, deadline: Instant, waiter: W) -> Ticket {
         let ticket = Ticket { deadline, arrival: self.arrivals };
         self.arrivals += 1;
@@ -78,9 +80,9 @@ impl<S: Supply, W: Clone> Queue<S, W> {
         ticket
     }
 
-    /// Grants and refuses all that can be granted or refused now: nobody whose deadline has come waits
-    /// on. Returns the waiters to wake: those whose wait has ended, and the one, with None, that has
-    /// to ask anew until when to sleep.
+    /// Grants and refuses all that can be granted or refused now: nobody whose deadline has come
+    /// waits on. Returns the waiters to wake: those whose wait has ended, and the one, with None,
+    /// that has to ask anew until when to sleep.
     pub fn settle(&mut self, now: Instant) -> Vec<(W, Option<Outcome>)> {
         let mut wakes = Vec::new();
         while let Some(first) = self.waiters.first_entry() {
