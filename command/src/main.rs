@@ -11,7 +11,6 @@ mod completions;
 mod credentials;
 mod login;
 mod manual;
-mod metadata;
 mod output;
 mod route;
 mod server_file;

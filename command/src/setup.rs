@@ -110,7 +110,7 @@ fn advice(arguments: &Setup) -> Result<(String, Vec<String>), CommandError> {
         Err(error) => return Err(format!("--root: cannot read {}: {error}", arguments.root.display()).into()),
     }
     let root = Root(arguments.root.clone());
-    let sources = Sources { profile: arguments.profile.as_deref(), environment: &variable };
+    let sources = Sources { profile: arguments.profile.as_deref() };
     let region = sources.region(arguments.region.as_deref())?;
     let host = region.as_deref().map(sts_host).transpose()?;
     let unit = Unit::find(&root, arguments.unit.as_deref(), arguments.server.as_deref())?;

@@ -28,15 +28,8 @@ pub fn sign_identity_request(
 ) -> Result<IdentityRequest, String> {
     let wrong =
         |why: &dyn std::fmt::Display| format!("cannot sign with the credentials from {}: {why}", credentials.source);
-    let token = credentials.session_token.as_ref();
-    let identity = aws_credential_types::Credentials::new(
-        credentials.access_key_id.as_str(),
-        credentials.secret_access_key.expose(),
-        token.map(|token| token.expose().to_owned()),
-        None,
-        "psmdb-aws-iam",
-    )
-    .into();
+    let token = credentials.keys.session_token();
+    let identity = credentials.keys.clone().into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)
         .region(host.region())
@@ -65,9 +58,9 @@ pub fn sign_identity_request(
 
     let date = AmzDate::parse(header("x-amz-date")).map_err(|denial| wrong(&denial))?;
     if let Some(token) = token {
-        sigv4::check_token(token.expose()).map_err(|denial| wrong(&denial))?;
+        sigv4::check_token(token).map_err(|denial| wrong(&denial))?;
     }
     let expected = Expected { date: &date, region: host.region(), with_token: token.is_some() };
     let authorization = Authorization::parse(header("authorization"), &expected).map_err(|denial| wrong(&denial))?;
-    Ok(IdentityRequest { authorization, date, token: token.map(|token| Secret::new(token.expose().to_owned())), nonce })
+    Ok(IdentityRequest { authorization, date, token: token.map(|token| Secret::new(token.to_owned())), nonce })
 }

@@ -10,7 +10,7 @@ use psmdb_aws_iam::sts::endpoint::StsHost;
 use psmdb_aws_iam::sts::response::CallerIdentity;
 use serde_json::{Map, Value, json};
 
-use crate::credentials::{Credentials, SOURCES_HELP, Sources, variable};
+use crate::credentials::{Credentials, SOURCES_HELP, Sources};
 use crate::output::{CommandError, CommandResult, print};
 use crate::route::RouteOptions;
 use crate::signing::sign_identity_request;
@@ -77,7 +77,7 @@ pub struct WhoAmI {
 /// or STS does not respond.
 pub fn run(arguments: &WhoAmI) -> CommandResult {
     let settings = arguments.route.settings()?;
-    let sources = Sources { profile: arguments.profile.as_deref(), environment: &variable };
+    let sources = Sources { profile: arguments.profile.as_deref() };
     let credentials = sources.credentials()?;
     let mut nonce = [0; NONCE_LENGTH];
     getrandom::fill(&mut nonce).map_err(|error| format!("the system provides no random bytes: {error}"))?;
@@ -116,7 +116,10 @@ impl Report<'_> {
         let users = self.users();
         let mut text = format!(
             "{}\nunique id {}; access key id {}, from {}\n\nUser in $external:\n",
-            identity.arn, identity.user_id, credentials.access_key_id, credentials.source
+            identity.arn,
+            identity.user_id,
+            credentials.keys.access_key_id(),
+            credentials.source
         );
         // Writing to a String cannot fail.
         let differ = users.iter().any(|(_, name)| *name != users[0].1);
@@ -147,7 +150,7 @@ impl Report<'_> {
             "partition": identity.principal.partition,
             "kind": kind_name(&identity.principal.kind),
             "userId": identity.user_id,
-            "accessKeyId": credentials.access_key_id,
+            "accessKeyId": credentials.keys.access_key_id(),
             "source": credentials.source,
             "users": users.collect::<Map<_, _>>(),
             "stsHost": host.as_str(),

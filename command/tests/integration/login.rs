@@ -424,5 +424,5 @@ fn wrong_usage_is_reported_before_anything_is_sent() {
         assert!(ended.stderr.contains(why) && !ended.stderr.contains("u:p"), "{arguments:?}: {}", ended.stderr);
     }
     let said = run(&mut command(&["login", "127.0.0.1:1"])).refused(2);
-    assert!(said.contains("no credentials of AWS"), "{said}");
+    assert!(said.contains("no AWS credentials: "), "{said}");
 }

@@ -6,6 +6,7 @@ mod support;
 
 mod check_server;
 mod check_sts;
+mod credentials;
 mod generated;
 mod login;
 mod setup;

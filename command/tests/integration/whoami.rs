@@ -1,12 +1,9 @@
 //! `whoami` against an STS that verifies signatures.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::MetadataExt;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use local_sts::{Identity, LocalSts, StsResponse};
@@ -19,7 +16,7 @@ use crate::support::sts::TestSts;
 
 impl TestSts {
     /// A request to this STS with these credentials.
-    fn whoami(&self, identity: &Identity, arguments: &[&str]) -> Command {
+    pub fn whoami(&self, identity: &Identity, arguments: &[&str]) -> Command {
         let mut command = command(&["whoami", "--endpoint", &self.sts.endpoint(), "--ca-file"]);
         command.arg(self.ca_file()).args(arguments);
         with_credentials(&mut command, identity);
@@ -34,7 +31,7 @@ impl TestSts {
     }
 }
 
-fn printed(ended: Ended, identity: &Identity) -> String {
+pub fn printed(ended: Ended, identity: &Identity) -> String {
     let printed = ended.printed();
     assert_hides(&printed, identity);
     printed
@@ -88,70 +85,6 @@ fn the_response_is_printed_with_the_user_s_name_and_the_durations() {
         let one: Value = serde_json::from_str(&one).expect("one JSON document");
         assert_eq!(one["users"], serde_json::json!({"assumedRole": assumed_role}));
     }
-}
-
-#[test]
-fn without_a_home_the_current_folder_is_not_searched_for_keys() {
-    let setting = TestSts::new();
-    let evil = setting.folder.path().join("evil");
-    fs::create_dir_all(evil.join(".aws")).unwrap();
-    let Identity { access_key_id, secret_access_key, .. } = &setting.user;
-    let keys = format!("[evil]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n");
-    fs::write(evil.join(".aws/credentials"), &keys).unwrap();
-    fs::write(evil.join(".aws/config"), keys.replace("[evil]", "[profile evil]\nregion = eu-west-1")).unwrap();
-    let whoami = |home: Option<&str>| {
-        let mut command = command(&["whoami", "--profile", "evil", "--endpoint", &setting.sts.endpoint(), "--ca-file"]);
-        command.arg(setting.ca_file()).current_dir(&evil).env_remove("HOME").envs(home.map(|home| ("HOME", home)));
-        run(&mut command)
-    };
-    let uid = fs::metadata("/proc/self").unwrap().uid();
-    let users = fs::read_to_string("/etc/passwd").unwrap();
-    let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let home = fields.filter(|fields| fields[2] == uid.to_string()).map(|fields| fields[5].to_owned()).next();
-    for unset in [None, Some("")] {
-        let said = whoami(unset).refused(2);
-        let expected = format!("there is no profile evil in {}/.aws/credentials or ", home.as_deref().unwrap());
-        assert!(said.contains(&expected), "{unset:?}: {said}");
-    }
-    // The keys are good where they are asked for.
-    assert!(whoami(evil.to_str()).printed().starts_with(&setting.user.arn));
-    assert_eq!(setting.sts.request_count(), 1);
-}
-
-#[test]
-fn keys_are_taken_from_a_profile() {
-    let setting = TestSts::new();
-    let keys = setting.folder.path().join("keys");
-    let Identity { access_key_id, secret_access_key, session_token, arn, .. } = &setting.role;
-    let token = session_token.as_ref().expect("a session's token");
-    let profile = format!(
-        "[reports]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n\
-         aws_session_token = {token}\n[corp]\nsso_session = corp\n"
-    );
-    fs::write(&keys, profile).unwrap();
-    // The environment has another's.
-    let whoami = |arguments: &[&str]| {
-        let mut command = setting.whoami(&setting.user, arguments);
-        command.env("AWS_SHARED_CREDENTIALS_FILE", &keys);
-        command
-    };
-    let text = printed(run(&mut whoami(&["--profile", "reports"])), &setting.role);
-    assert!(text.starts_with(arn), "{text}");
-    assert!(text.contains(&format!("from the profile reports in {}\n", keys.display())), "{text}");
-    assert!(printed(run(&mut whoami(&[])), &setting.user).starts_with(&setting.user.arn));
-    let named = run(whoami(&[])
-        .env_remove("AWS_ACCESS_KEY_ID")
-        .env_remove("AWS_SECRET_ACCESS_KEY")
-        .env("AWS_PROFILE", "reports"));
-    assert!(printed(named, &setting.role).starts_with(arn));
-
-    let asked = setting.sts.request_count();
-    let said = run(&mut whoami(&["--profile", "corp"])).refused(2);
-    assert!(said.contains("by SSO (sso_session), which is not supported"), "{said}");
-    assert!(said.contains("eval \"$(aws configure export-credentials --profile corp --format env)\""), "{said}");
-    let said = run(&mut command(&["whoami"])).refused(2);
-    assert!(said.contains("no credentials of AWS: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"), "{said}");
-    assert_eq!(setting.sts.request_count(), asked);
 }
 
 #[test]
@@ -323,91 +256,4 @@ fn options_are_checked_as_the_server_checks_its_parameters() {
     relative.current_dir(setting.folder.path());
     with_credentials(&mut relative, &setting.user);
     printed(run(&mut relative), &setting.user);
-}
-
-/// What hands out credentials on a container's or an instance's own link: answers by the first line and a header.
-fn metadata(answer: impl Fn(&str, &str) -> Option<String> + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for mut client in listener.incoming().flatten() {
-            let mut head = String::new();
-            let mut reader = BufReader::new(client.try_clone().unwrap());
-            while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap_or(0) > 0 {}
-            let (status, body) = match answer(head.lines().next().unwrap_or_default(), &head.to_lowercase()) {
-                Some(body) => ("200 OK", body),
-                None => ("404 Not Found", String::new()),
-            };
-            let length = body.len();
-            let _ = write!(client, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
-        }
-    });
-    address
-}
-
-#[test]
-fn a_container_and_an_instance_have_keys_of_their_own() {
-    let setting = TestSts::new();
-    let Identity { access_key_id, secret_access_key, session_token, arn, .. } = setting.role.clone();
-    let keys = serde_json::json!({
-        "AccessKeyId": access_key_id, "SecretAccessKey": secret_access_key, "Token": session_token, "Code": "Success",
-    })
-    .to_string();
-    // No keys in the environment.
-    let whoami = || {
-        let mut command = setting.whoami(&setting.user, &[]);
-        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
-        command
-    };
-
-    let answer = keys.clone();
-    let agent = metadata(move |line, head| {
-        let asked = line == "GET /v1/credentials HTTP/1.1" && head.contains("\r\nauthorization: the-pod's\r\n");
-        asked.then(|| answer.clone())
-    });
-    let token = setting.folder.path().join("pod-token");
-    fs::write(&token, "the-pod's\n").unwrap();
-    let uri = format!("http://{agent}/v1/credentials");
-    let mut in_pod = whoami();
-    in_pod.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri).env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token);
-    let text = printed(run(&mut in_pod), &setting.role);
-    assert!(text.starts_with(&arn) && text.contains("from the container\n"), "{text}");
-    let said = run(whoami().env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)).refused(2);
-    assert!(said.contains("the container's credentials: the answer has the status 404"), "{said}");
-    // Keys in the environment come first.
-    let mut command = setting.whoami(&setting.user, &[]);
-    command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/");
-    assert!(printed(run(&mut command), &setting.user).starts_with(&setting.user.arn));
-
-    let answer = keys.clone();
-    let instance = metadata(move |line, head| {
-        let with_token = head.contains("\r\nx-aws-ec2-metadata-token: of-a-minute\r\n");
-        match line.trim_end_matches(" HTTP/1.1") {
-            "PUT /latest/api/token" if head.contains("\r\nx-aws-ec2-metadata-token-ttl-seconds: ") => {
-                Some("of-a-minute".to_owned())
-            }
-            "GET /latest/meta-data/iam/security-credentials/" if with_token => Some("reporting".to_owned()),
-            "GET /latest/meta-data/iam/security-credentials/reporting" if with_token => Some(answer.clone()),
-            _ => None,
-        }
-    });
-    let on_instance = |address: &SocketAddr| {
-        let mut command = whoami();
-        command.env_remove("AWS_EC2_METADATA_DISABLED");
-        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://{address}/"));
-        command
-    };
-    let text = printed(run(&mut on_instance(&instance)), &setting.role);
-    assert!(text.starts_with(&arn) && text.contains("from the instance\n"), "{text}");
-    let said = run(on_instance(&instance).env("AWS_EC2_METADATA_DISABLED", "true")).refused(2);
-    assert!(said.contains("no credentials of AWS: "), "{said}");
-    let without_role = metadata(|line, _| line.starts_with("PUT ").then(String::new));
-    let said = run(&mut on_instance(&without_role)).refused(2);
-    assert!(said.contains("no credentials of AWS: "), "{said}");
-    let broken = metadata(|_, _| Some("planted".to_owned()));
-    let said = run(&mut on_instance(&broken)).refused(2);
-    assert!(
-        said.contains("the instance's credentials: the answer holds no keys") && !said.contains("planted"),
-        "{said}"
-    );
 }
