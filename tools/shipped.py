@@ -239,7 +239,7 @@ def licence_field(found):
     names = set()
     for crate in found.values():
         for part in crate.licence.split(" AND "):
-            choices = part.strip("()").split(" OR ")
+            choices = [choice.strip() for choice in part.strip("()").split(" OR ")]
             names.add(next((choice for choice in ("Apache-2.0", "MIT") if choice in choices), choices[0]))
     return " AND ".join(sorted(names))
 
