@@ -1,9 +1,11 @@
-//! The caller's AWS credentials and region, found as AWS's command line and SDKs find them: by AWS's crate `aws-config`.
+//! The caller's AWS credentials and region, from AWS's crate `aws-config`: as AWS's CLI and SDKs
+//! find them.
 //!
 //! Sources: AWS, "Standardized credential providers",
-//! <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>; AWS, "Configuration and credential file
-//! settings in the AWS CLI", <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html>. As there, a
-//! profile that is named on the command line comes before keys in the environment.
+//! <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>; AWS,
+//! "Configuration and credential file settings in the AWS CLI",
+//! <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html>, which puts a profile
+//! of the command line before keys in the environment.
 
 use std::error::Error;
 use std::os::unix::process::CommandExt as _;
@@ -32,15 +34,15 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::output::{quoted, shown};
 
-/// Time in which a source must give credentials: that of a program or a person behind it, too.
+/// Limit for all sources together. A `credential_process` may wait for a person.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// The region whose STS is asked to assume a role where none is set, as by the AWS CLI.
+/// The region of the STS request that assumes a role, if none is configured.
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// What --help says of the sources.
 pub const SOURCES_HELP: &str = "\
-Credentials are those that AWS's SDKs would take, from the first of these:
+Credentials come from the first of these sources, as in AWS's SDKs:
   1. --profile: this profile only
   2. AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN
   3. the profile AWS_PROFILE, or default
@@ -50,8 +52,8 @@ Credentials are those that AWS's SDKs would take, from the first of these:
 Profiles are read from ~/.aws/credentials and ~/.aws/config, or from the files
 that AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE name. A profile may have
 keys, a role to assume, SSO (after aws sso login), a credential_process or a web
-identity. MFA codes and login sessions (aws login) are not supported. Let the
-AWS CLI get those:
+identity. MFA codes and login sessions (aws login) are not supported; export
+those credentials with the AWS CLI first:
   eval \"$(aws configure export-credentials --format env)\"";
 
 /// What AWS gives a user, or a role's session, to sign with.
@@ -68,7 +70,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Where credentials and settings are looked for, besides the environment.
+/// Where to look for credentials and settings, besides the environment.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
     /// A profile that was asked for.
@@ -79,7 +81,7 @@ pub struct Sources<'a> {
 struct Source {
     /// Its name in messages.
     name: String,
-    /// Whether it is a profile, which fails when it refers to another that is not there.
+    /// Whether it is a profile, which fails if a profile that it refers to is missing.
     is_profile: bool,
     provider: Box<dyn ProvideCredentials>,
 }
@@ -104,8 +106,8 @@ impl Sources<'_> {
         let settings = self.settings(&files)?;
         if settings.get("login_session").is_some() {
             return Err(format!(
-                "the profile {} has a login session (login_session), which is not supported. Let the AWS CLI get its \
-                 credentials: {}",
+                "the profile {} has a login session (login_session), which is not supported. Export its credentials \
+                 with the AWS CLI: {}",
                 shown(settings.selected_profile()),
                 self.export_line()
             ));
@@ -120,7 +122,7 @@ impl Sources<'_> {
             format!("Log in first: aws sso login{}", self.profile_option())
         } else {
             let mfa = settings.get("mfa_serial").map_or("", |_| "MFA codes (mfa_serial) are not supported. ");
-            format!("{mfa}Where the AWS CLI has some, take them over: {}", self.export_line())
+            format!("{mfa}If the AWS CLI has credentials, export them: {}", self.export_line())
         };
         Err(format!("{why}. {advice}"))
     }
@@ -138,7 +140,7 @@ impl Sources<'_> {
         Ok(known.or_else(|| settings.get("region").map(str::to_owned)))
     }
 
-    /// Where credentials are looked for, in this order: that of aws-config, but for a profile of the command line.
+    /// The sources in the order of aws-config; a profile of the command line is the only one.
     fn chain(&self, files: &Files, settings: &ProfileSet) -> Result<Vec<Source>, String> {
         let region = region_in_environment().or_else(|| settings.get("region").map(str::to_owned));
         let config = ProviderConfig::without_region()
@@ -169,8 +171,7 @@ impl Sources<'_> {
         let name = self.profile_name();
         let (fs, env) = (Fs::real(), Env::real());
         let load = profile::load(&fs, &env, &files.contents, Some(name.clone().into()));
-        // The crate's error shows the line, which may hold a key.
-        let settings = run(load)?.map_err(|_| format!("cannot parse {files}"))?;
+        let settings = run(load)?.map_err(|error| why(&error))?;
         if self.names_a_profile() && settings.get_profile(&name).is_none() {
             return Err(format!("there is no profile {} in {files} (--profile, AWS_PROFILE)", shown(&name)));
         }
@@ -196,8 +197,8 @@ impl Sources<'_> {
             return format!("no AWS credentials: {profile}");
         }
         format!(
-            "no AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, {profile}, and there is no web \
-             identity, container or EC2 instance with a role"
+            "no AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, {profile}, and there is no \
+             web identity, container or EC2 instance with a role"
         )
     }
 
@@ -223,7 +224,7 @@ fn region_in_environment() -> Option<String> {
     ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| variable(name))
 }
 
-/// Refuses what would make the crate go on to another source, whose keys nobody meant.
+/// Refuses half a pair, for which aws-config would silently use another source.
 fn refuse_half_a_pair() -> Result<(), String> {
     const NAMES: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
     let (there, missing) = match NAMES.map(|name| variable(name).is_some()) {
@@ -234,16 +235,16 @@ fn refuse_half_a_pair() -> Result<(), String> {
     Err(format!("{there} is set, but {missing} is not: set both, or neither"))
 }
 
-/// The user's home folder: that of HOME, or without it that of the password database, as the AWS CLI has it. Where there
-/// is none, a folder without files: never the current one, whose keys may be somebody else's.
+/// The user's home folder: from HOME, or else from the password database, as in the AWS CLI. If
+/// there is none, a folder without files: keys in the current folder may be somebody else's.
 fn home() -> PathBuf {
     let in_database = || User::from_uid(Uid::current()).ok().flatten().map(|user| user.dir);
     let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from).or_else(in_database);
     home.filter(|home| !home.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("/nonexistent"))
 }
 
-/// Starts the command again with HOME if it has none: the crate looks for SSO's tokens below an empty HOME, which is the
-/// current folder, and a variable of a running process cannot be set safely.
+/// Re-executes the command with HOME if it has none. With an empty HOME, aws-config reads SSO's
+/// tokens from the current folder, and setting a variable of this process would be unsafe code.
 fn ensure_home() -> Result<(), String> {
     if env::var_os("HOME").is_some_and(|home| !home.is_empty()) {
         return Ok(());
@@ -251,7 +252,7 @@ fn ensure_home() -> Result<(), String> {
     let mut arguments = env::args_os();
     let mut again = Command::new("/proc/self/exe");
     again.arg0(arguments.next().unwrap_or_default()).args(arguments).env("HOME", home());
-    Err(format!("HOME is not set, and the command cannot be started again with it: {}", again.exec()))
+    Err(format!("HOME is not set, and the command cannot be restarted with it: {}", again.exec()))
 }
 
 /// AWS's two files.
@@ -261,7 +262,7 @@ struct Files {
 }
 
 impl Files {
-    /// Reads both; one that is not there is an empty one. The crate would take one that cannot be read for empty, too.
+    /// Reads both; a missing file is empty. aws-config ignores an unreadable file; here it is an error.
     fn read() -> Result<Self, String> {
         let path = |name: &str, file: &str| match variable(name) {
             Some(path) => path.strip_prefix("~/").map_or_else(|| PathBuf::from(&path), |path| home().join(path)),
@@ -269,13 +270,13 @@ impl Files {
         };
         let paths = [path("AWS_SHARED_CREDENTIALS_FILE", "credentials"), path("AWS_CONFIG_FILE", "config")];
         let mut contents = EnvConfigFiles::builder();
-        // Of a setting that both have, the crate takes that of the later file.
+        // If both files have a setting, aws-config uses that of the later one.
         for (path, kind) in paths.iter().zip([EnvConfigFileKind::Credentials, EnvConfigFileKind::Config]).rev() {
-            let text = match fs::read_to_string(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-                text => text.map_err(|error| format!("cannot read {}: {error}", path.display()))?,
+            contents = match fs::read_to_string(path) {
+                Ok(_) => contents.with_file(kind, path),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => contents.with_contents(kind, ""),
+                Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
             };
-            contents = contents.with_contents(kind, text);
         }
         Ok(Self { paths, contents: contents.build() })
     }
@@ -287,7 +288,7 @@ impl fmt::Display for Files {
     }
 }
 
-/// The profile and the way in which it gets credentials, in the order in which the crate looks at its settings.
+/// The profile, and how it gets credentials: by the first of these settings, as in aws-config.
 fn profile_source(settings: &ProfileSet) -> String {
     const WAYS: [(&str, &str); 5] = [
         ("web_identity_token_file", " (web identity)"),
@@ -300,8 +301,8 @@ fn profile_source(settings: &ProfileSet) -> String {
     format!("the profile {}{way}", settings.selected_profile())
 }
 
-/// What asks AWS. What it asks in plain HTTP is on the machine's own link: that is never sent by a proxy, which would see
-/// the keys.
+/// The HTTP client for AWS. Only HTTPS goes through the environment's proxy: plain HTTP is for the
+/// metadata services, and a proxy would see the keys.
 fn http_client() -> Result<SharedHttpClient, String> {
     let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, variable(name)?)));
     let proxy = match first(["HTTPS_PROXY", "https_proxy"]) {
@@ -318,20 +319,20 @@ fn http_client() -> Result<SharedHttpClient, String> {
     }))
 }
 
-/// Runs what waits for AWS, here and now.
+/// Runs a future to its end on this thread.
 fn run<T>(work: impl Future<Output = T>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot ask for AWS credentials: {error}"))?;
     let result = runtime.block_on(work);
-    // A name resolution that was given up may go on for long.
+    // An abandoned name resolution may still run in a thread.
     runtime.shutdown_background();
     Ok(result)
 }
 
-/// The credentials of the first source that has some.
+/// The credentials of the first source that has any.
 ///
 /// # Errors
-/// When a source is there that fails, or that is not done in time.
+/// When a source is configured and fails, or does not answer in time.
 async fn first_of(chain: Vec<Source>, limit: Duration) -> Result<Option<Credentials>, String> {
     let deadline = Instant::now() + limit;
     for Source { name, is_profile, provider } in chain {
@@ -348,12 +349,12 @@ async fn first_of(chain: Vec<Source>, limit: Duration) -> Result<Option<Credenti
     Ok(None)
 }
 
-/// The reasons below an error. Never its Debug text, which may show what was sent and received.
-fn why(error: &CredentialsError) -> String {
+/// The causes of an error. Its Debug text may contain requests and responses, and is not used.
+fn why(error: &(dyn Error + 'static)) -> String {
     let mut reasons: Vec<String> = Vec::new();
     let mut next = error.source();
     while let Some(error) = next {
-        // Those say no more than that there is an error.
+        // These only say that there is an error.
         let says_nothing = error.is::<CredentialsError>() || error.is::<TokenError>();
         let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         if !says_nothing && !reasons.iter().any(|said| said.contains(&reason)) {

@@ -354,7 +354,7 @@ impl Attempt<'_> {
     fn keys(&self) -> String {
         format!(
             "access key id {}, from {}",
-            shown(&self.credentials.keys.access_key_id()),
+            shown(self.credentials.keys.access_key_id()),
             shown(&self.credentials.source)
         )
     }

@@ -9,7 +9,7 @@ use regex_lite::Regex;
 use crate::support::root;
 
 /// The folders of sources that are checked.
-const PACKAGES: [&str; 2] = ["src", "local-sts/src"];
+const PACKAGES: [&str; 3] = ["src", "local-sts/src", "command/src"];
 
 /// The modules of a package that lies in this folder, each with the modules that it uses outside of
 /// its tests; the crate's root is the empty name.

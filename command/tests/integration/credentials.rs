@@ -1,7 +1,8 @@
-//! Where `whoami` and `login` take credentials from. Each run ends at an STS that verifies the signature made with them.
+//! The sources of credentials of `whoami` and `login`. Each run ends at an STS that verifies the
+//! signature made with them.
 //!
-//! AWS's services that hand out credentials are replaced by a double on loopback, since nothing of them is available here:
-//! it checks what is asked, and answers as AWS documents it.
+//! AWS's services that issue credentials are not available here. A double on loopback replaces them:
+//! it checks the request and answers as AWS documents it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -73,7 +74,7 @@ impl Double {
         Self { address, requests }
     }
 
-    /// An STS that gives the role's session for requests that have this in the body and in the head.
+    /// An STS that issues the role's session to requests with these parts in body and head.
     fn sts(role: &Identity, in_body: &'static [&'static str], in_head: String) -> Self {
         let Identity { access_key_id, secret_access_key, session_token, arn, .. } = role.clone();
         let token = session_token.unwrap();
@@ -87,8 +88,8 @@ impl Double {
                     "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>\
                      <AssumedRoleUser><AssumedRoleId>AROAEXAMPLE:s</AssumedRoleId><Arn>{arn}</Arn></AssumedRoleUser>\
                      <Credentials><AccessKeyId>{access_key_id}</AccessKeyId><SecretAccessKey>{secret_access_key}\
-                     </SecretAccessKey><SessionToken>{token}</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration>\
-                     </Credentials></{action}Result></{action}Response>"
+                     </SecretAccessKey><SessionToken>{token}</SessionToken>\
+                     <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></{action}Result></{action}Response>"
                 )
             })
         })
@@ -148,8 +149,8 @@ fn the_first_source_that_has_keys_counts() {
     others.iter().for_each(|identity| setting.sts.add_identity(identity.clone()));
     let [in_environment, default, in_config] = &others[..] else { unreachable!() };
     let config = format!(
-        "[default]\nregion = eu-west-1\ns3 =\n  aws_access_key_id = NESTED\n{}[profile in-config]\n{}[in-config-without-prefix]\n\
-         aws_access_key_id = AKIANOT\n",
+        "[default]\nregion = eu-west-1\ns3 =\n  aws_access_key_id = NESTED\n{}[profile in-config]\n{}\
+         [in-config-without-prefix]\naws_access_key_id = AKIANOT\n",
         keys_of(in_config),
         keys_of(in_config)
     );
@@ -242,6 +243,9 @@ fn what_is_missing_or_fails_is_said_and_what_to_do() {
         assert!(said.contains(reason), "{name}: {said}");
         assert!(!said.contains("planted"), "{name}: {said}");
     }
+    let said = run(&mut whoami(&setting, "[default]\nplanted\n", &[])).refused(2);
+    assert!(said.contains(": error parsing /") && said.contains("/.aws/config on line 2: "), "{said}");
+    assert!(!said.contains("planted"), "{said}");
     assert_eq!(setting.sts.request_count(), 0);
 }
 
@@ -304,12 +308,15 @@ fn a_program_gives_credentials() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
     let program = program.display();
     let config = format!(
-        "[default]\ncredential_process = {program} ok\n[profile locked]\ncredential_process = {program} --password planted\n\
-         [profile nonsense]\ncredential_process = echo planted\n"
+        "[default]\ncredential_process = {program} ok\n[profile locked]\n\
+         credential_process = {program} --password planted\n[profile nonsense]\ncredential_process = echo planted\n"
     );
     assert_used(&mut whoami(&setting, &config, &[]), &setting.role, "the profile default (credential_process)");
     for (profile, reason) in [
-        ("locked", "external process exited with code exit status: 3. Stderr: locked. Where the AWS CLI has some, "),
+        (
+            "locked",
+            "external process exited with code exit status: 3. Stderr: locked. If the AWS CLI has credentials, ",
+        ),
         ("nonsense", "could not parse response: "),
     ] {
         let said = run(&mut whoami(&setting, &config, &["--profile", profile])).refused(2);
@@ -334,8 +341,9 @@ fn a_role_is_assumed_with_the_keys_of_another_profile() {
     );
     let profile = format!("role_arn = {ROLE}\nrole_session_name = shift\nexternal_id = 42\n");
     let config = format!(
-        "[profile admin]\n{profile}source_profile = keys\nregion = eu-central-1\nmfa_serial = arn:aws:iam::123456789012:mfa/x\n\
-         [profile direct]\n{profile}source_profile = keys\nendpoint_url = {}\n\
+        "[profile admin]\n{profile}source_profile = keys\nregion = eu-central-1\n\
+         mfa_serial = arn:aws:iam::123456789012:mfa/x\n[profile direct]\n{profile}source_profile = keys\n\
+         endpoint_url = {}\n\
          [profile from-environment]\n{profile}credential_source = Environment\n[profile keys]\n{}",
         sts.url(),
         keys_of(&setting.user)
