@@ -17,14 +17,15 @@ fn main() {
     for source in EXPORTS {
         println!("cargo:rerun-if-changed={source}");
     }
-    // Look-ups and probes run on threads of their own, which must not lose their code when a caller unloads the object.
+    // Look-ups and probes run on threads of their own, which must not lose their code when a caller
+    // unloads the object.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
     generate_header();
     compile_shim();
 }
 
-/// Writes the header anew when the exported functions have changed; it is checked in, so that C and C++ callers can
-/// read it without a build.
+/// Writes the header anew when the exported functions have changed; it is checked in, so that C and
+/// C++ callers can read it without a build.
 fn generate_header() {
     println!("cargo:rerun-if-changed={HEADER}");
     let config = cbindgen::Config::from_file("cbindgen.toml").expect("cbindgen.toml can be read");
@@ -40,8 +41,8 @@ fn generate_header() {
     }
 }
 
-/// Copies a source with each `export!(...)` replaced by the function in it, since cbindgen does not expand macros on a
-/// stable compiler. Returns the path of the copy.
+/// Copies a source with each `export!(...)` replaced by the function in it, since cbindgen does not
+/// expand macros on a stable compiler. Returns the path of the copy.
 fn expand_exports(source: &Path) -> PathBuf {
     let text = fs::read_to_string(source).expect("the source can be read");
     let mut parts = text.split("export!(\n");
@@ -56,21 +57,24 @@ fn expand_exports(source: &Path) -> PathBuf {
     copy
 }
 
-/// Compiles every file of the shim. It becomes part of the shared object; the Rust library has nothing to register with.
-/// The command makes the same checks of a server's file: its build script is told where they are.
+/// Compiles every file of the shim. It becomes part of the shared object; the Rust library has
+/// nothing to register with. The command makes the same checks of a server's file: its build script
+/// is told where they are.
 fn compile_shim() {
     println!("cargo:rerun-if-changed={SHIM}");
     let sources: Vec<PathBuf> = files_of(Path::new(SHIM), "cpp");
     let objects = cc::Build::new()
         .cpp(true)
-        // In builds for tests too: unoptimised, small functions of libstdc++ are calls into its library.
+        // In builds for tests too: unoptimised, small functions of libstdc++ are calls into its
+        // library.
         .opt_level(2)
-        // From C++20 on, libstdc++ lets std::string be instantiated here instead of leaving it to its library.
+        // From C++20 on, libstdc++ lets std::string be instantiated here instead of leaving it to
+        // its library.
         .std("c++20")
         .files(&sources)
         .include("include")
-        // The shim links no C++ library: it uses the types of the standard library as the server laid them out, and
-        // the server's own runtime. See cpp-shim/cxx_runtime.h.
+        // The shim links no C++ library: it uses the types of the standard library as the server
+        // laid them out, and the server's own runtime. See cpp-shim/cxx_runtime.h.
         .cpp_link_stdlib(None)
         .flag("-fno-exceptions")
         .flag("-fno-rtti")
@@ -98,10 +102,12 @@ fn compile_shim() {
         .collect();
     assert_eq!(checks.len(), SERVER_CHECKS.len(), "the checks of a server are among {objects:?}");
     let checks = env::join_paths(checks).expect("the target folder's name has no colon");
-    // Cargo gives it to build scripts of packages that depend on this one, as DEP_PSMDB_AWS_IAM_SERVER_CHECKS.
+    // Cargo gives it to build scripts of packages that depend on this one, as
+    // DEP_PSMDB_AWS_IAM_SERVER_CHECKS.
     println!("cargo:server_checks={}", checks.display());
-    // Symbolic functions: the object's own functions are bound inside it, whatever else the process has loaded. (With
-    // all of -Bsymbolic, dlsym would look into the object before it looks into the server.)
+    // Symbolic functions: the object's own functions are bound inside it, whatever else the process
+    // has loaded. (With all of -Bsymbolic, dlsym would look into the object before it looks into
+    // the server.)
     for flag in ["-Wl,-Bsymbolic-functions", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--build-id"] {
         println!("cargo:rustc-link-arg-cdylib={flag}");
     }

@@ -1,4 +1,5 @@
-//! Compiles the programs in `clients/`, and drives them by lines on their standard input and output.
+//! Compiles the programs in `clients/`, and drives them by lines on their standard input and
+//! output.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

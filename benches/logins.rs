@@ -123,7 +123,8 @@ fn in_turns(
 /// The CPU time of a server so far, in ticks, including finished threads (one per login).
 fn cpu(mongod: &Mongod) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", mongod.pid())).expect("the process runs");
-    // The second field is a name, which may contain spaces. utime and stime are the 14th and the 15th: see proc(5).
+    // The second field is a name, which may contain spaces. utime and stime are the 14th and the
+    // 15th: see proc(5).
     let fields: Vec<&str> = stat.rsplit(") ").next().expect("its fields").split(' ').collect();
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }

@@ -1,7 +1,8 @@
 //! Measures the cost of a login, compared with alternatives, and which goals are met: `make bench`.
 //!
-//! Alternatives are measured alternately in one run, so other load on the machine affects all of them. The result goes
-//! to standard output and, if all parts were run, to docs/benchmarks.md, whose head describes the method.
+//! Alternatives are measured alternately in one run, so other load on the machine affects all of
+//! them. The result goes to standard output and, if all parts were run, to docs/benchmarks.md,
+//! whose head describes the method.
 
 mod client;
 mod logins;

@@ -114,8 +114,8 @@ impl Series {
         format!("{:.digits$} ({minimum:.digits$} to {maximum:.digits$})", self.median())
     }
 
-    /// This series relative to another one, measured alternately: the median of the ratios, which is not affected by
-    /// slow moments of the machine.
+    /// This series relative to another one, measured alternately: the median of the ratios, which
+    /// is not affected by slow moments of the machine.
     pub fn ratio_to(&self, other: &Self) -> f64 {
         let ratios: Vec<f64> = self.0.iter().zip(&other.0).map(|(this, other)| this / other).collect();
         percentile(&ratios, 50.0)

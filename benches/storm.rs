@@ -90,7 +90,8 @@ pub fn run(report: &mut Report) {
     report.goal("Storm: time, relative to 2,000/600 s", plugin.took.median() / ideal, 2, Limit::AtMost(1.2), "");
 }
 
-/// Logs in on all connections at once; returns the durations of successful logins, and the total, in seconds.
+/// Logs in on all connections at once; returns the durations of successful logins, and the total,
+/// in seconds.
 fn storm(port: u16, credentials: &Credentials) -> (Vec<f64>, Duration) {
     let ready = Barrier::new(CONNECTIONS + 1);
     thread::scope(|scope| {

@@ -1,8 +1,8 @@
 //! `MONGODB-AWS` logins for a stock `mongod`: IAM users and roles, verified by AWS STS.
 //!
-//! The crate is built as a shared object that a server preloads. A thin C++ shim (`cpp-shim/`) knows
-//! the server's memory layout and decides nothing. The layers, from the top down; each uses only those
-//! below it:
+//! The crate is built as a shared object that a server preloads. A thin C++ shim (`cpp-shim/`)
+//! knows the server's memory layout and decides nothing. The layers, from the top down; each uses
+//! only those below it:
 //!
 //! - [`ffi`]: the `extern "C"` functions, the panic boundary and the only unsafe code.
 //! - [`login`]: one login with its one state: underway, confirmed or denied.
@@ -16,8 +16,9 @@
 //! - [`aws`], [`denial`], [`secret`]: partitions, regions and STS hosts; why a login failed; text that
 //!   is redacted and zeroed.
 //!
-//! Text from outside passes one grammar each. It is written where it is checked, as ABNF (RFC 5234; `%s`
-//! marks case-sensitive strings, RFC 7405), with its bounds, its source and where it is stricter:
+//! Text from outside passes one grammar each. It is written where it is checked, as ABNF (RFC 5234;
+//! `%s` marks case-sensitive strings, RFC 7405), with its bounds, its source and where it is
+//! stricter:
 //!
 //! | Text | Grammar |
 //! |---|---|

@@ -2,7 +2,8 @@
 
 /// The command that creates the user of this name in `$external`, with an example role to replace.
 ///
-/// Strings are in single quotes, so that the line can be pasted as it stands in the log, which is JSON.
+/// Strings are in single quotes, so that the line can be pasted as it stands in the log, which is
+/// JSON.
 pub fn create_user(user_name: &str) -> String {
     format!(
         "db.getSiblingDB('$external').createUser({{user: {}, roles: [{{role: 'readWrite', db: 'test'}}]}})",

@@ -4,8 +4,8 @@
 //! Sources: AWS, "Standardized credential providers",
 //! <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>; AWS,
 //! "Configuration and credential file settings in the AWS CLI",
-//! <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html>, which puts a profile
-//! of the command line before keys in the environment.
+//! <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html>, which puts a
+//! profile of the command line before keys in the environment.
 
 use std::error::Error;
 use std::os::unix::process::CommandExt as _;
@@ -262,7 +262,8 @@ struct Files {
 }
 
 impl Files {
-    /// Reads both; a missing file is empty. aws-config ignores an unreadable file; here it is an error.
+    /// Reads both; a missing file is empty. aws-config ignores an unreadable file; here it is an
+    /// error.
     fn read() -> Result<Self, String> {
         let path = |name: &str, file: &str| match variable(name) {
             Some(path) => path.strip_prefix("~/").map_or_else(|| PathBuf::from(&path), |path| home().join(path)),

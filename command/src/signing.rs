@@ -1,4 +1,5 @@
-//! The client's side of `MONGODB-AWS`: GetCallerIdentity signed for an STS host and a nonce, as drivers do it.
+//! The client's side of `MONGODB-AWS`: GetCallerIdentity signed for an STS host and a nonce, as
+//! drivers do it.
 //!
 //! Source: MongoDB drivers' specification "Authentication", section MONGODB-AWS.
 
@@ -17,7 +18,8 @@ use crate::credentials::Credentials;
 
 /// Signs the question who these credentials belong to, now.
 ///
-/// `nonce` is the client's and the server's. What comes back has passed the checks that the plugin makes.
+/// `nonce` is the client's and the server's. What comes back has passed the checks that the plugin
+/// makes.
 ///
 /// # Errors
 /// A sentence that says what is wrong with the credentials; it shows nothing of them.

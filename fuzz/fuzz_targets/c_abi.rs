@@ -1,7 +1,7 @@
 //! Calls of the C ABI in any order, with valid pointers only, under AddressSanitizer.
 //!
-//! An input is a sequence of calls: the call's number, then its arguments, each taken from the front. Whatever a call
-//! gives out is read whole and freed; leaks are found at the end.
+//! An input is a sequence of calls: the call's number, then its arguments, each taken from the
+//! front. Whatever a call gives out is read whole and freed; leaks are found at the end.
 #![no_main]
 
 use arbitrary::{Result, Unstructured};
@@ -142,7 +142,8 @@ fn first(byte: u8) -> Vec<u8> {
     doc! { "r": nonce, "p": 110 }.to_vec().expect("it can be written")
 }
 
-/// A second message that is good for this moment and the global host, with these bytes for a token, if any.
+/// A second message that is good for this moment and the global host, with these bytes for a token,
+/// if any.
 fn second(token: &[u8]) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let now = time::OffsetDateTime::from_unix_timestamp(now as i64).expect("before 9999");
@@ -337,7 +338,8 @@ fn take(buffer: *mut Buffer) -> Option<Vec<u8>> {
     }
 }
 
-/// Bytes that the library lends; every caller is done with them before it makes the next call with the same object.
+/// Bytes that the library lends; every caller is done with them before it makes the next call with
+/// the same object.
 fn read<'a>(bytes: Bytes) -> &'a [u8] {
     assert!(!bytes.data.is_null());
     // SAFETY: not null, and what the library lends is live until its object is used again or freed.

@@ -1,8 +1,8 @@
-//! Values of parameters. What is refused changes nothing, what is accepted is read back, and an accepted host or
-//! endpoint is one that the HTTP and TLS libraries can use.
+//! Values of parameters. What is refused changes nothing, what is accepted is read back, and an
+//! accepted host or endpoint is one that the HTTP and TLS libraries can use.
 //!
-//! The first byte of an input is the parameter's number, `0` to `7`; the second says what the rest is: `t` text, `b` a
-//! BSON element, `p` the content of the file that the text names.
+//! The first byte of an input is the parameter's number, `0` to `7`; the second says what the rest
+//! is: `t` text, `b` a BSON element, `p` the content of the file that the text names.
 #![no_main]
 
 use bson::raw::{RawDocumentBuf, cstr};
@@ -52,7 +52,8 @@ fn bson(parameter: &Parameter, element: &[u8], is_file: bool) -> Corpus {
     let Ok(raw) = RawDocumentBuf::from_bytes([&length.to_le_bytes()[..], element, &[0]].concat()) else {
         return Corpus::Reject;
     };
-    // To a second reader: the value as the text that means the same, if it is one that can be accepted.
+    // To a second reader: the value as the text that means the same, if it is one that can be
+    // accepted.
     let document = Document::from_reader(raw.as_bytes()).ok().filter(|document| document.len() == 1);
     let text = match document.as_ref().and_then(|document| document.values().next()) {
         Some(Bson::String(text)) => Some(text.clone()),
@@ -153,7 +154,8 @@ fn accepted(parameter: &Parameter, text: &str, store: &Store) {
             let region = store.current().sts().first_host().name().region().to_owned();
             assert!(!region.is_empty() && !region.contains(|c: char| c != '-' && !c.is_ascii_alphanumeric()));
             assert!(text == "sts.amazonaws.com" || !matches!(text.split('.').nth(1), None | Some("sts" | "amazonaws")));
-            // To a second reader: below this suffix there is only STS, and no region of a partition with another.
+            // To a second reader: below this suffix there is only STS, and no region of a partition
+            // with another.
             if let Some(name) = text.strip_suffix(".amazonaws.com").filter(|name| *name != "sts") {
                 let (label, region) = name.split_once('.').expect("a region");
                 assert!(["sts", "sts-fips"].contains(&label) && !region.contains('.'), "{text}");

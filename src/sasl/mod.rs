@@ -82,8 +82,8 @@ impl Conversation {
     ///
     /// # Errors
     /// A malformed-message denial if the message violates the protocol, comes in the wrong order or
-    /// more than 60 seconds after the previous one; an internal one if there are no random bytes. If
-    /// the second message claims an access key id, the reason names it.
+    /// more than 60 seconds after the previous one; an internal one if there are no random bytes.
+    /// If the second message claims an access key id, the reason names it.
     pub fn step(
         self,
         message: &[u8],
@@ -156,8 +156,8 @@ impl Conversation {
     }
 }
 
-/// The denial with the access key id that the client claimed, also where STS has confirmed nothing: an operator finds
-/// the line by it.
+/// The denial with the access key id that the client claimed, also where STS has confirmed nothing:
+/// an operator finds the line by it.
 pub fn with_claimed_key(denial: Denial, access_key_id: &str) -> Denial {
     denial.with_detail(&format!("the client claimed access key id {access_key_id}"))
 }

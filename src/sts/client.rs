@@ -1,7 +1,9 @@
-//! The HTTPS client of one STS host: its pool of keep-alive connections, and one attempt of a request.
+//! The HTTPS client of one STS host: its pool of keep-alive connections, and one attempt of a
+//! request.
 //!
-//! Every setting of the HTTP library that matters here is set explicitly: https only, no redirect followed, no proxy
-//! from the environment, a status is not an error, every size has an upper bound.
+//! Every setting of the HTTP library that matters here is set explicitly: https only, no redirect
+//! followed, no proxy from the environment, a status is not an error, every size has an upper
+//! bound.
 
 use super::connection::{Observer, StsConnector};
 use super::endpoint::Endpoint;
@@ -125,11 +127,12 @@ impl Client {
         Self { names, url, stale_connection_timeout, process, agent, new_connections }
     }
 
-    /// Sends a request that is always the same and has no signature, over a connection of its own, and
-    /// judges the response as that of a login. Blocks for at most the timeout.
+    /// Sends a request that is always the same and has no signature, over a connection of its own,
+    /// and judges the response as that of a login. Blocks for at most the timeout.
     ///
     /// # Errors
-    /// Why there is no identity. [`Outcome::Reached`] means that STS refused the request, as it does.
+    /// Why there is no identity. [`Outcome::Reached`] means that STS refused the request, as it
+    /// does.
     pub fn check(&self, timeout: Duration) -> Result<CallerIdentity, Failure> {
         let post = self.new_connections.post(&self.url).content_type(CONTENT_TYPE).header("Accept", "text/xml");
         let post = post.config().timeout_global(Some(timeout)).build();
@@ -137,8 +140,9 @@ impl Client {
     }
 
     /// Sends the request once. A kept connection may turn out to be dead when it is used: then the
-    /// request goes over a new one. The others stay in the pool, since the client's own bytes may be
-    /// why it died; `has_stale_connections` keeps later attempts of the login from trying them too.
+    /// request goes over a new one. The others stay in the pool, since the client's own bytes may
+    /// be why it died; `has_stale_connections` keeps later attempts of the login from trying them
+    /// too.
     ///
     /// # Errors
     /// Why there is no identity, and what that says of the host.

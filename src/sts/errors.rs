@@ -8,7 +8,8 @@ pub fn is_local(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| shortages.contains(&code))
 }
 
-/// An error's text, short and printable: a TLS error may repeat names from an untrusted certificate.
+/// An error's text, short and printable: a TLS error may repeat names from an untrusted
+/// certificate.
 pub fn printable(error: &dyn std::fmt::Display) -> String {
     const LONGEST: usize = 300;
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };

@@ -1,5 +1,5 @@
-//! Which STS host new logins use. A client signs for the host that it was sent, so a login keeps its
-//! host to the end.
+//! Which STS host new logins use. A client signs for the host that it was sent, so a login keeps
+//! its host to the end.
 
 use super::health::{CheckReason, Outcome};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -48,9 +48,9 @@ impl Failover {
         self.since.store(epoch_millis(), Ordering::Relaxed);
     }
 
-    /// Finds the host for new logins among `count`: the preferred one if it can be reached, else the
-    /// current one, else the first after it in the list's order, from its end on to its beginning.
-    /// `check` sends the constant request to the host of an index.
+    /// Finds the host for new logins among `count`: the preferred one if it can be reached, else
+    /// the current one, else the first after it in the list's order, from its end on to its
+    /// beginning. `check` sends the constant request to the host of an index.
     pub fn find_host(
         &self,
         count: usize,

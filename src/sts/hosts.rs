@@ -117,8 +117,8 @@ impl Hosts {
         health.record(outcome) && !outage.is_on() && health.start_check(CheckReason::Suspicion, now)
     }
 
-    /// Starts a check if another host than the preferred one is current, or in an outage, and one is
-    /// due. Returns whether it did; the caller must run it then.
+    /// Starts a check if another host than the preferred one is current, or in an outage, and one
+    /// is due. Returns whether it did; the caller must run it then.
     pub fn start_recovery_check(&self, outage: &Outage, now: Instant) -> bool {
         let is_needed = self.failover.current() != 0 || outage.is_on();
         is_needed && !self.are_retired() && self.lock().start_check(CheckReason::Recovery, now)

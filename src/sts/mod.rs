@@ -1,9 +1,9 @@
 //! Asking AWS STS who signed a request. [`Sts`] is the one door: a login takes a host from it and
 //! calls [`Sts::ask`].
 //!
-//! Inside, [`hosts`] holds the hosts, [`health`] decides whether one can be reached, and [`failover`]
-//! which one new logins use. [`gate`] decides when a request may be sent; [`request`] is what is
-//! sent, [`client`] sends it by a [`route`], and [`response`] reads the response.
+//! Inside, [`hosts`] holds the hosts, [`health`] decides whether one can be reached, and
+//! [`failover`] which one new logins use. [`gate`] decides when a request may be sent; [`request`]
+//! is what is sent, [`client`] sends it by a [`route`], and [`response`] reads the response.
 //! [`endpoint`] has the grammars of addresses, [`resolver`] looks them up, and [`connection`], with
 //! [`proxy`] and [`tls`], connects. [`roots`] holds the trusted certificates. [`certificates`],
 //! [`unreached`] and [`errors`] describe what is wrong with other certificates, why there is no
@@ -204,8 +204,8 @@ impl Sts {
         })
     }
 
-    /// Remembers an access key whose login has succeeded now, and the account that STS has named for
-    /// it. Its later logins do not wait among those of newcomers.
+    /// Remembers an access key whose login has succeeded now, and the account that STS has named
+    /// for it. Its later logins do not wait among those of newcomers.
     pub fn remember(&self, access_key_id: &str, account: &str) {
         self.shared.gate.remember(access_key_id, account, Instant::now());
     }

@@ -1,4 +1,5 @@
-//! awsIamAllowedAccounts: what STS confirms is not enough where the operator has named the accounts that may log in.
+//! awsIamAllowedAccounts: what STS confirms is not enough where the operator has named the accounts
+//! that may log in.
 
 use local_sts::Identity;
 

@@ -1,7 +1,9 @@
-//! The classes of attack that have broken designs of this kind, one test for each: what a client can try.
+//! The classes of attack that have broken designs of this kind, one test for each: what a client
+//! can try.
 //!
-//! What happened to others is said at each test, and which check stands in the way here. STS says yes to anything, as
-//! the victim, unless it is STS's own check that counts. What a hostile STS can try is in `hostile_sts`.
+//! What happened to others is said at each test, and which check stands in the way here. STS says
+//! yes to anything, as the victim, unless it is STS's own check that counts. What a hostile STS can
+//! try is in `hostile_sts`.
 
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -42,11 +44,12 @@ fn shift(seconds: i64) -> SystemTime {
     if seconds < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
 }
 
-/// CVE-2020-16250 (Vault): the client wrote the request to STS, chose an action whose answer repeats what the client
-/// wrote, and had a lenient reader find an identity in that.
+/// CVE-2020-16250 (Vault): the client wrote the request to STS, chose an action whose answer
+/// repeats what the client wrote, and had a lenient reader find an identity in that.
 ///
-/// Here a client writes three values of a request that is built from constants, and the answer is one strict document.
-/// Answers like the one of that attack, and many others, are in `hostile_sts::xml_tricks_log_nobody_in`.
+/// Here a client writes three values of a request that is built from constants, and the answer is
+/// one strict document. Answers like the one of that attack, and many others, are in
+/// `hostile_sts::xml_tricks_log_nobody_in`.
 #[test]
 fn cve_2020_16250_the_client_cannot_make_sts_answer_another_question() {
     let mut target = Target::start();
@@ -93,10 +96,12 @@ fn cve_2020_16250_the_client_cannot_make_sts_answer_another_question() {
     target.still_serves("CVE-2020-16250");
 }
 
-/// The three values are BSON strings, which carry any byte. A line break in one that is written into a header as it is
-/// adds headers or a second request, and re-opens CVE-2020-16250 (tornado's client over libcurl had to learn it).
+/// The three values are BSON strings, which carry any byte. A line break in one that is written
+/// into a header as it is adds headers or a second request, and re-opens CVE-2020-16250 (tornado's
+/// client over libcurl had to learn it).
 ///
-/// Here each value has a grammar without control characters, and the header is written anew from its checked parts.
+/// Here each value has a grammar without control characters, and the header is written anew from
+/// its checked parts.
 #[test]
 fn crlf_injection_in_the_three_values_never_reaches_sts() {
     let mut target = Target::start();
@@ -144,8 +149,8 @@ fn crlf_injection_in_the_three_values_never_reaches_sts() {
     target.still_serves("line breaks");
 }
 
-/// The flag that says whether the client supports channel binding is signed; a server that takes any value, or sends
-/// on what it got, lets the client choose a header.
+/// The flag that says whether the client supports channel binding is signed; a server that takes
+/// any value, or sends on what it got, lets the client choose a header.
 ///
 /// Here only the value that drivers send is taken, and a constant is sent.
 #[test]
@@ -189,8 +194,9 @@ fn channel_binding_flag_other_than_n_is_refused() {
     target.still_serves("channel-binding flags");
 }
 
-/// The client's half of the nonce is copied beside the server's: a short one leaves bytes of memory or of an old nonce in
-/// the challenge, a long one is written over what lies behind, and an empty one is no half.
+/// The client's half of the nonce is copied beside the server's: a short one leaves bytes of memory
+/// or of an old nonce in the challenge, a long one is written over what lies behind, and an empty
+/// one is no half.
 ///
 /// Here it has 32 bytes of the right type before it is copied anywhere.
 #[test]
@@ -220,7 +226,8 @@ fn nonce_length_and_type_are_checked_before_it_is_copied() {
         target.refuses_first(name, &payload(doc! { "r": nonce, "p": 110 }), TYPE);
     }
     target.refuses_first("none", &payload(doc! { "p": 110 }), TYPE);
-    // Lengths that are not true. The nonce's is at byte 7, behind the document's, the type and the name.
+    // Lengths that are not true. The nonce's is at byte 7, behind the document's, the type and the
+    // name.
     for (name, length) in
         [("zero", 0), ("less", 31), ("more", 33), ("all", i32::MAX), ("negative", -1), ("least", i32::MIN)]
     {
@@ -233,10 +240,12 @@ fn nonce_length_and_type_are_checked_before_it_is_copied() {
     target.still_serves("nonces of another length");
 }
 
-/// AWS demands that headers named x-amz-* are signed, and the nonce is not one of them. In designs that did not look, a
-/// signature without the nonce was as good: one that was caught anywhere worked for fifteen minutes.
+/// AWS demands that headers named x-amz-* are signed, and the nonce is not one of them. In designs
+/// that did not look, a signature without the nonce was as good: one that was caught anywhere
+/// worked for fifteen minutes.
 ///
-/// Here the signature has to cover everything that ties it to this login, by a sorted list of known names.
+/// Here the signature has to cover everything that ties it to this login, by a sorted list of known
+/// names.
 #[test]
 fn signature_without_the_nonce_or_the_rest_is_refused() {
     let mut target = Target::start();
@@ -311,10 +320,11 @@ fn signature_without_the_nonce_or_the_rest_is_refused() {
     target.still_serves("signatures that do not cover the nonce");
 }
 
-/// A header with an element twice is read one way by who checks it and another way by who obeys it (Vault reads it with
-/// a greedy pattern and takes the last).
+/// A header with an element twice is read one way by who checks it and another way by who obeys it
+/// (Vault reads it with a greedy pattern and takes the last).
 ///
-/// Here there is one anchored form, each element once and in order, and what was checked is what is sent.
+/// Here there is one anchored form, each element once and in order, and what was checked is what is
+/// sent.
 #[test]
 fn two_readings_of_one_header_are_none() {
     let mut target = Target::start();
@@ -363,10 +373,11 @@ fn two_readings_of_one_header_are_none() {
     target.still_serves("two readings of one header");
 }
 
-/// CVE-2022-2385 (aws-iam-authenticator): query parameters twice, in different case: one was checked, the other was what
-/// STS obeyed, and the client was whom it said it was.
+/// CVE-2022-2385 (aws-iam-authenticator): query parameters twice, in different case: one was
+/// checked, the other was what STS obeyed, and the client was whom it said it was.
 ///
-/// Here there are no names of the client's, a field is there once and in its case, and only STS says who it is.
+/// Here there are no names of the client's, a field is there once and in its case, and only STS
+/// says who it is.
 #[test]
 fn cve_2022_2385_fields_twice_or_in_another_case_are_refused_and_only_sts_names_the_client() {
     let mut target = Target::start();
@@ -395,7 +406,8 @@ fn cve_2022_2385_fields_twice_or_in_another_case_are_refused_and_only_sts_names_
         login.authorization = login.authorization.replace("Credential=", "Credential=?X-Amz-Credential=");
     });
 
-    // The key id is the victim's, and the rest says that the client is the victim. STS says that it is somebody else.
+    // The key id is the victim's, and the rest says that the client is the victim. STS says that it
+    // is somebody else.
     let attacker = Identity::iam_user("210987654321", "team/alice");
     target.fixture.sts.set_response(StsResponse::AcceptAll(attacker.clone()));
     let reply = target.fixture.login(&target.fixture.user).expect_err("a claim was believed");
@@ -405,14 +417,16 @@ fn cve_2022_2385_fields_twice_or_in_another_case_are_refused_and_only_sts_names_
     target.still_serves("CVE-2022-2385");
 }
 
-/// Where the client chooses whom the server asks, it sets up an STS of its own, or has the server knock at doors inside
-/// the network; aws-iam-authenticator and others need lists of what is allowed.
+/// Where the client chooses whom the server asks, it sets up an STS of its own, or has the server
+/// knock at doors inside the network; aws-iam-authenticator and others need lists of what is
+/// allowed.
 ///
 /// Here the host and the address come from the configuration. A client has no word for them.
 #[test]
 fn host_override_by_the_client_is_not_possible() {
     let mut target = Target::start();
-    // A client's own STS, which says yes. Its certificate is trusted, so that only the address is between.
+    // A client's own STS, which says yes. Its certificate is trusted, so that only the address is
+    // between.
     let evil = LocalSts::builder().start().expect("an STS");
     evil.set_response(StsResponse::AcceptAll(target.fixture.user.clone()));
     target.fixture.trust(&[&target.fixture.sts, &evil]);
@@ -436,7 +450,8 @@ fn host_override_by_the_client_is_not_possible() {
             login.authorization = login.authorization.replace("us-east-1", region);
         });
     }
-    // A signature may be over any host; what is asked is the configured one, which finds the signature wrong.
+    // A signature may be over any host; what is asked is the configured one, which finds the
+    // signature wrong.
     target.asks_sts("another host signed", |signer| signer.with_header("host", &host).region("us-east-1"));
     target.fixture.sts.set_response(StsResponse::Verified);
     let other = aws_client::login_with(target.fixture.mongod.port(), &target.keys, |signer| {
@@ -449,8 +464,8 @@ fn host_override_by_the_client_is_not_possible() {
     target.still_serves("hosts of the client's");
 }
 
-/// A signature for another region, service or day was made for somebody else: a caught request to another service must
-/// not log anybody in, and what STS would turn down need not reach it.
+/// A signature for another region, service or day was made for somebody else: a caught request to
+/// another service must not log anybody in, and what STS would turn down need not reach it.
 #[test]
 fn cross_region_and_cross_service_scope_is_refused_before_sts() {
     let other = "sts.eu-west-1.amazonaws.com";
@@ -540,11 +555,13 @@ fn dates_out_of_time_or_of_another_form_are_refused_before_sts() {
     target.still_serves("dates");
 }
 
-/// A rogue server M passes V's challenge on to a client that logs in to M, and the client's answer to V.
+/// A rogue server M passes V's challenge on to a client that logs in to M, and the client's answer
+/// to V.
 ///
-/// The protocol has no defence against that while it happens: the nonce does not name the server. This test says so,
-/// as the documents do: TLS with verified certificates keeps clients away from M. What M has caught is worth nothing
-/// later, or in another conversation, since V draws its half of the nonce anew.
+/// The protocol has no defence against that while it happens: the nonce does not name the server.
+/// This test says so, as the documents do: TLS with verified certificates keeps clients away from
+/// M. What M has caught is worth nothing later, or in another conversation, since V draws its half
+/// of the nonce anew.
 #[test]
 fn relay_while_it_is_live_is_not_defended_and_what_was_caught_is_worth_nothing() {
     let fixture = Fixture::start();
@@ -586,8 +603,8 @@ fn relay_while_it_is_live_is_not_defended_and_what_was_caught_is_worth_nothing()
     fixture.assert_still_serves("a relay");
 }
 
-/// CVE-2025-11621 (Vault): an entry that was cached for a role of one account was found for a role of the same name in
-/// another.
+/// CVE-2025-11621 (Vault): an entry that was cached for a role of one account was found for a role
+/// of the same name in another.
 ///
 /// Here nothing is cached, and the name of a user is the whole ARN with partition and account.
 #[test]
@@ -615,7 +632,8 @@ fn cve_2025_11621_the_same_role_name_in_another_account_is_another_user() {
         }
     }
 
-    // Both roles have users here, and both log in at once, over the same kept connections: each is always itself.
+    // Both roles have users here, and both log in at once, over the same kept connections: each is
+    // always itself.
     let namesake = Identity::assumed_role(OTHER_ACCOUNT, "reporting", "i-0123456789abcdef0");
     let its_user = format!("arn:aws:iam::{OTHER_ACCOUNT}:role/reporting");
     target.fixture.mongod.create_external_user(&its_user, bson!([]));
@@ -635,11 +653,12 @@ fn cve_2025_11621_the_same_role_name_in_another_account_is_another_user() {
     target.still_serves("CVE-2025-11621");
 }
 
-/// Names of sessions and paths are the caller's to choose, and whoever can make a user or a role chooses its name. Where
-/// a name is matched by a pattern, by its beginning, or after it was made "canonical", one of these is the victim's.
+/// Names of sessions and paths are the caller's to choose, and whoever can make a user or a role
+/// chooses its name. Where a name is matched by a pattern, by its beginning, or after it was made
+/// "canonical", one of these is the victim's.
 ///
-/// Here a name is compared whole and byte by byte, without patterns, and fields that STS cannot have written are
-/// refused.
+/// Here a name is compared whole and byte by byte, without patterns, and fields that STS cannot
+/// have written are refused.
 #[test]
 fn wildcard_and_canonicalisation_tricks_find_no_user() {
     let mut target = Target::start();
@@ -726,8 +745,8 @@ fn wildcard_and_canonicalisation_tricks_find_no_user() {
     target.still_serves("look-alikes");
 }
 
-/// A role that is deleted and made again has the same ARN and another unique id. It is the same user here, as the
-/// documents say; the log tells the two apart.
+/// A role that is deleted and made again has the same ARN and another unique id. It is the same
+/// user here, as the documents say; the log tells the two apart.
 #[test]
 fn re_created_role_is_the_same_user_and_the_log_tells_them_apart() {
     let fixture = Fixture::start();

@@ -1,8 +1,10 @@
-//! The client's messages, with one thing changed at a time. What the plugin takes and what it refuses is compared with
-//! a second reading of the documented grammars (`src/sigv4.rs`, `src/sasl/messages.rs`), written here as regular
-//! expressions (`oracle`), and with the verdict that each row of a table names (`rows`).
+//! The client's messages, with one thing changed at a time. What the plugin takes and what it
+//! refuses is compared with a second reading of the documented grammars (`src/sigv4.rs`,
+//! `src/sasl/messages.rs`), written here as regular expressions (`oracle`), and with the verdict
+//! that each row of a table names (`rows`).
 //!
-//! STS says yes to anything, so that a wrong signature counts for nothing and the grammar alone decides.
+//! STS says yes to anything, so that a wrong signature counts for nothing and the grammar alone
+//! decides.
 
 mod oracle;
 mod rows;
@@ -36,7 +38,8 @@ fn both_signers_sign_the_same_bytes_and_sts_verifies_both() {
             let mut reply = conversation.finish(&client_second(&login)).unwrap_or_else(|reply| panic!("{by}: {reply}"));
             assert_eq!(reply.client.logged_in_users().unwrap(), [format!("{user}@$external")], "{by}");
         }
-        // The optional headers are left out of what STS verifies too, not only of what the plugin reads.
+        // The optional headers are left out of what STS verifies too, not only of what the plugin
+        // reads.
         let conversation = Conversation::start(fixture.mongod.port()).expect("a challenge");
         let signer = conversation.signer(&credentials(identity));
         let login = signer.without_header("content-length").without_header("content-type").sign_by_hand();
@@ -106,7 +109,8 @@ fn a_message_with_one_thing_changed_is_decided_as_the_grammar_says() {
     }
     assert!(failures.is_empty(), "{} messages were decided in another way:\n{}", failures.len(), failures.join("\n"));
 
-    // The right part has to be what is refused: a date that never was could also be refused for its age.
+    // The right part has to be what is refused: a date that never was could also be refused for its
+    // age.
     let reasons = fixture.denial_reasons(refused.len());
     let wrong: Vec<_> = refused
         .iter()
@@ -125,7 +129,8 @@ fn a_first_message_with_one_thing_changed_is_decided_as_the_grammar_says() {
     let fixture = Fixture::start();
     let mut refused = Vec::new();
     for (name, expected, message) in first_messages() {
-        // Once more by a second reader: a field twice, or anything after the document, is not written again.
+        // Once more by a second reader: a field twice, or anything after the document, is not
+        // written again.
         let nonce = Document::from_reader(&message[..]).ok().and_then(|document| {
             let whole = message.len() <= 128 && document.len() == 2 && document.to_vec().ok()? == message;
             let nonce = document.get_binary_generic("r").ok().filter(|nonce| nonce.len() == 32)?;
@@ -158,7 +163,8 @@ fn a_first_message_with_one_thing_changed_is_decided_as_the_grammar_says() {
     fixture.assert_still_serves("changed first messages");
 }
 
-/// Every text that is one character away from a good one, without a server, since there are so many.
+/// Every text that is one character away from a good one, without a server, since there are so
+/// many.
 #[test]
 fn a_text_with_one_character_changed_is_decided_as_the_grammar_says() {
     const DATE: &str = "20260131T191300Z";
@@ -201,8 +207,8 @@ fn a_text_with_one_character_changed_is_decided_as_the_grammar_says() {
     assert!(accepted > 0);
 }
 
-/// Tries the text with each character left out, doubled, swapped with the next, replaced and preceded by another; says
-/// how many were accepted.
+/// Tries the text with each character left out, doubled, swapped with the next, replaced and
+/// preceded by another; says how many were accepted.
 fn each_neighbour(good: &str, characters: &[char], is_accepted: impl Fn(&str) -> bool) -> usize {
     assert!(is_accepted(good), "{good:?}");
     let mut accepted = 0;
@@ -249,7 +255,8 @@ fn check_request(request: &RecordedRequest, sent: &Sent, nonce: &[u8]) -> Result
             return Err(format!("STS was sent another {name}"));
         }
     }
-    // A header that is signed and not sent, or sent twice, is one that STS reads in another way than the client.
+    // A header that is signed and not sent, or sent twice, is one that STS reads in another way
+    // than the client.
     match sent.signed.iter().find(|name| values(name).len() != 1) {
         Some(name) => Err(format!("{name} is signed, and was not sent once")),
         None => Ok(()),

@@ -1,9 +1,10 @@
-//! Who answers for STS is hostile, or passes on what an attacker has written. It has the right certificate, so that
-//! only the reading of its answers stands in the way.
+//! Who answers for STS is hostile, or passes on what an attacker has written. It has the right
+//! certificate, so that only the reading of its answers stands in the way.
 //!
-//! Every answer is one that a lenient reader would take for the victim's, or one that costs a careless reader its
-//! memory or its time. The login is denied with the plain denial, in time, and for the reason named here: an answer that
-//! is refused for another reason than its trick does not show anything. What the attacker wrote is not in the log.
+//! Every answer is one that a lenient reader would take for the victim's, or one that costs a
+//! careless reader its memory or its time. The login is denied with the plain denial, in time, and
+//! for the reason named here: an answer that is refused for another reason than its trick does not
+//! show anything. What the attacker wrote is not in the log.
 
 use std::fs;
 use std::io::Write;
@@ -18,7 +19,8 @@ use crate::support::fixture::Fixture;
 use crate::support::mongod::Mongod;
 use crate::target::{SHORT_TIMEOUT, Target};
 
-/// In whatever the attacker writes, and so in no log. No grammar of error codes or request ids allows it.
+/// In whatever the attacker writes, and so in no log. No grammar of error codes or request ids
+/// allows it.
 const MARKER: &str = "planted_zqx";
 
 /// Enough for an answer that comes at once.
@@ -54,9 +56,10 @@ fn assert_nothing_planted(target: &Target) {
     assert!(!target.fixture.mongod.log_text().contains(MARKER), "the attacker's text is in the log");
 }
 
-/// Class 16. Readers of XML were led astray by what is legal in it: text in an attacker's hands that is markup in other
-/// eyes, names that are declared elsewhere, files and hosts that a document asks for (CVE-2020-16250 was found that
-/// way). One form is read here and everything that STS does not write is refused.
+/// Class 16. Readers of XML were led astray by what is legal in it: text in an attacker's hands
+/// that is markup in other eyes, names that are declared elsewhere, files and hosts that a document
+/// asks for (CVE-2020-16250 was found that way). One form is read here and everything that STS does
+/// not write is refused.
 #[test]
 fn xml_tricks_log_nobody_in() {
     let mut target = Target::start();
@@ -171,7 +174,8 @@ fn xml_tricks_log_nobody_in() {
             assumed(&format!("<Audience a='{escaped}'>x</Audience>")),
             ATTRIBUTE,
         ),
-        // Elements twice, inside each other, or in another place: which of them counts must not be a question.
+        // Elements twice, inside each other, or in another place: which of them counts must not be
+        // a question.
         ("two ARNs", swap(&element, &element.repeat(2)), ONE_ARN),
         (
             "another ARN first",
@@ -287,7 +291,8 @@ fn xml_tricks_log_nobody_in() {
     target.still_serves("XML tricks");
 }
 
-/// Class 13 and 14, from the side of STS: an ARN that is not what it seems, or not of the account that STS says.
+/// Class 13 and 14, from the side of STS: an ARN that is not what it seems, or not of the account
+/// that STS says.
 #[test]
 fn principals_that_cannot_be_log_nobody_in() {
     let mut target = Target::start();
@@ -337,7 +342,8 @@ fn principals_that_cannot_be_log_nobody_in() {
     target.still_serves("principals that cannot be");
 }
 
-/// What is around the document: answers of HTTP that two readers could take for two things, and what is no HTTP.
+/// What is around the document: answers of HTTP that two readers could take for two things, and
+/// what is no HTTP.
 #[test]
 fn http_tricks_log_nobody_in() {
     let mut target = Target::start();
@@ -509,7 +515,8 @@ fn an_answer_without_an_end_is_cut_off_in_size_and_in_time() {
 
     const NO_ANSWER: &str = "no response from sts.amazonaws.com (";
     const UNFINISHED: &str = " was not complete within ";
-    // Each byte comes long before the time is over, so that only one deadline for all of them helps.
+    // Each byte comes long before the time is over, so that only one deadline for all of them
+    // helps.
     let pause = Duration::from_millis(100);
     let slow = |first: &str, rest: &str| StsResponse::Slow { first: first.into(), rest: rest.into(), pause };
     let with_length = format!("{ok}Content-Length: {}\r\n\r\n", good.len());
@@ -585,7 +592,8 @@ fn redirects_are_not_followed() {
     target.still_serves("redirects");
 }
 
-/// Class 17. Who a client is rests on STS's certificate: somebody else may say yes as loud as they like.
+/// Class 17. Who a client is rests on STS's certificate: somebody else may say yes as loud as they
+/// like.
 #[test]
 fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
     let mut target = Target::start();
@@ -650,8 +658,8 @@ fn tls_somebody_else_who_answers_for_sts_is_not_believed() {
     target.still_serves("certificates that are not trusted");
 }
 
-/// Class 17. The addresses of a name are raced to the end of the TLS handshake: one that answers first and is not STS
-/// is passed over, whichever comes first, and gets no signature.
+/// Class 17. The addresses of a name are raced to the end of the TLS handshake: one that answers
+/// first and is not STS is passed over, whichever comes first, and gets no signature.
 #[test]
 fn tls_an_impostor_at_one_of_several_addresses_never_wins() {
     let names = Dns::start().expect("a DNS server");
@@ -696,7 +704,8 @@ struct Tcp {
 }
 
 impl Tcp {
-    /// The thread ends with the test program; a connection stays open until the other side closes it.
+    /// The thread ends with the test program; a connection stays open until the other side closes
+    /// it.
     fn serve(act: impl Fn(&mut std::net::TcpStream) -> std::io::Result<()> + Send + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
         let port = listener.local_addr().expect("its address").port();

@@ -1,4 +1,5 @@
-//! Denial of service: strangers who hold as many connections as they can, with messages that only STS can refuse.
+//! Denial of service: strangers who hold as many connections as they can, with messages that only
+//! STS can refuse.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -83,7 +84,8 @@ fn five_hundred_strangers_hold_their_share_of_sts_and_no_more() {
     fixture.assert_still_serves("the siege");
 }
 
-/// A key of any account of AWS is confirmed by STS. Without a user here, it stays among the strangers.
+/// A key of any account of AWS is confirmed by STS. Without a user here, it stays among the
+/// strangers.
 #[test]
 fn strangers_whom_sts_confirms_are_no_known_callers() {
     let fixture = Fixture::start();
@@ -100,7 +102,8 @@ fn strangers_whom_sts_confirms_are_no_known_callers() {
     let reply = fixture.login(&stranger).expect_err("there is no such user");
     assert_ne!(reply.get_i32("code").unwrap(), AUTHENTICATION_FAILED, "STS did not confirm the stranger: {reply}");
 
-    // Half of them with the key that STS has confirmed: a lane of their own would double what is under way at once.
+    // Half of them with the key that STS has confirmed: a lane of their own would double what is
+    // under way at once.
     let mut crowd: Vec<_> = (0..4 * LANE_WIDTH)
         .map(|n| {
             let unknown = Credentials::new(&format!("AKIAX{n}"), "no-secret");
@@ -128,7 +131,8 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
-/// An STS that knows the fixture's user and the newcomers at once, and takes its time to refuse anybody.
+/// An STS that knows the fixture's user and the newcomers at once, and takes its time to refuse
+/// anybody.
 fn slow_to_refuse(fixture: &Fixture, newcomers: &[Identity], refusals: &Arc<Refusals>) -> LocalSts {
     let refusals = Arc::clone(refusals);
     let builder = newcomers.iter().fold(LocalSts::builder(), |builder, newcomer| builder.identity(newcomer.clone()));
@@ -143,7 +147,8 @@ fn slow_to_refuse(fixture: &Fixture, newcomers: &[Identity], refusals: &Arc<Refu
         .expect("an STS")
 }
 
-/// An STS that answers the user at once, and takes its time for the stranger and for anybody it refuses.
+/// An STS that answers the user at once, and takes its time for the stranger and for anybody it
+/// refuses.
 fn slow_for_all_but(user: &Identity, stranger: &Identity, strangers: &Arc<Refusals>) -> LocalSts {
     let (strangers, fast) = (Arc::clone(strangers), user.access_key_id.clone());
     LocalSts::builder()
@@ -165,7 +170,8 @@ fn time(fixture: &Fixture, identity: &Identity) -> Duration {
     begun.elapsed()
 }
 
-/// Holds so many connections, each with a login that only STS can refuse, over and over; returns how many were refused.
+/// Holds so many connections, each with a login that only STS can refuse, over and over; returns
+/// how many were refused.
 fn besiege(fixture: &Fixture, connections: usize, part: usize, waiting: &AtomicUsize, stop: &AtomicBool) -> usize {
     let mut refused = 0;
     while !stop.load(Ordering::SeqCst) {

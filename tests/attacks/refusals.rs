@@ -1,5 +1,5 @@
-//! Logins that are wrong without a class of attack of their own: messages out of form and out of turn, who is not
-//! confirmed, and what the log says and must not say.
+//! Logins that are wrong without a class of attack of their own: messages out of form and out of
+//! turn, who is not confirmed, and what the log says and must not say.
 
 use bson::{Document, doc};
 use local_sts::{Identity, StsResponse};

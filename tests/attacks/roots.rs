@@ -1,4 +1,5 @@
-//! Whom TLS trusts: a file of awsStsCAFile that is not one of CA certificates, and system roots that come late.
+//! Whom TLS trusts: a file of awsStsCAFile that is not one of CA certificates, and system roots
+//! that come late.
 
 use std::fs;
 
@@ -9,8 +10,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use crate::support::aws_client;
 use crate::support::fixture::{ACCOUNT, Fixture, assert_plain_denial, credentials};
 
-/// Asserts that the file of awsStsCAFile, replaced by these bytes, is refused for this reason, and that nothing
-/// changes.
+/// Asserts that the file of awsStsCAFile, replaced by these bytes, is refused for this reason, and
+/// that nothing changes.
 fn is_refused(fixture: &Fixture, name: &str, bytes: &[u8], reason: &str) {
     let good = fs::read(fixture.ca_file()).expect("the file of awsStsCAFile");
     fs::write(fixture.ca_file(), bytes).expect("another file");
@@ -25,7 +26,8 @@ fn is_refused(fixture: &Fixture, name: &str, bytes: &[u8], reason: &str) {
     fixture.assert_still_serves(name);
 }
 
-/// Somebody who may write to one database plants a certificate of their own in a file of the server's.
+/// Somebody who may write to one database plants a certificate of their own in a file of the
+/// server's.
 #[test]
 fn a_certificate_that_was_planted_in_a_database_file_is_trusted_by_nobody() {
     let fixture = Fixture::start();
@@ -81,7 +83,8 @@ fn a_certificate_that_is_not_a_ca_s_is_not_trusted_as_one() {
     }
 }
 
-/// The roots of the system that cannot be read at the first login are trusted once they can be, and those of no other.
+/// The roots of the system that cannot be read at the first login are trusted once they can be, and
+/// those of no other.
 #[test]
 fn system_roots_that_come_after_the_first_login_are_trusted_then() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -107,7 +110,8 @@ fn system_roots_that_come_after_the_first_login_are_trusted_then() {
         reasons.iter().all(|reason| reason.contains("not trusted: the signature of its certificate (CN=local-sts)"))
     );
 
-    // More roots than before, as when descriptors are free again: no parameter is set, and no restart needed.
+    // More roots than before, as when descriptors are free again: no parameter is set, and no
+    // restart needed.
     fs::write(&roots, [stranger.ca_pem(), other.ca_pem()].concat()).expect("a file of roots");
     fixture.assert_still_serves("system roots that can be read");
     let forged = Identity::iam_user(ACCOUNT, "nobody");

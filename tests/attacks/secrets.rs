@@ -19,11 +19,12 @@ use crate::support::fixture::{ACCOUNT, Fixture, ROLE_USER_NAME, STS_HOST, creden
 use crate::support::plugin;
 use crate::support::wire::WireClient;
 
-/// A shorter piece proves nothing: what a vector register held of a text, 16 bytes, turns up in the unused parts of whatever
-/// is stored next.
+/// A shorter piece proves nothing: what a vector register held of a text, 16 bytes, turns up in the
+/// unused parts of whatever is stored next.
 const PIECE: usize = 32;
 
-/// A process that logs clients in through the C ABI, without a server's own copies of what they send.
+/// A process that logs clients in through the C ABI, without a server's own copies of what they
+/// send.
 struct Holder {
     child: Child,
     input: ChildStdin,

@@ -12,23 +12,27 @@ use crate::support::wire::WireClient;
 /// MongoDB's error code UserNotFound.
 const USER_NOT_FOUND: i32 = 11;
 
-/// What a login may take beyond the time that STS has: two busy cores, and a server that writes its log.
+/// What a login may take beyond the time that STS has: two busy cores, and a server that writes its
+/// log.
 const SLACK: Duration = Duration::from_secs(3);
 
 /// For STSs that keep a login waiting, or whose trouble may pass.
 pub const SHORT_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// What reasons say of trouble that may pass, so that STS is asked again as long as the login has time.
+/// What reasons say of trouble that may pass, so that STS is asked again as long as the login has
+/// time.
 const MAY_PASS: [&str; 3] =
     ["was closed before the response", "closed before the response was complete", "STS returned 500"];
 
 /// The longest reason that a line of the log should have.
 const LONGEST_REASON: usize = 600;
 
-/// A server whose STS says yes to anything, as the victim: only the plugin's own checks stand in the way.
+/// A server whose STS says yes to anything, as the victim: only the plugin's own checks stand in
+/// the way.
 pub struct Target {
     pub fixture: Fixture,
-    /// The victim's keys, with which an attacker signs who could: whatever is refused is not refused for its signature.
+    /// The victim's keys, with which an attacker signs who could: whatever is refused is not
+    /// refused for its signature.
     pub keys: Credentials,
     /// The plain denials so far, which is where the log's reasons are counted from.
     denied: usize,
@@ -59,7 +63,8 @@ impl Target {
         self.assert_denied_before_sts(name, asked, reason);
     }
 
-    /// Asserts that what `change` makes of a good second message is denied for this reason, and that STS is not asked.
+    /// Asserts that what `change` makes of a good second message is denied for this reason, and
+    /// that STS is not asked.
     pub fn refuses(&mut self, name: &str, reason: &str, change: impl FnOnce(&mut SignedLogin)) {
         self.refuses_answer(name, reason, |signer| {
             let mut signed = signer.sign();
@@ -68,7 +73,8 @@ impl Target {
         });
     }
 
-    /// Asserts that what `change` signs instead is denied for this reason, and that STS is not asked.
+    /// Asserts that what `change` signs instead is denied for this reason, and that STS is not
+    /// asked.
     pub fn refuses_signed(&mut self, name: &str, reason: &str, change: impl FnOnce(Signer) -> Signer) {
         self.refuses_answer(name, reason, |signer| client_second(&change(signer).sign()));
     }
@@ -84,7 +90,8 @@ impl Target {
         self.assert_denied_before_sts(name, asked, reason);
     }
 
-    /// Asserts that this login passes the plugin's checks and that STS is asked: the limit is where it is said to be.
+    /// Asserts that this login passes the plugin's checks and that STS is asked: the limit is where
+    /// it is said to be.
     pub fn asks_sts(&mut self, name: &str, change: impl FnOnce(Signer) -> Signer) {
         let asked = self.fixture.sts.request_count();
         let logged_in = aws_client::login_with(self.fixture.mongod.port(), &self.keys, change);
@@ -106,7 +113,8 @@ impl Target {
         assert!(asked == 1 || asked_again && asked > 1, "{name}: STS was asked {asked} times");
     }
 
-    /// How many requests of logins STS has had. In an outage the server sends requests of its own, without a signature.
+    /// How many requests of logins STS has had. In an outage the server sends requests of its own,
+    /// without a signature.
     fn signed_requests(&self) -> usize {
         let requests = self.fixture.sts.requests();
         requests.iter().filter(|request| request.header("authorization").is_some()).count()
@@ -122,7 +130,8 @@ impl Target {
         self.assert_reason(name, reason);
     }
 
-    /// Asserts that whom STS confirms as this ARN is nobody here: neither the victim nor any other user.
+    /// Asserts that whom STS confirms as this ARN is nobody here: neither the victim nor any other
+    /// user.
     pub fn knows_nobody(&mut self, name: &str, identity: &Identity) {
         self.fixture.sts.set_response(StsResponse::AcceptAll(identity.clone()));
         let reply = self.fixture.login(identity).err().unwrap_or_else(|| panic!("{name}: logged in"));
@@ -140,8 +149,8 @@ impl Target {
         self.fixture.assert_still_serves(after);
     }
 
-    /// The server's own answer to somebody whom STS has confirmed and who has no user; the plugin logs it except on
-    /// 4.4, which does not tell it.
+    /// The server's own answer to somebody whom STS has confirmed and who has no user; the plugin
+    /// logs it except on 4.4, which does not tell it.
     fn count_unknown_user(&mut self) {
         if !self.fixture.mongod.version().starts_with("4.4") {
             self.denied += 1;
@@ -153,7 +162,8 @@ impl Target {
         self.assert_reason(name, reason);
     }
 
-    /// Asserts that the log has one reason more, that it is this one, and that it is one short line of plain text.
+    /// Asserts that the log has one reason more, that it is this one, and that it is one short line
+    /// of plain text.
     fn assert_reason(&mut self, name: &str, reason: &str) {
         self.denied += 1;
         let reasons = self.fixture.denial_reasons(self.denied);

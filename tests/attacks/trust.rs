@@ -1,5 +1,6 @@
-//! Whoever may set parameters, and no more than that, becomes nobody else: at runtime, whom the server believes can
-//! only be chosen among what it was started with. And what an operator changes binds logins that are under way.
+//! Whoever may set parameters, and no more than that, becomes nobody else: at runtime, whom the
+//! server believes can only be chosen among what it was started with. And what an operator changes
+//! binds logins that are under way.
 
 use std::fs;
 use std::thread;
@@ -85,8 +86,8 @@ impl Impostor {
         Self { sts, forged, ca_file }
     }
 
-    /// Asserts that the key logs nobody in, however often it is tried, and that the right client still logs in once the
-    /// way to STS is the old one again.
+    /// Asserts that the key logs nobody in, however often it is tried, and that the right client
+    /// still logs in once the way to STS is the old one again.
     fn logs_nobody_in(&self, fixture: &Fixture, way: &str) {
         for _ in 0..4 {
             let reply =
@@ -251,7 +252,8 @@ fn every_change_that_names_nobody_new_works_at_runtime() {
     assert_eq!(fixture.login(&fixture.role).expect("the role"), [format!("{ROLE_USER_NAME}@$external")]);
 }
 
-/// Ends a conversation as this identity; the users that the connection is logged in as, or the refusal.
+/// Ends a conversation as this identity; the users that the connection is logged in as, or the
+/// refusal.
 fn finish(conversation: Conversation, identity: &Identity) -> Result<Vec<String>, Document> {
     let signed = conversation.signer(&credentials(identity)).sign();
     let mut login = conversation.finish(&client_second(&signed))?;
@@ -327,7 +329,8 @@ fn a_change_of_whom_the_server_trusts_denies_logins_that_began_before_it() {
     let impostor = Impostor::of(&dba);
     let start = || Conversation::start(fixture.mongod.port()).expect("a challenge");
 
-    // A wrong certificate was in the file for a moment, and logins began that would ask the wrong STS.
+    // A wrong certificate was in the file for a moment, and logins began that would ask the wrong
+    // STS.
     fixture.trust(&[&impostor.sts]);
     fixture.set_parameter("awsStsEndpoint", impostor.sts.endpoint());
     let begun = [start(), start()];

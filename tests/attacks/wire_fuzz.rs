@@ -1,11 +1,12 @@
-//! Random messages to a real mongod: SASL commands and what they carry, the connections they come over, and their
-//! framing. None logs anybody in that a right message would not, and the server stays as it was.
+//! Random messages to a real mongod: SASL commands and what they carry, the connections they come
+//! over, and their framing. None logs anybody in that a right message would not, and the server
+//! stays as it was.
 //!
-//! No message has a right signature. STS refuses them in the first half of a run, and in the second confirms whatever
-//! reaches it: a login is then held against a second opinion on its message.
+//! No message has a right signature. STS refuses them in the first half of a run, and in the second
+//! confirms whatever reaches it: a login is then held against a second opinion on its message.
 //!
-//! `make fuzz-wire MESSAGES=300000 SEED=7` sends more of them than the test does. A seed gives the same messages again,
-//! but for times and the order in which connections are served.
+//! `make fuzz-wire MESSAGES=300000 SEED=7` sends more of them than the test does. A seed gives the
+//! same messages again, but for times and the order in which connections are served.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,8 +31,9 @@ const FEW: usize = 6000;
 /// Connections at a time.
 const ATTACKERS: usize = 4;
 
-/// How much more memory the server may have in use at the end than after the first tenth of the messages. Its allocator
-/// keeps pages of its own; a leak of a hundred bytes for each message would be half as much again in a long run.
+/// How much more memory the server may have in use at the end than after the first tenth of the
+/// messages. Its allocator keeps pages of its own; a leak of a hundred bytes for each message would
+/// be half as much again in a long run.
 const GROWTH_ALLOWED_KIB: usize = 12 * 1024;
 
 /// What a server writes when something in it has gone wrong.
@@ -205,7 +207,8 @@ struct Tally {
     sent: usize,
     connections: usize,
     challenges: usize,
-    /// Logins that STS confirmed, though it knew nothing, and that were right but for their signature.
+    /// Logins that STS confirmed, though it knew nothing, and that were right but for their
+    /// signature.
     logins: usize,
     /// Messages that are right but for their signature and whose replies were not read.
     unread: usize,
@@ -540,7 +543,8 @@ impl Attacker<'_> {
         self.random.encode(&message, 15)
     }
 
-    /// Ends a connection by bytes that are not a message, or not a whole one, or not one that is answered.
+    /// Ends a connection by bytes that are not a message, or not a whole one, or not one that is
+    /// answered.
     fn break_off(&mut self, mut client: WireClient) {
         let mut bytes = self.start().bytes;
         let field = |bytes: &mut Vec<u8>, at: usize, value: i32| drop(bytes.splice(at..at + 4, value.to_le_bytes()));
@@ -552,7 +556,8 @@ impl Attacker<'_> {
             }
             // Other kinds of messages, among them compressed ones.
             2 => field(&mut bytes, 12, [0, 1, 1000, 2001, 2004, 2010, 2012, -1][self.random.below(8)]),
-            // Bits that ask for a checksum, for no reply, for more replies, and such that mean nothing.
+            // Bits that ask for a checksum, for no reply, for more replies, and such that mean
+            // nothing.
             3 => field(&mut bytes, 16, 1 << self.random.below(31)),
             4 => bytes[20] = [1, 2, 255][self.random.below(3)],
             5 => {
@@ -598,7 +603,8 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// The message that drivers begin with when they do not know the server: the only one of its kind that is still served.
+/// The message that drivers begin with when they do not know the server: the only one of its kind
+/// that is still served.
 fn op_query(document: &[u8]) -> Vec<u8> {
     let mut message = Vec::new();
     let length = i32::try_from(16 + 4 + 11 + 8 + document.len()).unwrap();
@@ -688,13 +694,14 @@ impl Held {
         Self { memory_kib: resident_kib(pid), threads: threads(pid), files: descriptors(pid) }
     }
 
-    /// Nothing is left of thousands of connections: no more but what the server does for itself, and the connections
-    /// to STS that are kept.
+    /// Nothing is left of thousands of connections: no more but what the server does for itself,
+    /// and the connections to STS that are kept.
     fn is_no_more_than(self, before: Self) -> bool {
         self.threads <= before.threads + ATTACKERS && self.files <= before.files + 2 * ATTACKERS
     }
 
-    /// Looks until no more is held than before: connections are closed some time after their clients have gone.
+    /// Looks until no more is held than before: connections are closed some time after their
+    /// clients have gone.
     fn when_no_more_than(before: Self, pid: u32) -> Self {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
@@ -739,7 +746,8 @@ fn random_messages_log_nobody_in_and_leave_the_server_as_it_was() {
 
     let mut whole = Tally::default();
     let mut warm = at_start;
-    // The first tenth, so that each buffer has been as long as it gets before memory is compared, and the rest.
+    // The first tenth, so that each buffer has been as long as it gets before memory is compared,
+    // and the rest.
     for (round, part) in [messages / 20, messages * 9 / 20].into_iter().enumerate() {
         let seed = seed.rotate_left(u32::try_from(round).unwrap() * 16);
         fixture.sts.set_response(StsResponse::Verified);

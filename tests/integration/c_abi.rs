@@ -1,5 +1,5 @@
-//! The C ABI as a server that links the library in uses it: `tests/c_abi/conversation.c` drives logins without a
-//! mongod, and the tests are its client.
+//! The C ABI as a server that links the library in uses it: `tests/c_abi/conversation.c` drives
+//! logins without a mongod, and the tests are its client.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -71,7 +71,8 @@ impl Vendor {
     fn run(&self, mut command: Command, client: impl FnOnce(&mut ChildStdin, &mut BufReader<ChildStdout>)) -> End {
         let stderr = self.test.folder.path().join("stderr");
         let mut child = command
-            // It comes before the program's own path, and cargo puts the folder of another build into it.
+            // It comes before the program's own path, and cargo puts the folder of another build
+            // into it.
             .env_remove("LD_LIBRARY_PATH")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,10 +1,11 @@
-//! What README.md and the pages in `docs/` show is true: each example is run, produced, or compared with the one place
-//! that it comes from.
+//! What README.md and the pages in `docs/` show is true: each example is run, produced, or compared
+//! with the one place that it comes from.
 //!
-//! An example is a fenced block. The first word after the fence is its language, the second says what it is, and
-//! [`KINDS`] says which test looks at it. A new kind of example, a command of the shell that no row of [`SHELL`]
-//! knows, and a statement of the database's shell that [`shell::command`] does not know all fail, so that whoever adds one says
-//! here how it is kept true.
+//! An example is a fenced block. The first word after the fence is its language, the second says
+//! what it is, and [`KINDS`] says which test looks at it. A new kind of example, a command of the
+//! shell that no row of [`SHELL`] knows, and a statement of the database's shell that
+//! [`shell::command`] does not know all fail, so that whoever adds one says here how it is kept
+//! true.
 
 mod blocks;
 mod errors;

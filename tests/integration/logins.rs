@@ -67,7 +67,8 @@ fn the_server_s_log_names_the_user_the_arn_and_the_unique_id() {
     assert_eq!(extra["awsArn"], fixture.role.arn, "{text}");
 }
 
-/// A server that is told to be quiet does not say that a login succeeded, and the plugin must not call it a failure.
+/// A server that is told to be quiet does not say that a login succeeded, and the plugin must not
+/// call it a failure.
 #[test]
 fn a_quiet_server_s_log_calls_no_login_failed() {
     let fixture = Fixture::start_with(|builder| builder.arg("--quiet"));

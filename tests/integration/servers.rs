@@ -1,6 +1,6 @@
-//! The same short round on each of the older and newer servers that can be had: what differs between them is how the
-//! plugin is registered, how parameters are passed, and what the log looks like. The whole set of tests runs on one of
-//! them by `make test-servers`.
+//! The same short round on each of the older and newer servers that can be had: what differs
+//! between them is how the plugin is registered, how parameters are passed, and what the log looks
+//! like. The whole set of tests runs on one of them by `make test-servers`.
 
 use std::time::{Duration, Instant};
 

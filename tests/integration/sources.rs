@@ -25,8 +25,8 @@ pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A function that is exported without the panic boundary could end the server. The compiler rejects it where unsafe
-/// code is denied, which is everywhere but in what the macro makes.
+/// A function that is exported without the panic boundary could end the server. The compiler
+/// rejects it where unsafe code is denied, which is everywhere but in what the macro makes.
 #[test]
 fn only_the_macro_with_the_panic_boundary_exports_functions() {
     let mut exported = 0;
@@ -85,7 +85,8 @@ fn every_unsafe_block_is_counted_and_every_unsafe_function_has_a_safety_section(
             .map_or("0", |(_, after)| after.split(|c: char| !c.is_ascii_digit()).next().unwrap());
         assert_eq!(stated, blocks.to_string(), "unsafe blocks of {name}, in CONTRIBUTING.md and in the file");
         for (at, line) in lines.iter().enumerate() {
-            // The macro's own line names a variable: the functions that it makes have their comments where it is used.
+            // The macro's own line names a variable: the functions that it makes have their
+            // comments where it is used.
             if line.starts_with("unsafe fn") || line.starts_with("unsafe extern \"C\" fn") && !line.contains(" $") {
                 let mut above = lines[..at].iter().rev().take_while(|line| line.starts_with(['/', '#']));
                 assert!(above.any(|line| *line == "/// # Safety"), "{name}: {line}");

@@ -1,4 +1,5 @@
-//! The side of a login that asks STS, in this process and without a server: what it counts, and whom it blames.
+//! The side of a login that asks STS, in this process and without a server: what it counts, and
+//! whom it blames.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -147,7 +148,8 @@ fn what_is_sent_is_counted_and_nothing_else() {
     assert_eq!(client.counted(|m| &m.sts_throttled), requests);
 }
 
-/// Whoever claims to be of a throttled account stands beside those whom STS has confirmed, not before them.
+/// Whoever claims to be of a throttled account stands beside those whom STS has confirmed, not
+/// before them.
 #[test]
 fn strangers_do_not_stand_before_confirmed_callers_of_a_throttled_account() {
     use psmdb_aws_iam::sts::gate::Gate;

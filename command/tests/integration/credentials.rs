@@ -1,8 +1,8 @@
 //! The sources of credentials of `whoami` and `login`. Each run ends at an STS that verifies the
 //! signature made with them.
 //!
-//! AWS's services that issue credentials are not available here. A double on loopback replaces them:
-//! it checks the request and answers as AWS documents it.
+//! AWS's services that issue credentials are not available here. A double on loopback replaces
+//! them: it checks the request and answers as AWS documents it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,7 +22,7 @@ use crate::support::fixture::ACCOUNT;
 use crate::support::proxy::TunnelProxy;
 use crate::support::sts::TestSts;
 
-/// A role that has a session in [`TestSts`].
+/// The role of [`TestSts::role`].
 const ROLE: &str = "arn:aws:iam::123456789012:role/reporting";
 
 /// `sha1("corp")`, as which AWS's SDKs keep the token of the SSO session `corp`.

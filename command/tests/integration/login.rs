@@ -134,7 +134,7 @@ fn the_advised_command_uses_the_same_credentials() {
     let ended = login("old");
     let next = ": psmdb-aws-iam whoami --profile old --sts-host sts.amazonaws.com\n";
     assert!(ended.status == 1 && ended.stderr.ends_with(next), "{}", ended.stderr);
-    // A shell makes the same words of it, and this STS is asked with the same keys.
+    // A shell splits it into the same words, and this STS gets a request with the same keys.
     let command = ended.stderr.trim_end().rsplit_once(": psmdb-aws-iam ").unwrap().1;
     fs::write(folder.path().join("ca.pem"), fixture.sts.ca_pem()).unwrap();
     let line = format!("exec \"$0\" {command} --endpoint {} --ca-file ca.pem", fixture.sts.endpoint());

@@ -20,7 +20,8 @@ use crate::support::aws_client::{self, Conversation, client_second, login_with};
 use crate::support::dns;
 use crate::support::fixture::{ACCOUNT, Fixture, credentials};
 
-/// Reasons that are not produced here, by their beginning, which the sources must contain, with why.
+/// Reasons that are not produced here, by their beginning, which the sources must contain, with
+/// why.
 const ONLY_READ: [(&str, &str); 4] = [
     ("the client's second message arrived", "it takes a minute; covered by sasl::tests and login::tests"),
     (
@@ -129,7 +130,8 @@ fn html(status: u16) -> StsResponse {
     )
 }
 
-/// Starts a TLS server on loopback with this certificate. Returns its endpoint and the issuer's PEM.
+/// Starts a TLS server on loopback with this certificate. Returns its endpoint and the issuer's
+/// PEM.
 fn showing(change: fn(&mut CertificateParams)) -> (String, String) {
     let mut ca = CertificateParams::default();
     ca.distinguished_name.push(DnType::CommonName, "Example TLS inspection");

@@ -1,4 +1,5 @@
-//! Servers that do not start because of the plugin, and what upgrade-and-rollback.md says to do then.
+//! Servers that do not start because of the plugin, and what upgrade-and-rollback.md says to do
+//! then.
 
 use std::fs;
 use std::io::Write;
@@ -109,8 +110,8 @@ impl Machine {
     }
 }
 
-/// Another process writes the file: a program that is open for writing cannot be run, and a fork of another test would
-/// keep it open.
+/// Another process writes the file: a program that is open for writing cannot be run, and a fork of
+/// another test would keep it open.
 fn write_program(path: &Path, bytes: &[u8]) {
     let mut shell = Command::new("sh")
         .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
@@ -133,8 +134,8 @@ fn with_a_function_renamed(mut server: Vec<u8>) -> Vec<u8> {
     server
 }
 
-/// The object, with one of the glibc versions that it needs replaced by one that does not exist: its name, and the hash
-/// of the name in the list of needed versions.
+/// The object, with one of the glibc versions that it needs replaced by one that does not exist:
+/// its name, and the hash of the name in the list of needed versions.
 fn needing_a_newer_glibc(mut object: Vec<u8>) -> Vec<u8> {
     let hash = |name: &[u8]| {
         // The ABI's hash of symbol names.
@@ -190,7 +191,8 @@ impl Etc {
         Command::new("sh").args(["-euc", &here]).output().unwrap()
     }
 
-    /// Does what the page says, but for systemd's part, and sees that its last look finds nothing more.
+    /// Does what the page says, but for systemd's part, and sees that its last look finds nothing
+    /// more.
     fn recover(&self) {
         let section = section("docs/upgrade-and-rollback.md", "Restore a member that does not start");
         let commands: Vec<_> =

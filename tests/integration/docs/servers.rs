@@ -152,7 +152,8 @@ enum Members {
     Certificates(String),
 }
 
-/// Two members with the configuration of replica-sets-and-shards.md, or with another list. The first is the primary.
+/// Two members with the configuration of replica-sets-and-shards.md, or with another list. The
+/// first is the primary.
 fn assert_members_replicate(mechanisms: Option<&str>, members: &Members) {
     let block =
         examples("yaml", "").into_iter().find(|block| block.file.ends_with("replica-sets-and-shards.md")).unwrap();

@@ -17,9 +17,11 @@ use crate::support::plugin;
 enum How {
     /// A target of the Makefile, which CI runs or which is checked to be there.
     Make,
-    /// The project's own command: run where it needs no AWS, else its options are compared with its help.
+    /// The project's own command: run where it needs no AWS, else its options are compared with its
+    /// help.
     Own,
-    /// Run in an empty folder in place of the root of the file system, without sudo and without changes of owner.
+    /// Run in an empty folder in place of the root of the file system, without sudo and without
+    /// changes of owner.
     InFolder,
     /// Not run, for this reason.
     Not(&'static str),
@@ -196,7 +198,8 @@ pub struct Statement {
     pub reply: Option<Document>,
 }
 
-/// Statements begin at the start of a line; a comment `// {...}` at the end says what the reply shows.
+/// Statements begin at the start of a line; a comment `// {...}` at the end says what the reply
+/// shows.
 pub fn statements(text: &str) -> Vec<Statement> {
     let mut found: Vec<Statement> = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("//")) {
@@ -218,7 +221,8 @@ pub fn statements(text: &str) -> Vec<Statement> {
     found
 }
 
-/// The command that the shell sends for a statement, and the database; nothing for one that is not known.
+/// The command that the shell sends for a statement, and the database; nothing for one that is not
+/// known.
 pub fn command(code: &str) -> Option<(String, Document)> {
     let code = code.trim_end_matches(';');
     if let Some(argument) = code.strip_prefix("db.adminCommand(") {
@@ -262,7 +266,8 @@ pub fn command(code: &str) -> Option<(String, Document)> {
     Some((database.as_str()?.to_owned(), command))
 }
 
-/// What a statement shows of the reply: of `db.serverStatus().a.b`, the document b, or a document with b.
+/// What a statement shows of the reply: of `db.serverStatus().a.b`, the document b, or a document
+/// with b.
 pub fn part_of_reply(code: &str, reply: Document) -> Option<Document> {
     let Some(path) = code.strip_prefix("db.serverStatus().") else { return Some(reply) };
     let mut shown = reply;
@@ -275,7 +280,8 @@ pub fn part_of_reply(code: &str, reply: Document) -> Option<Document> {
     Some(shown)
 }
 
-/// Reads one value of JavaScript: objects, arrays, texts in double quotes, whole numbers, true and false.
+/// Reads one value of JavaScript: objects, arrays, texts in double quotes, whole numbers, true and
+/// false.
 fn value(text: &str) -> Option<(Bson, &str)> {
     let text = text.trim_start();
     if let Some(mut rest) = text.strip_prefix('{') {

@@ -29,7 +29,8 @@ fn the_table_of_parameters_has_every_parameter_with_its_default() {
     assert_eq!(shown, expected);
 }
 
-/// A value that a server started with others gets at runtime, for each parameter: the table says which it may get.
+/// A value that a server started with others gets at runtime, for each parameter: the table says
+/// which it may get.
 #[test]
 fn the_table_of_parameters_says_which_take_any_value_at_runtime() {
     let mut checked = 0;
@@ -263,7 +264,8 @@ fn python_is_python() {
     }
 }
 
-/// A small part of YAML: keys, list items, and texts that were begun by a bar. Tabs and odd indentation are refused.
+/// A small part of YAML: keys, list items, and texts that were begun by a bar. Tabs and odd
+/// indentation are refused.
 fn assert_is_laid_out(text: &str, place: &str) {
     let mut literal: Option<usize> = None;
     let mut deepest = 0;
