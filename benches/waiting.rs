@@ -16,7 +16,8 @@ const METHOD: &str = "\
 What logins wait in before their request to STS, without server and STS: as many threads as waiters wait for one of \
 64 slots. *Served*: the time from when the slots are given back until all waiters have had one, divided by their \
 number. *Throttled*: how long a throttled response takes to slow down its account, whose waiters all wait on. The \
-alternative wakes all waiters whenever a slot is given back; with 20,000 waiters that would take minutes.";
+alternative wakes all waiters whenever a slot is given back; it is not measured with 20,000 waiters, where it would \
+take minutes if the cost of each grows with their number.";
 
 /// As many as a lane of the plugin has.
 const SLOTS: usize = 64;
