@@ -100,7 +100,7 @@ class Demo:
         stack.enter_context(mongod)
         self.screen.say(f"LD_PRELOAD={shortened(plugin)} mongod --config mongod.conf, where mongod.conf is:")
         self.screen.block(mongod.config.read_text(encoding="utf-8"))
-        entry = mongod.wait_for_log(lambda entry: "provided by psmdb-aws-iam" in entry.get("msg", ""))
+        entry = mongod.wait_for_log(lambda entry: entry.get("id") == 88000001)
         self.screen.check("mongod offers MONGODB-AWS", entry, entry["msg"] if entry else "no such log line")
         return mongod
 

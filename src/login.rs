@@ -98,7 +98,7 @@ impl Login {
                 result
             }
             State::Confirmed { .. } | State::Denied { .. } => {
-                Err(Denial::malformed("the client sent a message after the conversation was over"))
+                Err(Denial::malformed("the client sent a message after the conversation had ended"))
             }
         };
         let (state, progress) = match result {
@@ -252,7 +252,8 @@ impl Authenticated {
 pub const PANIC_ON_DEMAND: &[u8] = b"panic on demand";
 
 fn fill_random(buffer: &mut [u8]) -> Result<(), Denial> {
-    getrandom::fill(buffer).map_err(|error| Denial::internal(format!("no random bytes: {error}")))
+    getrandom::fill(buffer)
+        .map_err(|error| Denial::internal(format!("the operating system returned no random bytes: {error}")))
 }
 
 #[cfg(test)]
@@ -334,7 +335,7 @@ mod tests {
             assert_eq!(step(&mut login, &messages[0]), Progress::Denied(Kind::MalformedMessage));
             for message in [first_message(), second_message(now.unix_seconds)] {
                 assert_eq!(step(&mut login, &message), Progress::Denied(Kind::MalformedMessage));
-                assert_eq!(login.reason(), "the client sent a message after the conversation was over");
+                assert_eq!(login.reason(), "the client sent a message after the conversation had ended");
                 assert!(login.reply().is_empty());
             }
         }

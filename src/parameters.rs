@@ -154,7 +154,7 @@ impl Parameter {
     fn read_bson<'a>(&self, values: &Values, element: &'a RawDocument) -> Result<Cow<'a, str>, &'static str> {
         let mut elements = element.iter();
         let (Some(Ok((_, value))), None) = (elements.next(), elements.next()) else {
-            return Err("must be one value");
+            return Err("must be a single value");
         };
         match (self.show(values), value) {
             (Shown::Text(_), RawBsonRef::String(text)) => Ok(text.into()),
@@ -340,7 +340,7 @@ impl Value for FallbackHosts {
             })?);
         }
         if hosts.len() > MAX_FALLBACK_HOSTS {
-            return Err(format!("must be at most {MAX_FALLBACK_HOSTS} hosts"));
+            return Err(format!("must be a list of at most {MAX_FALLBACK_HOSTS} hosts"));
         }
         check_startup(startup, |startup| hosts.iter().try_for_each(|(name, _)| startup.check_host(name)))?;
         Ok(Self { text: text.to_owned(), hosts })

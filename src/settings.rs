@@ -74,7 +74,7 @@ impl Settings {
         Err(Denial::new(
             Cause::AccountNotAllowed,
             format!(
-                "STS confirmed {}, but awsIamAllowedAccounts does not list account {}",
+                "STS confirmed the client (user {}), but awsIamAllowedAccounts does not list account {}",
                 self.user_name(principal),
                 principal.account
             ),

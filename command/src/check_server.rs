@@ -45,7 +45,7 @@ pub struct CheckServer {
     #[arg(long)]
     json: bool,
 
-    /// List every check, also when none fails
+    /// List every check, even if none fails
     #[arg(long)]
     verbose: bool,
 

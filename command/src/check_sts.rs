@@ -70,7 +70,7 @@ fn send_unsigned(client: &Client, timeout: Duration) -> Result<String, Denial> {
         Err(Failure { denial, outcome: Outcome::Reached, .. }) => Ok(denial.reason().to_owned()),
         Err(failure) => Err(failure.denial),
         Ok(_) => Err(Denial::invalid_response(
-            "the response is not a valid STS response: it names a caller of a request without a signature",
+            "the response is not a valid STS response: it returns an identity for an unsigned request",
         )),
     }
 }

@@ -323,7 +323,7 @@ fn http_client() -> Result<SharedHttpClient, String> {
 /// Runs a future to its end on this thread.
 fn run<T>(work: impl Future<Output = T>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("cannot ask for AWS credentials: {error}"))?;
+    let runtime = runtime.map_err(|error| format!("cannot request AWS credentials: {error}"))?;
     let result = runtime.block_on(work);
     // An abandoned name resolution may still run in a thread.
     runtime.shutdown_background();

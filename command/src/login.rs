@@ -79,7 +79,7 @@ pub struct Login {
     #[arg(long, value_name = "FILE", requires = "tls")]
     tls_ca_file: Option<PathBuf>,
 
-    /// Take the keys of this profile in AWS's files
+    /// Use the credentials of this AWS profile
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
 
@@ -181,7 +181,8 @@ impl Attempt<'_> {
     fn sasl_start(&mut self) -> Result<Challenge, CommandError> {
         const STEP: &str = "3 saslStart";
         let mut nonce = [0; NONCE_LENGTH];
-        getrandom::fill(&mut nonce).map_err(|error| format!("the system provides no random bytes: {error}"))?;
+        getrandom::fill(&mut nonce)
+            .map_err(|error| format!("the operating system returned no random bytes: {error}"))?;
         let first = rawdoc! { "r": binary(nonce.to_vec()), "p": i32::from(b'n') };
         let command = rawdoc! { "saslStart": 1, "mechanism": MECHANISM, "payload": binary(first.into_bytes()) };
         let reply = self.command(STEP, "$external", command)?;
@@ -245,7 +246,7 @@ impl Attempt<'_> {
         const STEP: &str = "5 connectionStatus";
         let reply = self.command(STEP, "admin", rawdoc! { "connectionStatus": 1 })?;
         if let Some((code, message)) = error_of(&reply) {
-            return Err(refused(STEP, code, &message, "the server had accepted the login before"));
+            return Err(refused(STEP, code, &message, "the login itself succeeded"));
         }
         let info = reply.get_document("authInfo").cloned().unwrap_or_default();
         let list = |field: &str, name: &str| -> Vec<String> {

@@ -16,7 +16,7 @@ use psmdb_aws_iam::sts::request::{BODY, CONTENT_TYPE, GS2_CB_FLAG, IdentityReque
 
 use crate::credentials::Credentials;
 
-/// Signs the question who these credentials belong to, now.
+/// Signs a GetCallerIdentity request with these credentials and the current time.
 ///
 /// `nonce` is the client's and the server's. What comes back has passed the checks that the plugin
 /// makes.

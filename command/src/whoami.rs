@@ -62,7 +62,7 @@ pub struct WhoAmI {
     #[arg(long, value_enum)]
     format: Option<Format>,
 
-    /// Take the keys of this profile in AWS's files
+    /// Use the credentials of this AWS profile
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
 
@@ -80,7 +80,7 @@ pub fn run(arguments: &WhoAmI) -> CommandResult {
     let sources = Sources { profile: arguments.profile.as_deref() };
     let credentials = sources.credentials()?;
     let mut nonce = [0; NONCE_LENGTH];
-    getrandom::fill(&mut nonce).map_err(|error| format!("the system provides no random bytes: {error}"))?;
+    getrandom::fill(&mut nonce).map_err(|error| format!("the operating system returned no random bytes: {error}"))?;
     let host = settings.sts().first_host();
     let request = sign_identity_request(&credentials, host.name(), &nonce)?;
 

@@ -1,4 +1,4 @@
-//! What the server is told about the plugin and shows of it, through the C ABI: its status and its
+//! What the plugin shows in the server, through the C ABI: its section of serverStatus, and its
 //! log lines.
 
 use super::boundary::{export, text};

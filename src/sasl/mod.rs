@@ -118,7 +118,7 @@ impl Conversation {
         random(server_nonce)?;
         // A random source that fails without an error leaves the buffer unchanged.
         if bool::from(server_nonce.ct_eq(&[0; NONCE_LENGTH])) {
-            return Err(Denial::internal("the system's random source returned no random bytes"));
+            return Err(Denial::internal("the operating system returned no random bytes"));
         }
         let reply = messages::server_first(&nonce, &self.host)?;
         Ok(Next::Reply(reply, Self { state: State::Challenged { nonce, since: now.monotonic }, ..self }))

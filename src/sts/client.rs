@@ -195,7 +195,7 @@ impl Client {
         let mut post = agent.post(&self.url).config().timeout_global(Some(timeout)).build();
         for (name, value) in request.headers() {
             let mut value = HeaderValue::from_maybe_shared(value.into_bytes())
-                .map_err(|_| denied(Denial::internal("a checked value is not a header value after all")))?;
+                .map_err(|_| denied(Denial::internal("a validated value is not a valid HTTP header value")))?;
             // Keeps it out of logs of headers.
             value.set_sensitive(true);
             post = post.header(name, value);

@@ -234,7 +234,7 @@ impl Connector for StsConnector {
         tls::mark_new_connection();
         let resolved = Instant::now();
         let name = details.uri.host().unwrap_or_default().to_owned();
-        let name = ServerName::try_from(name).map_err(|_| Error::Tls("the host is not a DNS name"))?;
+        let name = ServerName::try_from(name).map_err(|_| Error::Tls("the host is not a valid DNS name"))?;
         let began = match details.now {
             time::Instant::Exact(now) => now,
             _ => Instant::now(),

@@ -1,5 +1,5 @@
-//! Asking AWS STS who signed a request. [`Sts`] is the one door: a login takes a host from it and
-//! calls [`Sts::ask`].
+//! Verifies a signed request with AWS STS. [`Sts`] is the only entry point: a login takes a host from
+//! it and calls [`Sts::ask`].
 //!
 //! Inside, [`hosts`] holds the hosts, [`health`] decides whether one can be reached, and
 //! [`failover`] which one new logins use. [`gate`] decides when a request may be sent; [`request`]
@@ -185,7 +185,7 @@ impl Sts {
             thread::sleep(pause);
             last = Some(denial);
         }
-        Err(Denial::internal("more attempts to ask STS than can be counted"))
+        Err(Denial::internal("too many attempts to send the STS request"))
     }
 
     /// How to reach a host.

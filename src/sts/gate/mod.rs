@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(enter(&stranger), Ok(()));
         gate.throttled(&stranger, Some(Duration::from_secs(90)), now);
         assert_eq!(enter(&stranger), Err(Refused::Throttled));
-        // Those whose account cannot be told from the key are paced by key.
+        // Where the key does not show the account, each key has a pace of its own.
         let [a, b] = ["A", "B"].map(|key| gate.caller(key, now));
         gate.throttled(&a, Some(Duration::from_secs(90)), now);
         assert_eq!((enter(&a), enter(&b)), (Err(Refused::Throttled), Ok(())));
