@@ -79,7 +79,7 @@ abi::StepResult step(AwsMechanism* self, void* /*operationContext*/, abi::String
             break;
     }
     const std::string reason = toString(psmdb_aws_iam_conversation_reason(self->conversation));
-    return abi::StepResult(std::string(kName) + ": " + (reason.empty() ? "the login failed for an unknown reason" : reason));
+    return abi::StepResult(std::string(kName) + ": " + (reason.empty() ? "the login failed unexpectedly" : reason));
 }
 
 // --- The factory's virtual functions.
