@@ -54,12 +54,12 @@ enum psmdb_aws_iam_result
     // The client has proved who it is: see psmdb_aws_iam_conversation_user_name. Send it an empty
     // reply.
     PSMDB_AWS_IAM_RESULT_AUTHENTICATED = 7002,
-    // Denied before a request to STS: the client's message is wrong, its conversation has expired,
-    // or a clock is wrong.
+    // Denied: the client's message is wrong, and no request was sent to STS; or its conversation
+    // has expired, or a clock is wrong.
     PSMDB_AWS_IAM_RESULT_DENIED_MALFORMED = 1,
     // Denied: STS refused the request, or named a principal that cannot log in.
     PSMDB_AWS_IAM_RESULT_DENIED_BY_STS = 2,
-    // Denied: STS did not answer in time, or its response was not a valid STS response.
+    // Denied: STS did not respond in time, or its response was not a valid STS response.
     PSMDB_AWS_IAM_RESULT_DENIED_STS_UNAVAILABLE = 3,
     // Denied: the library could not continue, for example without random bytes.
     PSMDB_AWS_IAM_RESULT_DENIED_INTERNAL = 4,

@@ -256,12 +256,22 @@ impl Sts {
     }
 
     fn refused(&self, refused: Refused) -> Denial {
-        let (cause, why) = match refused {
-            Refused::Throttled => (Cause::Throttled, "STS is limiting the account's requests"),
-            Refused::QueueTimeout => (Cause::QueueTimeout, "too many logins at once"),
-        };
         let timeout = self.config.timeout.as_millis();
-        Denial::new(cause, format!("{why}: timed out after {timeout} ms waiting for a free STS request slot"))
+        let (cause, reason) = match refused {
+            // Often at once, so the reason must not say that time has passed.
+            Refused::Throttled => (
+                Cause::Throttled,
+                format!(
+                    "STS is limiting the account's requests: the request cannot be sent in time (awsStsTimeoutMS is \
+                     {timeout})"
+                ),
+            ),
+            Refused::QueueTimeout => (
+                Cause::QueueTimeout,
+                format!("too many logins at once: timed out after {timeout} ms waiting for a free STS request slot"),
+            ),
+        };
+        Denial::new(cause, reason)
     }
 }
 
